@@ -1,0 +1,3 @@
+//! The `gorgo` binary.
+
+fn main() {}

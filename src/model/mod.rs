@@ -1,0 +1,11 @@
+//! The nouns that every part of gorgo shares: time, ids, regions, replicas' limits. Pure data, no behaviour beyond units.
+
+mod ids;
+mod region;
+mod secret;
+mod time;
+
+pub use ids::{ReplicaId, RequestId};
+pub use region::Region;
+pub use secret::Secret;
+pub use time::Time;

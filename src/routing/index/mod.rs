@@ -1,0 +1,5 @@
+//! Which prefixes each replica's KV cache holds, as far as the router can know.
+
+mod tree;
+
+pub use tree::PrefixTree;

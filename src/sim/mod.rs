@@ -1,0 +1,5 @@
+//! Virtual-time models: the engine (batching, KV cache, step time) and its presets. Pure.
+
+pub mod engine;
+pub mod preset;
+pub mod timing;
