@@ -1,1 +1,31 @@
-//! `wire`.
+//! Types that cross a process border of ours: the admin API of a router and the error object of its data API. Pure data.
+//!
+//! Writers fill every field; readers ignore keys that they don't know, so that an older CLI can talk to a newer proxy. Bodies
+//! that CHANGE something refuse unknown keys instead: a typo must not look like success. Quantities that may be unknown are
+//! `null`, never 0 or NaN (JSON has no NaN). Units are in the names: `_ms`, `_s`, `_tokens`, `_bytes`.
+
+mod cache;
+mod decision;
+mod drain;
+mod error;
+mod latency;
+pub mod paths;
+mod policy;
+mod replica;
+mod status;
+
+pub use cache::{Cache, CacheReplica, ClearCache, Cleared};
+pub use decision::{
+    Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term, Verdict,
+};
+pub use drain::{Drain, SetDrain};
+pub use error::{ErrorBody, ErrorObject};
+pub use latency::{Latency, LatencyReplica, Percentiles, Prediction};
+pub use policy::{Parameter, Policy, SetPolicy, SetTune, StrategyInfo, Tune};
+pub use replica::{
+    AddReplica, Gauges, Health, Ledger, Limits, Rates, Replica, ReplicaChange, ReplicaRequests, Replicas, Rtt,
+};
+pub use status::{QueueStatus, ReplicaCounts, RequestCounts, Status};
+
+#[cfg(test)]
+mod tests;

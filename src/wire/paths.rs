@@ -1,0 +1,30 @@
+//! Where each document of the admin API lives. `GET` reads and never changes anything; `POST` takes the body named here.
+
+/// `GET` → [`super::Status`].
+pub const STATUS: &str = "/admin/v1/status";
+/// `GET` → [`super::Replicas`]; `POST` [`super::ReplicaChange`] → [`super::Replicas`] after the change.
+pub const REPLICAS: &str = "/admin/v1/replicas";
+/// `GET` → [`super::Policy`]; `POST` [`super::SetPolicy`] → [`super::Policy`] after the change.
+pub const POLICY: &str = "/admin/v1/policy";
+/// `GET` → [`super::Tune`]; `POST` [`super::SetTune`] → [`super::Tune`] after the change.
+pub const TUNE: &str = "/admin/v1/tune";
+/// `GET` → [`super::Cache`]; `POST` [`super::ClearCache`] → [`super::Cleared`].
+pub const CACHE: &str = "/admin/v1/cache";
+/// `GET` → [`super::Latency`].
+pub const LATENCY: &str = "/admin/v1/latency";
+/// `GET` → [`super::Decisions`], newest first, at most `?limit=N` (default 50).
+pub const DECISIONS: &str = "/admin/v1/decisions";
+/// `GET` → [`super::Drain`]; `POST` [`super::SetDrain`] → [`super::Drain`] after the change.
+pub const DRAIN: &str = "/admin/v1/drain";
+/// `GET` → Prometheus text.
+pub const METRICS: &str = "/metrics";
+/// `GET` → 200 while the process runs.
+pub const HEALTHZ: &str = "/healthz";
+/// `GET` → 200 while requests are taken: at least one replica can serve and the router does not drain.
+pub const READYZ: &str = "/readyz";
+
+/// `GET` → [`super::Explanation`] of one request (`x-gorgo-request-id`), 404 once it has left the ring.
+#[must_use]
+pub fn decision(request: &str) -> String {
+    format!("{DECISIONS}/{request}")
+}
