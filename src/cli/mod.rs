@@ -1,1 +1,76 @@
-//! `cli`.
+//! The command line: arguments, the printer, exit codes, one file per command. Nothing else imports it.
+
+mod args;
+mod completions;
+mod exit;
+mod printer;
+mod signal;
+mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+pub use exit::Exit;
+use exit::Outcome;
+use printer::{OutputClosed, Printer};
+use signal::or_interrupted;
+
+/// What every command gets beside its own arguments.
+pub(crate) struct Context {
+    /// Writes to stdout and stderr.
+    pub(crate) printer: Printer,
+    /// `--config` as given.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// A command line that could be parsed.
+pub struct Invocation(Cli);
+
+/// Reads the command line. Help, the version and usage errors are printed here and come back as the code to end with.
+///
+/// # Errors
+/// The exit code, if there is nothing to run: 0 after help or the version, 2 after a usage error.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Exit> {
+    Cli::try_parse_from(arguments).map(Invocation).map_err(|error| {
+        let shown = error.print();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if shown.is_ok() => Exit::Done,
+            _ => Exit::Usage,
+        }
+    })
+}
+
+/// Runs the command to its end and reports why it failed, if it did.
+#[must_use]
+pub fn run(invocation: Invocation) -> Exit {
+    let Cli { global, command } = invocation.0;
+    let context = Context { printer: Printer::for_process(global.quiet), config: global.config };
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(command, &context)),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start the async runtime").into()),
+    };
+    outcome.unwrap_or_else(|failure| {
+        if failure.error.is::<OutputClosed>() {
+            return Exit::Done;
+        }
+        context.printer.failure(&failure);
+        failure.exit
+    })
+}
+
+/// Installs the process's one TLS provider; the first call wins, later ones change nothing.
+pub fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Every command and where it lives.
+async fn dispatch(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Version(args) => version::run(&args, context),
+    }
+}
