@@ -2,10 +2,13 @@
 //!
 //! One description for SGLang, vLLM and our emulated engine; gateway, cluster and emulator all read it.
 
+pub mod engine;
 mod json;
+pub mod prom;
 pub mod prompt;
 pub mod sse;
 pub mod usage;
 
+pub use engine::{Engine, Gauges};
 pub use prompt::{Dialect, Parsed};
 pub use usage::Usage;
