@@ -1,8 +1,25 @@
 //! Which prefixes each replica's KV cache holds, as far as the router can know.
+//!
+//! # What comes from where
+//!
+//! | what | source |
+//! |---|---|
+//! | chained block hashes, one LRU per replica, prompts entered at dispatch | llm-d's approximate prefix producer, the specification of `predictive` |
+//! | capacity 0.9 of the replica's KV cache, 200,000 tokens where it is unknown, its correction from `cached_tokens`, the restart rule | the specification of `predictive` |
+//! | leaf first, nothing in use, least recently used | the default eviction of SGLang and vLLM |
+//! | the tree's representation, its bound in bytes, joining what no longer branches | ours |
+//! | a prediction of less than one block neither confirms nor refutes anything | ours |
+//! | a capacity that is configured anew keeps what was learned | ours |
 
+mod capacity;
+mod mirror;
 mod node;
+mod prefix_index;
 mod recency;
 mod table;
 mod tree;
 
+pub use capacity::{Correction, UNKNOWN_KV_TOKENS, capacity_blocks};
+pub use mirror::CacheStats;
+pub use prefix_index::{IndexStats, PrefixIndex};
 pub use tree::PrefixTree;
