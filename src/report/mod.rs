@@ -1,1 +1,19 @@
-//! `report`.
+//! What was measured, in figures: percentiles and shares, the result schema `gorgo.report/1`, and its faces as table, JSON and HTML.
+//!
+//! Pure: samples come in as values, text goes out. Every figure is defined once, in [`figures`]; table, HTML and documentation read
+//! it there.
+
+#[cfg(test)]
+pub(crate) mod example;
+pub mod figures;
+pub mod html;
+pub mod notes;
+pub mod percentile;
+pub mod sample;
+pub mod schema;
+pub mod summary;
+pub mod table;
+
+pub use sample::{Outcome, Sample};
+pub use schema::{Report, Run, Slo, Window};
+pub use summary::{Rules, summarise};

@@ -1,0 +1,88 @@
+//! A small comparison with round figures, for tests of the faces.
+
+use std::collections::BTreeMap;
+
+use super::percentile::round;
+use super::schema::{
+    Bound, Cache, Goodput, Latency, Load, Machine, Prediction, Report, Requests, Routing, Run, SCHEMA, Series, Slo,
+    Spread, Throughput, Trace, Window,
+};
+
+fn latency(p50: f64) -> Latency {
+    Latency {
+        mean: Some(p50 * 1.25),
+        p50: Some(p50),
+        p90: Some(p50 * 2.0),
+        p95: Some(p50 * 3.0),
+        p99: Some(p50 * 5.0),
+        max: Some(p50 * 8.0),
+    }
+}
+
+/// A distribution from `p50 / 4` to `p50 * 4` that is a straight line on a log axis.
+fn quantiles(p50: f64) -> Vec<f64> {
+    (0..=200).map(|step| round(p50 * 4_f64.powf(f64::from(step) / 100.0 - 1.0))).collect()
+}
+
+fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
+    let slo = Slo { ttft_ms: Some(2000.0), itl_ms: Some(50.0), e2e_ms: None };
+    Run {
+        strategy: strategy.to_owned(),
+        window: Window { from_s: 10.0, to_s: 50.0, warmup_requests: 120 },
+        load: Load { kind: "open".into(), sessions_per_s: Some(3.0), concurrency: None },
+        requests: Requests { total: 600, ok: 600, ..Requests::default() },
+        ttft_ms: latency(p50),
+        ttft_intended_ms: latency(p50 + 1.0),
+        e2e_ms: latency(p50 + 40.0 * tpot),
+        itl_ms: latency(tpot),
+        tpot_ms: latency(tpot),
+        throughput: Throughput {
+            requests_per_s: Some(15.0),
+            input_tokens_per_s: Some(61_290.0),
+            output_tokens_per_s: Some(570.0),
+        },
+        goodput: Some(Goodput { slo, share: Some(0.99) }),
+        cache: Cache { hit_ratio: Some(hit), infinite_cache_ratio: Some(0.954) },
+        routing: Routing {
+            share: BTreeMap::from([("eu".into(), round(0.9 - east)), ("asia".into(), 0.1), ("us".into(), east)]),
+            max_share: Some(east.max(round(0.9 - east))),
+            cross_region_share: Some(round(1.0 - east)),
+        },
+        prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(0.21) },
+        bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0) }),
+        ttft_quantiles_ms: quantiles(p50),
+        series: Some(Series {
+            slice_s: 5.0,
+            ttft_p50_ms: (0..11)
+                .map(|slice| (slice != 4).then_some(p50 * (1.0 + f64::from(slice % 3) / 4.0)))
+                .collect(),
+            in_flight: (0..11).map(|slice| f64::from(slice % 4) + p50 / 20.0).collect(),
+        }),
+        ..Run::default()
+    }
+}
+
+/// `gorgo` wins TTFT, loses TPOT, and `round-robin` lost requests.
+pub(crate) fn report() -> Report {
+    let mut robin = run("round-robin", 90.0, 12.0, 0.7, 0.34);
+    robin.requests.ok = 500;
+    robin.requests.failed = 60;
+    robin.requests.cancelled = 40;
+    robin.requests.failures.insert("connect".into(), 60);
+    Report {
+        schema: SCHEMA.into(),
+        gorgo: "0.1.0".into(),
+        machine: Machine { os: "linux".into(), arch: "x86_64".into(), cores: 2, cpu: None, memory_bytes: None },
+        config: BTreeMap::from([("seed".into(), 1.into()), ("fleet".into(), "a <b> & \"c\"".into())]),
+        trace: Trace { name: "bfcl".into(), sha256: "0123456789abcdef0123".into(), requests: 1142, dropped: 0 },
+        client_lag_ms: Some(Spread { n: 3600, p50: Some(0.1), p95: Some(0.8), p99: Some(1.9), max: Some(3.0) }),
+        emulator_error_ms: Some(Spread { n: 1800, p50: Some(0.2), p95: Some(1.1), p99: Some(2.4), max: Some(4.0) }),
+        interrupted: false,
+        runs: vec![
+            run("gorgo", 100.0, 12.5, 0.95, 0.6),
+            run("session-affinity", 150.0, 12.0, 0.951, 0.4),
+            run("least-load", 180.0, 11.0, 0.8, 0.3),
+            robin,
+        ],
+    }
+}

@@ -1,0 +1,359 @@
+//! Every figure of a report: its name, unit and definition. The only place where they are written down.
+
+use super::schema::{Latency, Run};
+
+/// Which direction is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Smaller is better.
+    Lower,
+    /// Larger is better.
+    Higher,
+    /// Neither: it describes.
+    Neither,
+}
+
+/// One figure.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Key in the JSON, below a run unless it starts with `/` (then below the report).
+    pub key: &'static str,
+    /// Name in tables and headings.
+    pub name: &'static str,
+    /// Unit as shown; empty for counts.
+    pub unit: &'static str,
+    /// Which direction is better.
+    pub better: Better,
+    /// What exactly is counted.
+    pub definition: &'static str,
+}
+
+const fn figure(
+    key: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    better: Better,
+    definition: &'static str,
+) -> Figure {
+    Figure { key, name, unit, better, definition }
+}
+
+/// All figures in the order in which reports explain them.
+pub const FIGURES: &[Figure] = &[
+    figure(
+        "window",
+        "window",
+        "s",
+        Better::Neither,
+        "The requests that count are those of the sessions that start from the end of the warm-up until the starts end, so every \
+         strategy is judged on the same requests. Requests of sessions that start during the warm-up are sent but not counted; \
+         after the last start the run drains.",
+    ),
+    figure(
+        "load",
+        "load",
+        "",
+        Better::Neither,
+        "Open: sessions start by the clock, at the given rate, however slow replies are. Closed: a fixed number of sessions at once, each followed by the next. Within a session a request waits for the reply before.",
+    ),
+    figure(
+        "requests",
+        "requests",
+        "",
+        Better::Neither,
+        "Sent requests of the window: total = ok (complete reply) + failed (any error, by kind) + refused (429 or 503) + cancelled (given up by the client: interrupted, or unfinished when the drain ended). Retried: needed more than one attempt at a replica. Latencies cover ok requests only.",
+    ),
+    figure(
+        "ttft_ms",
+        "TTFT",
+        "ms",
+        Better::Lower,
+        "Time to first token: from handing the request to the connection until the first event with content arrives at the client. Events that carry only a role, and comments, do not count.",
+    ),
+    figure(
+        "ttft_intended_ms",
+        "TTFT from intended start",
+        "ms",
+        Better::Lower,
+        "The same from the moment at which the plan wanted the request sent, so that a late load generator cannot hide waiting (coordinated omission).",
+    ),
+    figure(
+        "e2e_ms",
+        "E2E",
+        "ms",
+        Better::Lower,
+        "End to end: from handing over the request until the last event with content.",
+    ),
+    figure(
+        "itl_ms",
+        "ITL",
+        "ms",
+        Better::Lower,
+        "Inter-token latency: gaps between consecutive content events, pooled over all requests, so long replies weigh more. An engine that sends several tokens per event shows fewer, longer gaps.",
+    ),
+    figure(
+        "tpot_ms",
+        "TPOT",
+        "ms",
+        Better::Lower,
+        "Time per output token after the first: (E2E − TTFT) ÷ (output tokens − 1), one value per request with at least two tokens.",
+    ),
+    figure(
+        "throughput",
+        "throughput",
+        "1/s",
+        Better::Higher,
+        "Complete replies, their prompt tokens and their output tokens per second, over the replies that ended between the end of the warm-up and the last start, whichever session they belong to.",
+    ),
+    figure(
+        "goodput",
+        "goodput",
+        "%",
+        Better::Higher,
+        "Share of all requests of the window (failed, refused and cancelled ones miss) with TTFT, mean gap between their own tokens and E2E within the objectives.",
+    ),
+    figure(
+        "cache.hit_ratio",
+        "cache hits",
+        "%",
+        Better::Higher,
+        "Prompt tokens that the engines report as found in their prefix caches ÷ prompt tokens, over ok requests whose reply tells it.",
+    ),
+    figure(
+        "cache.infinite_cache_ratio",
+        "infinite cache",
+        "%",
+        Better::Neither,
+        "The same ratio for one cache of infinite size that sees the requests in the order of the plan: the most that any routing can reach.",
+    ),
+    figure("routing.share", "share", "%", Better::Neither, "Ok requests by the replica that served them."),
+    figure("routing.max_share", "max share", "%", Better::Neither, "The largest share of one replica."),
+    figure(
+        "routing.cross_region_share",
+        "cross region",
+        "%",
+        Better::Neither,
+        "Ok requests served in another region than the router's. Not bad in itself: it costs a round trip and may save a prefill or a queue.",
+    ),
+    figure(
+        "prediction.ttft_error_median",
+        "prediction error",
+        "%",
+        Better::Lower,
+        "Median of |predicted − measured| ÷ measured TTFT at the router, for strategies whose score is a time.",
+    ),
+    figure(
+        "bound.ttft_ms",
+        "lower bound",
+        "ms",
+        Better::Neither,
+        "No routing can be faster on these requests: each request goes to the replica where round trip plus prefill is shortest, nothing waits, and all replicas share one cache of infinite size.",
+    ),
+    figure("cost.gpu_usd", "GPU cost", "USD", Better::Lower, "Price of the fleet's GPUs for the length of the window."),
+    figure(
+        "cost.egress_usd",
+        "egress cost",
+        "USD",
+        Better::Lower,
+        "Price of the traffic that crossed regions, both directions, at the source region's rate.",
+    ),
+    figure(
+        "ttft_quantiles_ms",
+        "TTFT distribution",
+        "ms",
+        Better::Neither,
+        "TTFT at 0, 0.5, 1, … 100 per cent, nearest rank.",
+    ),
+    figure(
+        "series",
+        "time series",
+        "",
+        Better::Neither,
+        "Slices of equal length from the start of the run, warm-up and drain included: TTFT median of the requests sent in the slice, and requests under way (mean over the slice).",
+    ),
+    figure(
+        "per_seed",
+        "per seed",
+        "",
+        Better::Neither,
+        "With several seeds a run's figures are the means over seeds; here are those of each.",
+    ),
+    figure("ci", "confidence interval", "", Better::Neither, "95 % interval of the mean over seeds (Student's t)."),
+    figure(
+        "/client_lag_ms",
+        "client lag",
+        "ms",
+        Better::Lower,
+        "How much later than intended the load generator sent requests: its own error. Above 5 ms at the 95th percentile the machine was too slow for the load and the figures suffer.",
+    ),
+    figure(
+        "/emulator_error_ms",
+        "emulator error",
+        "ms",
+        Better::Lower,
+        "How much later than its model asked an emulated engine delivered first tokens: the error of the emulation.",
+    ),
+];
+
+/// The figure with this key.
+#[must_use]
+pub fn find(key: &str) -> Option<&'static Figure> {
+    FIGURES.iter().find(|figure| figure.key == key)
+}
+
+/// How percentiles are taken; one sentence for every face of a report.
+pub const PERCENTILES: &str =
+    "Percentiles are nearest rank: p95 is the smallest measured value that at least 95 % of the values do not exceed.";
+
+/// The definitions as a Markdown list, for documentation.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = format!("{PERCENTILES}\n\n");
+    for figure in FIGURES {
+        let unit = if figure.unit.is_empty() { String::new() } else { format!(" ({})", figure.unit) };
+        text.push_str(&format!("- **{}**{unit}, `{}`: {}\n", figure.name, figure.key, figure.definition));
+    }
+    text
+}
+
+/// A single number of a run, picked for a table column: what it is called there and how to read it.
+#[derive(Clone, Copy)]
+pub struct Column {
+    /// Key of its [`Figure`].
+    pub figure: &'static str,
+    /// Which part of the figure: `p50`, `mean`, …; empty for single numbers.
+    pub part: &'static str,
+    /// Its value in the unit of the figure (shares in per cent).
+    pub read: fn(&Run) -> Option<f64>,
+    /// The same part of the lower bound's TTFT, for columns that have one.
+    pub bound: Option<fn(&Latency) -> Option<f64>>,
+}
+
+impl Column {
+    /// The figure's definition. Every column names an existing one (tested).
+    #[must_use]
+    pub fn figure(&self) -> &'static Figure {
+        find(self.figure).expect("every column names a figure of the list")
+    }
+
+    /// Its heading in two lines, the unit at the end of the second: `TTFT` / `p50 ms`, `cache` / `hits %`.
+    #[must_use]
+    pub fn heading(&self) -> (&'static str, String) {
+        let figure = self.figure();
+        let (first, rest) = match figure.name.split_once(' ') {
+            Some((first, rest)) if self.part.is_empty() => (first, rest),
+            _ => (figure.name, self.part),
+        };
+        (first, [rest, figure.unit].join(" ").trim().to_owned())
+    }
+}
+
+fn percent(share: Option<f64>) -> Option<f64> {
+    share.map(|share| share * 100.0)
+}
+
+/// The columns of a comparison, in order.
+pub const COLUMNS: &[Column] = &[
+    Column { figure: "ttft_ms", part: "mean", read: |run| run.ttft_ms.mean, bound: Some(|ttft| ttft.mean) },
+    Column { figure: "ttft_ms", part: "p50", read: |run| run.ttft_ms.p50, bound: Some(|ttft| ttft.p50) },
+    Column { figure: "ttft_ms", part: "p95", read: |run| run.ttft_ms.p95, bound: Some(|ttft| ttft.p95) },
+    Column { figure: "ttft_ms", part: "p99", read: |run| run.ttft_ms.p99, bound: Some(|ttft| ttft.p99) },
+    Column { figure: "e2e_ms", part: "p95", read: |run| run.e2e_ms.p95, bound: None },
+    Column { figure: "tpot_ms", part: "p50", read: |run| run.tpot_ms.p50, bound: None },
+    Column { figure: "cache.hit_ratio", part: "", read: |run| percent(run.cache.hit_ratio), bound: None },
+    Column { figure: "goodput", part: "", read: |run| percent(run.goodput.and_then(|good| good.share)), bound: None },
+    Column {
+        figure: "routing.cross_region_share",
+        part: "",
+        read: |run| percent(run.routing.cross_region_share),
+        bound: None,
+    },
+    Column { figure: "routing.max_share", part: "", read: |run| percent(run.routing.max_share), bound: None },
+    Column {
+        figure: "prediction.ttft_error_median",
+        part: "",
+        read: |run| percent(run.prediction.ttft_error_median),
+        bound: None,
+    },
+];
+
+/// Runs whose latencies may be compared: at most this share of their requests ended badly. Latencies of the served requests alone
+/// flatter a strategy that lost the slow ones.
+pub const MAX_LOST_SHARE: f64 = 0.01;
+
+/// Share of a run's requests that did not end well.
+#[must_use]
+pub fn lost_share(run: &Run) -> f64 {
+    let lost = run.requests.total - run.requests.ok.min(run.requests.total);
+    if run.requests.total == 0 { 1.0 } else { lost as f64 / run.requests.total as f64 }
+}
+
+/// The value that a table shows: enough digits to compare, none that are noise.
+#[must_use]
+pub fn display(value: f64) -> String {
+    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+/// For one column: which of the runs show its best value. Empty where nothing is better, or with fewer than two runs.
+#[must_use]
+pub fn best(column: &Column, runs: &[Run]) -> Vec<bool> {
+    let values: Vec<Option<f64>> =
+        runs.iter().map(|run| (column.read)(run).filter(|_| lost_share(run) <= MAX_LOST_SHARE)).collect();
+    let known = values.iter().flatten().copied();
+    let best = match column.figure().better {
+        Better::Lower => known.min_by(f64::total_cmp),
+        Better::Higher => known.max_by(f64::total_cmp),
+        Better::Neither => None,
+    };
+    let best = best.filter(|_| values.iter().flatten().count() > 1).map(display);
+    values.into_iter().map(|value| best.is_some() && value.map(display) == best).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COLUMNS, FIGURES, best, display, find, markdown};
+    use crate::report::schema::{Latency, Requests, Run};
+
+    fn run(p50: f64, total: u64, ok: u64) -> Run {
+        Run {
+            ttft_ms: Latency { p50: Some(p50), ..Latency::default() },
+            requests: Requests { total, ok, ..Requests::default() },
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn every_column_has_a_figure_and_every_figure_a_definition() {
+        for column in COLUMNS {
+            assert!(find(column.figure).is_some(), "{}", column.figure);
+        }
+        for figure in FIGURES {
+            assert!(figure.definition.ends_with('.'), "{}", figure.key);
+            assert_eq!(FIGURES.iter().filter(|other| other.key == figure.key).count(), 1, "{} twice", figure.key);
+        }
+        assert_eq!(markdown().lines().filter(|line| line.starts_with("- **")).count(), FIGURES.len());
+    }
+
+    #[test]
+    fn the_best_shown_value_is_marked_even_when_shared() {
+        let p50 = COLUMNS.iter().find(|column| column.part == "p50").unwrap();
+        let cases = [
+            (vec![run(200.0, 10, 10), run(100.0, 10, 10)], vec![false, true]),
+            (vec![run(100.2, 10, 10), run(99.96, 10, 10)], vec![false, true]),
+            (vec![run(100.2, 10, 10), run(100.4, 10, 10)], vec![true, true]),
+            (vec![run(100.0, 10, 10)], vec![false]),
+            // Lost a fifth of its requests: its latencies are not comparable.
+            (vec![run(200.0, 10, 10), run(100.0, 10, 8), run(300.0, 10, 10)], vec![true, false, false]),
+        ];
+        for (runs, expected) in cases {
+            assert_eq!(best(p50, &runs), expected, "{runs:?}");
+        }
+    }
+
+    #[test]
+    fn three_digits_are_enough() {
+        for (value, text) in [(0.04, "0.0"), (9.96, "10.0"), (99.94, "99.9"), (123.4, "123"), (70_417.2, "70417")] {
+            assert_eq!(display(value), text);
+        }
+    }
+}

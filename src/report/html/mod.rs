@@ -1,0 +1,259 @@
+//! A report as one self-contained HTML file: no network, no script needed to read it, light, dark and on paper.
+//!
+//! The raw results travel inside as `<script type="application/json" id="report">`, so the page is also the data.
+
+mod charts;
+mod escape;
+mod scale;
+mod svg;
+
+use std::fmt::Write as _;
+
+use super::figures::{Column, FIGURES, PERCENTILES, best, display};
+use super::notes::{Kind, notes};
+use super::schema::{Report, Run, Spread};
+use super::table::{columns, ended_well};
+
+/// The page. `title` is its heading, e.g. `gorgo demo`.
+///
+/// # Errors
+/// Only if the report cannot be written as JSON: see [`Report::to_json`].
+pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
+    let data = escape::json(&serde_json::to_string(report)?);
+    let mut html = String::with_capacity(data.len() + 64 * 1024);
+    let title = escape::text(title);
+    let _ = write!(
+        html,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{title}</h1>\n<p class=\"lead\">{}</p>\n",
+        include_str!("style.css"),
+        lead(report),
+    );
+    html.push_str(&findings(report));
+    html.push_str(&comparison(&report.runs));
+    figures(&mut html, report);
+    html.push_str(&configuration(report));
+    html.push_str(&definitions());
+    let _ =
+        write!(html, "</main>\n<script type=\"application/json\" id=\"report\">{data}</script>\n</body>\n</html>\n");
+    Ok(html)
+}
+
+fn lead(report: &Report) -> String {
+    let sent: u64 = report.runs.iter().map(|run| run.requests.total).sum();
+    let runs = if report.runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", report.runs.len()) };
+    escape::text(&format!(
+        "{runs} of the trace {}, {sent} requests counted, measured with gorgo {} on {} {} ({} cores)",
+        report.trace.name, report.gorgo, report.machine.os, report.machine.arch, report.machine.cores
+    ))
+}
+
+fn findings(report: &Report) -> String {
+    let mut html = String::from("<ul class=\"notes\">\n");
+    for note in notes(report) {
+        let class = match note.kind {
+            Kind::Best | Kind::Level | Kind::Limit | Kind::Counted => "result",
+            Kind::Beaten => "beaten",
+            Kind::Warning => "warning",
+        };
+        let word = note.kind.word();
+        let _ = writeln!(html, "<li class=\"{class}\"><strong>{word}</strong> {}</li>", escape::text(&note.text));
+    }
+    html + "</ul>\n"
+}
+
+fn comparison(runs: &[Run]) -> String {
+    let shown = columns(runs);
+    let mut html = String::from(
+        "<h2>Comparison</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>strategy</th><th>requests <span>ok</span></th>",
+    );
+    for column in &shown {
+        let (first, second) = column.heading();
+        let definition = escape::text(column.figure().definition);
+        let _ = write!(html, "<th title=\"{definition}\">{first} <span>{second}</span></th>");
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, runs)).collect();
+    for (index, run) in runs.iter().enumerate() {
+        let _ = write!(html, "<tr><td>{}</td><td>{}</td>", escape::text(&run.strategy), ended_well(run));
+        for (column, marks) in shown.iter().zip(&marks) {
+            html.push_str(&cell((column.read)(run), marks[index]));
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str(&bound_row(runs, &shown));
+    html + "</tbody></table></div>\n<p class=\"small\">★ best of its column; lines of the charts below have the same order. \
+            Only runs that lost at most 1 % of their requests are compared.</p>\n"
+}
+
+fn cell(value: Option<f64>, best: bool) -> String {
+    let text = value.map_or_else(|| "–".to_owned(), display);
+    if best { format!("<td class=\"best\">★ {text}</td>") } else { format!("<td>{text}</td>") }
+}
+
+fn bound_row(runs: &[Run], shown: &[&Column]) -> String {
+    let Some(bound) = runs.iter().find_map(|run| run.bound.as_ref()) else { return String::new() };
+    let mut html = String::from("<tr class=\"bound\"><td>lower bound</td><td></td>");
+    for column in shown {
+        html.push_str(&cell(column.bound.and_then(|read| read(&bound.ttft_ms)), false));
+    }
+    html + "</tr>\n"
+}
+
+fn figures(html: &mut String, report: &Report) {
+    let all = [
+        (
+            "Distribution of time to first token",
+            charts::distribution(report),
+            "Further left is faster. Steep lines are predictable, long tails to the right are requests that waited.",
+        ),
+        (
+            "Over time",
+            charts::over_time(report),
+            "Medians by time of sending; a line that climbs is a fleet that falls behind. Shaded parts are not counted.",
+        ),
+        ("Who served", charts::shares(report), "Hover for exact shares; they are also in the embedded data."),
+    ];
+    for (heading, chart, caption) in all {
+        if let Some(chart) = chart {
+            let _ =
+                write!(html, "<h2>{heading}</h2>\n<figure>\n{chart}<figcaption>{caption}</figcaption>\n</figure>\n");
+        }
+    }
+}
+
+fn configuration(report: &Report) -> String {
+    let mut html = String::from("<h2>Set-up</h2>\n<dl>\n");
+    let mut item = |name: &str, value: &str| {
+        let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escape::text(name), escape::text(value));
+    };
+    let trace = &report.trace;
+    item("trace", &format!("{}: {} requests, {} dropped as too long", trace.name, trace.requests, trace.dropped));
+    item("trace sha256", &trace.sha256);
+    for (key, value) in &report.config {
+        let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        item(key, &plain);
+    }
+    item("gorgo", &report.gorgo);
+    let machine = &report.machine;
+    let cpu = machine.cpu.as_deref().map(|cpu| format!(", {cpu}")).unwrap_or_default();
+    let memory = machine.memory_bytes.map(|bytes| format!(", {:.1} GiB memory", bytes as f64 / f64::from(1 << 30)));
+    let memory = memory.unwrap_or_default();
+    item("machine", &format!("{} {}, {} cores{cpu}{memory}", machine.os, machine.arch, machine.cores));
+    item("client lag", &spread(report.client_lag_ms));
+    item("emulator error", &spread(report.emulator_error_ms));
+    html + "</dl>\n"
+}
+
+fn spread(spread: Option<Spread>) -> String {
+    match spread {
+        Some(Spread { n, p50: Some(p50), p95: Some(p95), p99: Some(p99), .. }) => {
+            format!("p50 {p50:.2} ms, p95 {p95:.2} ms, p99 {p99:.2} ms (n = {n})")
+        }
+        _ => "not measured".to_owned(),
+    }
+}
+
+fn definitions() -> String {
+    let mut html = format!("<h2>Definitions</h2>\n<p class=\"small\">{}</p>\n<dl>\n", escape::text(PERCENTILES));
+    for figure in FIGURES {
+        let unit =
+            if figure.unit.is_empty() { String::new() } else { format!(" <span>{}</span>", escape::text(figure.unit)) };
+        let _ = writeln!(
+            html,
+            "<dt>{}{unit}</dt><dd>{} <code>{}</code></dd>",
+            escape::text(figure.name),
+            escape::text(figure.definition),
+            escape::text(figure.key)
+        );
+    }
+    html + "</dl>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+    use crate::report::{Report, example};
+
+    /// Tags in order; void elements and the doctype left out. Knows no attributes with `>` in them, which [`super::escape`]
+    /// never lets through.
+    fn unbalanced(html: &str) -> Option<String> {
+        const VOID: [&str; 1] = ["meta"];
+        let mut open: Vec<&str> = Vec::new();
+        let mut rest = html.split_once("<!doctype html>")?.1;
+        while let Some(begin) = rest.find('<') {
+            let end = begin + rest[begin..].find('>')?;
+            let tag = &rest[begin + 1..end];
+            rest = &rest[end + 1..];
+            let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or("");
+            if tag.starts_with('/') {
+                match open.pop() {
+                    Some(last) if last == name => {}
+                    last => return Some(format!("</{name}> closes {last:?}")),
+                }
+            } else if !tag.ends_with('/') && !VOID.contains(&name) {
+                open.push(name);
+            }
+        }
+        open.pop().map(|name| format!("<{name}> stays open"))
+    }
+
+    #[test]
+    fn the_balance_check_can_fail() {
+        assert_eq!(unbalanced("<!doctype html><a><b></b><c/></a>"), None);
+        assert!(unbalanced("<!doctype html><a><b></a></b>").is_some());
+        assert!(unbalanced("<!doctype html><a>").is_some());
+    }
+
+    #[test]
+    fn the_page_is_well_formed_and_loads_nothing() {
+        let html = page(&example::report(), "gorgo demo").unwrap();
+        assert_eq!(unbalanced(&html), None);
+        for foreign in ["http://", "https://", "src=", "href=", "@import", "url("] {
+            assert!(!html.contains(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn names_from_outside_are_shown_and_never_run() {
+        let evil = "</script><script>alert('1')</script><!-- \"x\" &amp;";
+        let mut report = example::report();
+        report.runs[0].strategy = evil.into();
+        report.trace.name = evil.into();
+        report.config.insert(evil.into(), evil.into());
+        report.runs[0].routing.share.insert(evil.into(), 0.5);
+        report.runs[3].requests.failures.insert(evil.into(), 1);
+        let html = page(&report, evil).unwrap();
+        assert_eq!(unbalanced(&html), None);
+        assert_eq!(html.matches("<script").count(), 1);
+        assert!(!html.contains("<!--"));
+    }
+
+    #[test]
+    fn the_page_carries_the_report() {
+        let report = example::report();
+        let html = page(&report, "t").unwrap();
+        let data = html.split("id=\"report\">").nth(1).unwrap().split("</script>").next().unwrap();
+        assert_eq!(serde_json::from_str::<Report>(data).unwrap(), report);
+    }
+
+    /// For looking at the page: `GORGO_PAGE=/tmp/page.html cargo test --lib report::html`.
+    #[test]
+    fn the_page_can_be_written_out_and_looked_at() {
+        if let Some(path) = std::env::var_os("GORGO_PAGE") {
+            std::fs::write(path, page(&example::report(), "gorgo demo").unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_empty_report_is_still_a_page() {
+        let mut report = example::report();
+        report.runs.clear();
+        report.client_lag_ms = None;
+        let html = page(&report, "t").unwrap();
+        assert_eq!(unbalanced(&html), None);
+        assert!(html.contains("not measured"));
+    }
+}

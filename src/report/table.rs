@@ -1,0 +1,185 @@
+//! A report as a table for terminals and logs.
+//!
+//! Plain text without colour: the best value of a column carries a `*`, so that nothing is lost in a file or for a reader who
+//! cannot tell colours apart.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
+
+use super::figures::{COLUMNS, Column, best, display};
+use super::notes::notes;
+use super::schema::{Report, Run, Spread};
+
+/// Width at which notes wrap, characters; the grid of five strategies is about as wide.
+const LINE: usize = 110;
+
+/// The table, then its notes and footer.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut text = format!("{}\n", comparison(&report.runs));
+    text.push_str("* best of its column; every figure is defined in the HTML report\n");
+    for note in notes(report) {
+        push_wrapped(&mut text, &format!("{}: ", note.kind.word()), &note.text);
+    }
+    text.push_str(&footer(report));
+    text
+}
+
+/// Only the grid: a row per run, then the lower bound.
+#[must_use]
+pub fn comparison(runs: &[Run]) -> String {
+    let shown: Vec<&Column> = columns(runs);
+    let mut table = Table::new();
+    let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+    let mut header = vec![Cell::new("strategy"), Cell::new("requests\nok")];
+    header.extend(shown.iter().map(|column| Cell::new(heading(column))));
+    table.set_header(header);
+    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, runs)).collect();
+    for (index, run) in runs.iter().enumerate() {
+        let mut row = vec![Cell::new(&run.strategy), Cell::new(ended_well(run))];
+        row.extend(shown.iter().zip(&marks).map(|(column, marks)| Cell::new(value((column.read)(run), marks[index]))));
+        table.add_row(row);
+    }
+    if let Some(bound) = runs.iter().find_map(|run| run.bound.as_ref()) {
+        let mut row = vec![Cell::new("(lower bound)"), Cell::new("")];
+        row.extend(
+            shown.iter().map(|column| Cell::new(value(column.bound.and_then(|read| read(&bound.ttft_ms)), false))),
+        );
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 0));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}
+
+/// The columns for which at least one run has a value.
+#[must_use]
+pub fn columns(runs: &[Run]) -> Vec<&'static Column> {
+    COLUMNS.iter().filter(|column| runs.iter().any(|run| (column.read)(run).is_some())).collect()
+}
+
+fn heading(column: &Column) -> String {
+    let (first, second) = column.heading();
+    format!("{first}\n{second}")
+}
+
+/// `600` when all ended well, else `500/600`.
+#[must_use]
+pub fn ended_well(run: &Run) -> String {
+    let (ok, total) = (run.requests.ok, run.requests.total);
+    if ok == total { total.to_string() } else { format!("{ok}/{total}") }
+}
+
+/// The mark takes a place in every cell, so that digits stay in line.
+fn value(value: Option<f64>, best: bool) -> String {
+    let mark = if best { '*' } else { ' ' };
+    value.map_or_else(|| "-".to_owned() + " ", |value| format!("{}{mark}", display(value)))
+}
+
+/// Appends `head` and `body` as lines of at most [`LINE`] characters; further lines stand below the body's begin.
+fn push_wrapped(text: &mut String, head: &str, body: &str) {
+    let indent = head.chars().count();
+    let mut width = indent;
+    text.push_str(head);
+    for (index, word) in body.split(' ').enumerate() {
+        let length = word.chars().count();
+        if index > 0 && width + 1 + length > LINE {
+            let _ = write!(text, "\n{:indent$}", "");
+            width = indent;
+        } else if index > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += length;
+    }
+    text.push('\n');
+}
+
+fn footer(report: &Report) -> String {
+    let mut text = String::new();
+    let runs_bound = report.runs.iter().find_map(|run| run.cache.infinite_cache_ratio);
+    if let Some(ratio) = runs_bound {
+        let _ = writeln!(text, "infinite cache would hit {:.1} % of the prompt tokens", ratio * 100.0);
+    }
+    for (name, spread) in [("client lag", report.client_lag_ms), ("emulator error", report.emulator_error_ms)] {
+        if let Some(Spread { n, p50: Some(p50), p95: Some(p95), p99: Some(p99), .. }) = spread {
+            let _ = writeln!(text, "{name} p50 {p50:.2} ms, p95 {p95:.2} ms, p99 {p99:.2} ms (n = {n})");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "trace {} (sha256 {}), {} requests, {} dropped; gorgo {} on {} {} with {} cores",
+        report.trace.name,
+        report.trace.sha256.get(..12).unwrap_or(&report.trace.sha256),
+        report.trace.requests,
+        report.trace.dropped,
+        report.gorgo,
+        report.machine.os,
+        report.machine.arch,
+        report.machine.cores,
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::render;
+    use crate::report::example;
+
+    #[test]
+    fn a_whole_comparison() {
+        assert_snapshot!(render(&example::report()), @r"
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        strategy         requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
+                               ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %    error %
+        ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════
+        gorgo                 600    125*   100*   300*   500*  1800*  12.5   95.0    99.0*    40.0    60.0       21.0
+        session-affinity      600    188    150    450    750   1890   12.0   95.1*   99.0*    60.0    50.0          -
+        least-load            600    225    180    540    900   1860   11.0*  80.0    99.0*    70.0    60.0          -
+        round-robin       500/600    112   90.0    270    450   1710   12.0   70.0    99.0     66.0    56.0          -
+        (lower bound)               75.0   60.0    180    300      -      -      -       -        -       -          -
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        * best of its column; every figure is defined in the HTML report
+        best: gorgo wins TTFT mean 125 ms (next: session-affinity 188), TTFT p50 100 ms (next: session-affinity 150),
+              TTFT p95 300 ms (next: session-affinity 450), TTFT p99 500 ms (next: session-affinity 750), E2E p95 1800
+              ms (next: least-load 1860)
+        level: gorgo is within 2 % of the best other in cache hits (session-affinity), goodput (least-load)
+        BEATEN: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
+        limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
+        counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
+        warning: round-robin: 100 of 600 requests did not end well (60 failed, 0 refused, 40 cancelled); its latencies
+                 cover the others only and are not compared
+        infinite cache would hit 95.4 % of the prompt tokens
+        client lag p50 0.10 ms, p95 0.80 ms, p99 1.90 ms (n = 3600)
+        emulator error p50 0.20 ms, p95 1.10 ms, p99 2.40 ms (n = 1800)
+        trace bfcl (sha256 0123456789ab), 1142 requests, 0 dropped; gorgo 0.1.0 on linux x86_64 with 2 cores
+        ");
+    }
+
+    #[test]
+    fn a_single_run_without_figures() {
+        let mut report = example::report();
+        report.runs = vec![crate::report::Run { strategy: "target".into(), ..crate::report::Run::default() }];
+        report.client_lag_ms = None;
+        report.emulator_error_ms = None;
+        assert_snapshot!(render(&report), @r"
+        ─────────────────
+        strategy requests
+                       ok
+        ═════════════════
+        target          0
+        ─────────────────
+        * best of its column; every figure is defined in the HTML report
+        trace bfcl (sha256 0123456789ab), 1142 requests, 0 dropped; gorgo 0.1.0 on linux x86_64 with 2 cores
+        ");
+    }
+}
