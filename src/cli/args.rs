@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, version};
+use super::{completions, proxy, version};
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -40,6 +40,9 @@ pub(crate) struct Global {
 /// The commands, in the order in which `--help` lists them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the central router, or talk to a running one
+    #[command(subcommand)]
+    Proxy(proxy::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version

@@ -1,10 +1,15 @@
 //! The command line: arguments, the printer, exit codes, one file per command. Nothing else imports it.
 
 mod args;
+mod assignment;
+mod client;
 mod completions;
 mod exit;
+mod human;
 mod printer;
+mod proxy;
 mod signal;
+mod table;
 mod version;
 
 use std::ffi::OsString;
@@ -17,7 +22,6 @@ use args::{Cli, Command};
 pub use exit::Exit;
 use exit::Outcome;
 use printer::{OutputClosed, Printer};
-use signal::or_interrupted;
 
 /// What every command gets beside its own arguments.
 pub(crate) struct Context {
@@ -70,6 +74,7 @@ pub fn install_tls() {
 /// Every command and where it lives.
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
+        Command::Proxy(command) => Box::pin(proxy::run(command, context)).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Version(args) => version::run(&args, context),
     }
