@@ -140,7 +140,8 @@ impl Batch {
     }
 
     /// Pins what the request can reuse and checks that the rest fits: its whole length under prefill first, what is known of it
-    /// when mixed (as vLLM, which admits no prompt that it could not hold as a whole).
+    /// when mixed (vllm-project/vllm#37307, the default since 0.19: admitting by the first chunk alone lets a long prompt thrash,
+    /// preempting itself chunk by chunk).
     fn open(&mut self, sequence: &mut Sequence) -> bool {
         let (tokens, reserve) = match self.scheduler {
             Scheduler::PrefillFirst => (sequence.prompt + sequence.output, true),
