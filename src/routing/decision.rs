@@ -1,5 +1,6 @@
 //! What was decided and why: every candidate with every term, so that nothing is computed again for display.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -21,6 +22,28 @@ pub enum Unit {
     /// A rank without unit: ring position, hash weight, turn.
     Rank,
 }
+
+impl Unit {
+    /// Its short name: `ms`, `tokens`, `requests`, `rank`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ms => "ms",
+            Self::Tokens => "tokens",
+            Self::Requests => "requests",
+            Self::Rank => "rank",
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The summands of one score, in the order of the policy's formula.
+pub type Terms = ArrayVec<Term, MAX_TERMS>;
 
 /// One summand of a score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +68,7 @@ pub struct Candidate {
     /// Sum of the terms; the smallest score wins.
     pub score: f64,
     /// The terms in the order of the formula.
-    pub terms: ArrayVec<Term, MAX_TERMS>,
+    pub terms: Terms,
 }
 
 /// Why a replica was not a candidate.
@@ -65,14 +88,42 @@ pub enum Excluded {
     Tried,
 }
 
+impl Excluded {
+    /// Lower-case name, stable: `unhealthy`, `draining`, `model`, `residency`, `capacity`, `tried`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "unhealthy",
+            Self::Draining => "draining",
+            Self::Model => "model",
+            Self::Residency => "residency",
+            Self::Capacity => "capacity",
+            Self::Tried => "tried",
+        }
+    }
+
+    /// The same in words, for people.
+    #[must_use]
+    pub const fn explained(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "not known to be healthy",
+            Self::Draining => "draining",
+            Self::Model => "does not serve the model",
+            Self::Residency => "region not allowed for the residency class",
+            Self::Capacity => "at its limit of running requests or KV use",
+            Self::Tried => "already tried for this request",
+        }
+    }
+}
+
 /// Why a request was refused. The gateway turns it into a status and an error `code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No replica is registered.
     NoReplica,
-    /// Replicas exist, none of them is healthy.
+    /// Replicas could serve it, none of them is in rotation: unhealthy or draining.
     NoneHealthy,
-    /// No healthy replica serves the model.
+    /// No replica serves the model, healthy or not.
     UnknownModel,
     /// The residency class leaves no replica.
     Residency,
@@ -82,6 +133,37 @@ pub enum Refusal {
     QueueTimeout,
     /// Every replica that could serve it was tried and failed before its first byte.
     AllTried,
+}
+
+impl Refusal {
+    /// Lower-case name, stable: `no_replica`, `none_healthy`, `unknown_model`, `residency`, `queue_full`, `queue_timeout`,
+    /// `all_tried`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoReplica => "no_replica",
+            Self::NoneHealthy => "none_healthy",
+            Self::UnknownModel => "unknown_model",
+            Self::Residency => "residency",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::AllTried => "all_tried",
+        }
+    }
+
+    /// The same in words, for people.
+    #[must_use]
+    pub const fn explained(self) -> &'static str {
+        match self {
+            Self::NoReplica => "no replica is registered",
+            Self::NoneHealthy => "no replica that could serve it is in rotation",
+            Self::UnknownModel => "no replica serves the model",
+            Self::Residency => "the residency class leaves no replica",
+            Self::QueueFull => "the router's queue is full",
+            Self::QueueTimeout => "it waited in the router's queue for as long as allowed",
+            Self::AllTried => "every replica that could serve it was tried and failed",
+        }
+    }
 }
 
 /// The answer to "where does it go?".
@@ -123,4 +205,43 @@ pub struct Decision {
     pub candidates: Vec<Candidate>,
     /// Who was filtered, in fleet order, and why.
     pub excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
+}
+
+impl Decision {
+    /// The candidate that the request was given to.
+    #[must_use]
+    pub fn chosen(&self) -> Option<&Candidate> {
+        let Verdict::Dispatch(target) = self.verdict else { return None };
+        self.candidates.iter().find(|candidate| candidate.replica == target)
+    }
+}
+
+/// One line of `key=value` pairs for logs. Everything is in it except who else was considered: that is in [`Decision::explain`].
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request={} attempt={} strategy={} verdict=", self.request, self.attempt, self.strategy)?;
+        match self.verdict {
+            Verdict::Dispatch(_) => f.write_str("dispatch")?,
+            Verdict::Hold => f.write_str("hold")?,
+            Verdict::Reject { reason, retry_after_ms } => {
+                write!(f, "reject reason={}", reason.as_str())?;
+                if let Some(ms) = retry_after_ms {
+                    write!(f, " retry_after_ms={ms:.0}")?;
+                }
+            }
+        }
+        if let Some(chosen) = self.chosen() {
+            write!(
+                f,
+                " replica={} score={:.3} unit={} cached={}",
+                chosen.name, chosen.score, self.unit, chosen.cached_tokens
+            )?;
+        }
+        let (candidates, excluded) = (self.candidates.len(), self.excluded.len());
+        write!(
+            f,
+            " prompt={} candidates={candidates} excluded={excluded} held_ms={:.1}",
+            self.prompt_tokens, self.held_ms
+        )
+    }
 }

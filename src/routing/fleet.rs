@@ -1,8 +1,11 @@
-//! The router's view of its replicas.
+//! The router's view of its replicas, in the order of their registration.
 
 use std::sync::Arc;
 
-use crate::model::Region;
+use super::estimate::{Ewma, RTT_MAX_MS, RTT_WEIGHT};
+use super::health::{Health, HealthThresholds, HealthTracker};
+use super::prediction::Prediction;
+use crate::model::{Region, ReplicaId, Time};
 
 /// What is configured of a replica.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,15 @@ pub struct ReplicaSpec {
     pub limits: Limits,
     /// Its configured rates.
     pub rates: Rates,
+}
+
+impl ReplicaSpec {
+    /// Does it serve this model? A request that names none goes anywhere.
+    #[must_use]
+    pub fn serves(&self, model: Option<&str>) -> bool {
+        let Some(model) = model else { return true };
+        self.models.is_empty() || self.models.iter().any(|served| **served == *model)
+    }
 }
 
 /// Limits of a replica; `None` = unknown.
@@ -52,14 +64,181 @@ pub struct Gauges {
     pub kv_tokens: Option<f64>,
 }
 
-/// Health of a replica, with hysteresis.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// Not checked yet: eligible only while no other replica is known to be healthy.
-    #[default]
-    Unknown,
-    /// In rotation.
-    Healthy,
-    /// Out of rotation.
-    Unhealthy,
+/// A replica as the router sees it, the ledger's figures apart.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Its identity in this router.
+    pub id: ReplicaId,
+    /// What is configured.
+    pub spec: ReplicaSpec,
+    /// Taken out by an operator.
+    pub draining: bool,
+    /// Round trip, ms.
+    pub rtt: Ewma,
+    /// Gauges and when they were read.
+    pub gauges: Option<(Time, Gauges)>,
+    /// How good predictions for it were.
+    pub prediction: Prediction,
+    health: HealthTracker,
+}
+
+impl Replica {
+    fn new(id: ReplicaId, spec: ReplicaSpec) -> Self {
+        Self {
+            id,
+            spec,
+            draining: false,
+            rtt: Ewma::new(RTT_WEIGHT),
+            gauges: None,
+            prediction: Prediction::default(),
+            health: HealthTracker::default(),
+        }
+    }
+
+    /// Its health.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.state()
+    }
+
+    /// Takes a health result. True if the state changed.
+    pub fn observe_health(&mut self, ok: bool, thresholds: HealthThresholds) -> bool {
+        self.health.observe(ok, thresholds)
+    }
+
+    /// Takes a round trip; one that is negative, not a number or longer than [`RTT_MAX_MS`] is ignored.
+    pub fn observe_rtt(&mut self, now: Time, rtt_ms: f64) {
+        if (0.0..=RTT_MAX_MS).contains(&rtt_ms) {
+            self.rtt.update(now, rtt_ms);
+        }
+    }
+
+    /// Gauges that are at most `max_age_ms` old.
+    #[must_use]
+    pub fn fresh_gauges(&self, now: Time, max_age_ms: f64) -> Option<Gauges> {
+        self.gauges.filter(|(at, _)| now.since_ms(*at) <= max_age_ms).map(|(_, gauges)| gauges)
+    }
+
+    /// KV capacity in tokens: as configured, else as the engine says.
+    #[must_use]
+    pub fn kv_tokens(&self) -> Option<f64> {
+        let told = self.gauges.and_then(|(_, gauges)| gauges.kv_tokens).filter(|tokens| *tokens >= 1.0);
+        self.spec.limits.kv_tokens.map(|tokens| tokens as f64).or(told)
+    }
+}
+
+/// All replicas of a router.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    /// Ascending ids: they are given out in order and never again.
+    replicas: Vec<Replica>,
+    next: u32,
+}
+
+impl Fleet {
+    /// Adds a replica, or changes the configuration of the one with this name and keeps what was learned of it.
+    pub fn upsert(&mut self, spec: ReplicaSpec) -> ReplicaId {
+        if let Some(known) = self.replicas.iter_mut().find(|replica| replica.spec.name == spec.name) {
+            known.spec = spec;
+            return known.id;
+        }
+        let id = ReplicaId(self.next);
+        self.next += 1;
+        self.replicas.push(Replica::new(id, spec));
+        id
+    }
+
+    /// Forgets a replica. False if it was unknown.
+    pub fn remove(&mut self, id: ReplicaId) -> bool {
+        let before = self.replicas.len();
+        self.replicas.retain(|replica| replica.id != id);
+        self.replicas.len() < before
+    }
+
+    /// A replica.
+    #[must_use]
+    pub fn get(&self, id: ReplicaId) -> Option<&Replica> {
+        self.replicas.binary_search_by_key(&id, |replica| replica.id).ok().map(|at| &self.replicas[at])
+    }
+
+    /// A replica, to change what is observed of it.
+    pub fn get_mut(&mut self, id: ReplicaId) -> Option<&mut Replica> {
+        self.replicas.binary_search_by_key(&id, |replica| replica.id).ok().map(|at| &mut self.replicas[at])
+    }
+
+    /// All replicas in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Replica> {
+        self.replicas.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    /// Round trip to assume for a replica without a probe, ms: the longest one known, so that an unmeasured replica never wins for
+    /// being unmeasured; 0 while nothing is known.
+    #[must_use]
+    pub fn assumed_rtt_ms(&self) -> f64 {
+        self.replicas.iter().filter_map(|replica| replica.rtt.value()).fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fleet, Gauges, Limits, Rates, ReplicaSpec};
+    use crate::model::{Region, ReplicaId, Time};
+
+    fn spec(name: &str) -> ReplicaSpec {
+        ReplicaSpec {
+            name: name.into(),
+            region: Region::new("us-east-1"),
+            models: vec![],
+            limits: Limits::default(),
+            rates: Rates::default(),
+        }
+    }
+
+    #[test]
+    fn ids_are_never_reused_and_names_are_unique() {
+        let mut fleet = Fleet::default();
+        let (a, b) = (fleet.upsert(spec("a")), fleet.upsert(spec("b")));
+        assert!(fleet.remove(a) && !fleet.remove(a));
+        assert_eq!((b, fleet.upsert(spec("b")), fleet.upsert(spec("a"))), (ReplicaId(1), ReplicaId(1), ReplicaId(2)));
+        assert_eq!(fleet.iter().map(|replica| replica.id.0).collect::<Vec<_>>(), [1, 2]);
+        assert!(fleet.get(a).is_none() && fleet.get_mut(ReplicaId(2)).is_some());
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_what_was_learned() {
+        let mut fleet = Fleet::default();
+        let id = fleet.upsert(spec("a"));
+        fleet.get_mut(id).unwrap().observe_rtt(Time::ZERO, 40.0);
+        fleet.upsert(ReplicaSpec { models: vec!["m".into()], ..spec("a") });
+        let replica = fleet.get(id).unwrap();
+        assert_eq!((replica.rtt.value(), replica.spec.serves(Some("x"))), (Some(40.0), false));
+    }
+
+    #[test]
+    fn nonsense_measurements_are_ignored() {
+        let mut fleet = Fleet::default();
+        let id = fleet.upsert(spec("a"));
+        let replica = fleet.get_mut(id).unwrap();
+        for rtt in [-1.0, f64::NAN, f64::INFINITY, 60_001.0] {
+            replica.observe_rtt(Time::ZERO, rtt);
+        }
+        assert_eq!(replica.rtt.value(), None);
+        replica.gauges = Some((Time::ZERO, Gauges { kv_tokens: Some(f64::NAN), ..Gauges::default() }));
+        assert_eq!(replica.kv_tokens(), None);
+        assert!(replica.fresh_gauges(Time::from_ms(10.0), 10.0).is_some());
+        assert!(replica.fresh_gauges(Time::from_ms(10.1), 10.0).is_none());
+        assert_eq!(fleet.assumed_rtt_ms(), 0.0);
+    }
 }

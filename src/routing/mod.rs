@@ -3,13 +3,28 @@
 //! [`Router`] owns all state. The gateway, the simulator and the tests feed it events with their times and carry out what it answers.
 
 pub mod decision;
+pub mod estimate;
+mod explain;
 pub mod features;
+pub mod filter;
 pub mod fleet;
+pub mod health;
 pub mod index;
+pub mod ledger;
 pub mod policy;
+pub mod prediction;
+mod queue;
+pub mod residency;
 pub mod router;
+mod score;
+pub mod settings;
+mod ticket;
+pub mod tokens;
 
 pub use decision::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
 pub use features::{BLOCK_BYTES, Features};
-pub use fleet::{Gauges, Health, Limits, Rates, ReplicaSpec};
-pub use router::{Effect, Outcome, Router, Settings, Usage};
+pub use fleet::{Gauges, Limits, Rates, ReplicaSpec};
+pub use health::{Health, HealthThresholds};
+pub use router::snapshot::{ReplicaSnapshot, Snapshot};
+pub use router::{Effect, Outcome, Router, Usage};
+pub use settings::{Settings, SettingsError};

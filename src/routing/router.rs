@@ -1,28 +1,41 @@
 //! The router: one owner of the fleet view, the prefix index, the queue and the strategy.
+//!
+//! Every event is a method with its time; what has to be done comes back. Events of unknown requests or replicas, and repeated ones, are
+//! ignored. The index learns a prompt at dispatch, so that a burst of equal prompts stays together. It keeps a prompt whose attempt
+//! failed: where the engine got it the belief is right, where it did not the next report of `cached_tokens` corrects it.
 
+mod learning;
+mod placement;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::decision::{Decision, Refusal};
+use super::estimate::{DecayedRate, Ewma};
 use super::features::Features;
-use super::fleet::{Gauges, ReplicaSpec};
+use super::filter::{GATE_GAUGE_AGE_MS, Gate, KV_USAGE_LIMIT};
+use super::fleet::{Fleet, Gauges, ReplicaSpec};
+use super::health::Health;
+use super::index::PrefixIndex;
+use super::ledger::Ledger;
+use super::policy::{Entry, Parameters, Policy, find};
+use super::queue::Queue;
+use super::settings::{Settings, SettingsError};
+use super::ticket::{Attempt, Ticket};
+use super::tokens::TokenRatios;
 use crate::model::{ReplicaId, RequestId, Time};
 
-/// What a router is told at its start and may be told anew at run time.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Registered strategy name.
-    pub strategy: String,
-    /// Weights and rates of the strategy by their documented keys (`w_rtt`, `w_queue`, …); unknown keys are an error.
-    pub parameters: Vec<(String, f64)>,
-    /// Hold requests in the router while every replica has this many running; `None` = the strategy's own rule.
-    pub max_concurrent: Option<u32>,
-    /// Most requests in the router's queue.
-    pub queue_limit: usize,
-    /// Longest wait in the router's queue, ms.
-    pub queue_timeout_ms: f64,
-    /// Seed of the random strategies.
-    pub seed: u64,
-}
+/// Weight of the newest finished request in the expected output length (as specified for `predictive`).
+const OUTPUT_WEIGHT: f64 = 0.02;
+
+/// Past the moment at which gauges are still just fresh, ms: ticks are in whole microseconds.
+const STALE_MARGIN_MS: f64 = 0.001;
+
+/// Memory of the rate at which the queue empties, ms.
+const RELEASE_RATE_TAU_MS: f64 = 10_000.0;
 
 /// Usage as the engine reported it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -47,92 +60,247 @@ pub enum Outcome {
 }
 
 /// What the router wants done after an event, besides the answer to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// A held request may go (verdict `Dispatch`) or is refused (verdict `Reject`).
     Released(Arc<Decision>),
 }
 
-/// The routing engine of one router.
-pub struct Router {}
+/// The strategy in force.
+struct Strategy {
+    entry: &'static Entry,
+    parameters: Parameters,
+    policy: Box<dyn Policy>,
+}
 
-#[expect(unused_variables, missing_docs, reason = "signatures first")]
-impl Router {
-    /// Errors name the unknown strategy or parameter and list the known ones.
-    pub fn new(settings: Settings) -> Result<Self, super::policy::UnknownStrategy> {
-        unimplemented!()
+impl Strategy {
+    fn new(name: &str, parameters: &[(String, f64)], seed: u64) -> Result<Self, SettingsError> {
+        let entry = find(name)?;
+        let parameters = Parameters::resolve(entry.name, entry.parameters, parameters)?;
+        let policy = (entry.build)(&parameters, seed);
+        Ok(Self { entry, parameters, policy })
     }
+}
+
+/// The routing engine of one router.
+pub struct Router {
+    settings: Settings,
+    strategy: Strategy,
+    fleet: Fleet,
+    ledger: Ledger,
+    index: PrefixIndex,
+    ratios: TokenRatios,
+    queue: Queue,
+    /// Every request that is at a replica, and no other.
+    attempts: BTreeMap<RequestId, Attempt>,
+    output_tokens: Ewma,
+    releases: DecayedRate,
+    turns: u64,
+}
+
+/// Configuration, at the start and at run time.
+impl Router {
+    /// A router without replicas. Errors name the unknown strategy or parameter and list the known ones, or the value out of range.
+    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+        settings.check()?;
+        let strategy = Strategy::new(&settings.strategy, &settings.parameters, settings.seed)?;
+        Ok(Self {
+            settings,
+            strategy,
+            fleet: Fleet::default(),
+            ledger: Ledger::default(),
+            index: PrefixIndex::new(),
+            ratios: TokenRatios::default(),
+            queue: Queue::default(),
+            attempts: BTreeMap::new(),
+            output_tokens: Ewma::new(OUTPUT_WEIGHT),
+            releases: DecayedRate::new(RELEASE_RATE_TAU_MS),
+            turns: 0,
+        })
+    }
+
+    /// Changes the strategy, or its parameters (those not given go back to their defaults). What is in flight or held stays; on an error
+    /// everything stays as it was.
     pub fn set_strategy(
         &mut self,
         now: Time,
         strategy: &str,
         parameters: &[(String, f64)],
-    ) -> Result<Vec<Effect>, super::policy::UnknownStrategy> {
-        unimplemented!()
+    ) -> Result<Vec<Effect>, SettingsError> {
+        self.strategy = Strategy::new(strategy, parameters, self.settings.seed)?;
+        self.settings.strategy = strategy.to_owned();
+        self.settings.parameters = parameters.to_vec();
+        Ok(self.release(now))
     }
+
+    /// Changes the limit of requests in flight per replica; 0 counts as 1, `None` goes back to the strategy's own rule.
     pub fn set_max_concurrent(&mut self, now: Time, limit: Option<u32>) -> Vec<Effect> {
-        unimplemented!()
+        self.settings.max_concurrent = limit.map(|limit| limit.max(1));
+        self.release(now)
     }
+
     /// Adds a replica or, where the name is known, changes its configuration.
     pub fn add_replica(&mut self, now: Time, spec: ReplicaSpec) -> (ReplicaId, Vec<Effect>) {
-        unimplemented!()
+        let id = self.fleet.upsert(spec);
+        self.size_index(id);
+        (id, self.release(now))
     }
+
     /// Forgets a replica. Its requests in flight end with whatever the gateway reports for them.
     pub fn remove_replica(&mut self, now: Time, replica: ReplicaId) -> Vec<Effect> {
-        unimplemented!()
+        if !self.fleet.remove(replica) {
+            return Vec::new();
+        }
+        self.ledger.forget_replica(replica);
+        self.index.remove(replica);
+        self.release(now)
     }
+
+    /// Takes a replica out of rotation, or back in. Its requests in flight go on.
     pub fn set_draining(&mut self, now: Time, replica: ReplicaId, draining: bool) -> Vec<Effect> {
-        unimplemented!()
+        let Some(known) = self.fleet.get_mut(replica) else { return Vec::new() };
+        known.draining = draining;
+        self.release(now)
     }
-    /// A request arrives; the answer is final unless it is `Hold`.
-    pub fn arrive(&mut self, now: Time, request: RequestId, features: Arc<Features>) -> Arc<Decision> {
-        unimplemented!()
-    }
-    /// Response headers (2xx) came back.
-    pub fn headers(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// First body byte with content came back.
-    pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// The attempt ended, with usage if the reply carried it.
-    pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// The attempt failed before its first byte: where next? `Reject(AllTried)` ends it.
-    pub fn failed(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
-        unimplemented!()
-    }
-    /// A held request's client went away.
-    pub fn withdraw(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// A probe measured a round trip, ms.
-    pub fn rtt(&mut self, now: Time, replica: ReplicaId, rtt_ms: f64) {
-        unimplemented!()
-    }
-    /// Engine gauges were read.
-    pub fn gauges(&mut self, now: Time, replica: ReplicaId, gauges: Gauges) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// A health check or a request succeeded or failed.
-    pub fn health(&mut self, now: Time, replica: ReplicaId, ok: bool) -> Vec<Effect> {
-        unimplemented!()
-    }
-    /// When [`Self::tick`] has to be called at the latest (queue ages), if ever.
-    pub fn deadline(&self) -> Option<Time> {
-        unimplemented!()
-    }
-    pub fn tick(&mut self, now: Time) -> Vec<Effect> {
-        unimplemented!()
-    }
+
     /// Empties the prefix index of one replica, or of all.
     pub fn clear_cache(&mut self, replica: Option<ReplicaId>) {
-        unimplemented!()
+        match replica {
+            Some(replica) => self.index.forget(replica),
+            None => self.index.clear(),
+        }
     }
+}
+
+/// The life of a request.
+impl Router {
+    /// A request arrives; the answer is final unless it is `Hold`.
+    ///
+    /// Ids are the caller's and unique; if one is still known here, that earlier request is taken for cancelled.
+    pub fn arrive(&mut self, now: Time, request: RequestId, features: Arc<Features>) -> Arc<Decision> {
+        self.drop_request(now, request);
+        let ticket = Ticket { features, turn: self.turns, attempt: 1, tried: Vec::new(), held_ms: 0.0 };
+        self.turns += 1;
+        self.place(now, request, ticket)
+    }
+
+    /// Response headers (2xx) came back: also a success for the replica's health.
+    pub fn headers(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
+        self.ledger.headers(request);
+        self.credit(now, request)
+    }
+
+    /// First body byte with content came back.
+    pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
+        if self.ledger.first_token(request)
+            && let Some(attempt) = self.attempts.get(&request)
+            && let Some(predicted) = attempt.ttft_ms
+            && let Some(replica) = self.fleet.get_mut(attempt.replica)
+        {
+            replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+        }
+        self.credit(now, request)
+    }
+
+    /// The attempt ended, with usage if the reply carried it.
+    pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
+        let Some(attempt) = self.attempts.remove(&request) else { return Vec::new() };
+        self.ledger.release(request);
+        match outcome {
+            Outcome::Done(usage) => {
+                self.learn(now, &attempt, usage);
+                if !attempt.answered {
+                    self.observe_health(attempt.replica, true);
+                }
+            }
+            Outcome::Cancelled => {}
+            Outcome::Broken => self.blame(attempt.replica),
+        }
+        self.release(now)
+    }
+
+    /// The attempt failed before its first byte: where next? `Reject(AllTried)` ends it.
+    ///
+    /// Counts as one failure for the replica's health. A request that is not at a replica is refused.
+    pub fn failed(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
+        let Some(attempt) = self.attempts.remove(&request) else {
+            let nothing = Ticket { features: Arc::default(), turn: 0, attempt: 0, tried: Vec::new(), held_ms: 0.0 };
+            return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
+        };
+        self.ledger.release(request);
+        self.blame(attempt.replica);
+        let mut ticket = attempt.ticket;
+        ticket.tried.push(attempt.replica);
+        ticket.attempt += 1;
+        let decision = self.place(now, request, ticket);
+        (decision, self.release(now))
+    }
+
+    /// A held request's client went away. One that was just released counts as cancelled.
+    pub fn withdraw(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
+        self.drop_request(now, request);
+        self.release(now)
+    }
+
+    fn drop_request(&mut self, now: Time, request: RequestId) {
+        self.queue.remove(now, request);
+        self.attempts.remove(&request);
+        self.ledger.release(request);
+    }
+}
+
+/// What is measured from outside, and time.
+impl Router {
+    /// A probe measured a round trip, ms. Nonsense is ignored.
+    pub fn rtt(&mut self, now: Time, replica: ReplicaId, rtt_ms: f64) {
+        if let Some(known) = self.fleet.get_mut(replica) {
+            known.observe_rtt(now, rtt_ms);
+        }
+    }
+
+    /// Engine gauges were read.
+    pub fn gauges(&mut self, now: Time, replica: ReplicaId, gauges: Gauges) -> Vec<Effect> {
+        let Some(known) = self.fleet.get_mut(replica) else { return Vec::new() };
+        known.gauges = Some((now, gauges));
+        self.size_index(replica);
+        self.release(now)
+    }
+
+    /// A health check succeeded or failed. Requests count by themselves: [`Self::headers`], [`Self::failed`], [`Outcome::Broken`].
+    pub fn health(&mut self, now: Time, replica: ReplicaId, ok: bool) -> Vec<Effect> {
+        let changed = self.observe_health(replica, ok);
+        if changed { self.release(now) } else { Vec::new() }
+    }
+
+    /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit, or a gate that KV use
+    /// keeps closed opens because its gauges are too old.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
+        let gate = self.gate()?;
+        let closed =
+            self.fleet.iter().filter_map(|replica| replica.gauges).filter(|(_, gauges)| gate.kv_full(Some(*gauges)));
+        let stale = closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS).plus_ms(STALE_MARGIN_MS)).min();
+        Some(stale.map_or(overdue, |stale| stale.min(overdue)))
+    }
+
+    /// Time has passed: refuses what was held too long and releases what may go.
+    pub fn tick(&mut self, now: Time) -> Vec<Effect> {
+        self.release(now)
+    }
+
     /// Reasons why a decision now could not dispatch at all, for `/health`.
     pub fn can_serve(&self) -> Result<(), Refusal> {
-        unimplemented!()
+        if self.fleet.is_empty() {
+            return Err(Refusal::NoReplica);
+        }
+        let serving = self.fleet.iter().any(|replica| !replica.draining && replica.health() != Health::Unhealthy);
+        if serving { Ok(()) } else { Err(Refusal::NoneHealthy) }
+    }
+
+    /// The gate in force: `max_concurrent` if set, else the strategy's own, if it has one.
+    fn gate(&self) -> Option<Gate> {
+        let limit = self.settings.max_concurrent.map(|max_running| Gate { max_running, max_kv_usage: KV_USAGE_LIMIT });
+        limit.or_else(|| self.strategy.policy.gate())
     }
 }

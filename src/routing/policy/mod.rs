@@ -1,11 +1,79 @@
-//! The strategies: one file each, one line each in the registry.
+//! The strategies: one file each, one line each in [`registry`].
 
-/// An unknown strategy or parameter name; the message lists the known ones.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown strategy `{name}`; known strategies: {known}")]
-pub struct UnknownStrategy {
-    /// As asked for.
-    pub name: String,
-    /// The known ones, separated by commas.
-    pub known: String,
+mod names;
+pub mod parameters;
+pub mod registry;
+
+mod gorgo;
+mod gorgo_proxy;
+mod gorgo_v3;
+mod least_load;
+mod least_request;
+mod openings;
+mod power_of_two;
+mod prefix_tree;
+mod random;
+mod round_robin;
+mod session_affinity;
+#[cfg(test)]
+mod testing;
+
+pub use parameters::{Parameter, Parameters};
+pub use registry::{Entry, UnknownStrategy, find, names, strategies};
+
+use super::decision::{Term, Terms};
+use super::features::Features;
+use super::filter::Gate;
+use super::fleet::Replica;
+use super::ledger::Load;
+use crate::model::Time;
+
+/// The request that a policy is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// What is known of it.
+    pub features: &'a Features,
+    /// Its prompt length, tokens: exact or estimated.
+    pub prompt_tokens: u32,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The time of the decision.
+    pub now: Time,
+}
+
+/// A replica that passed the filters, as a policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Configuration, gauges and health.
+    pub replica: &'a Replica,
+    /// What this router has in flight there.
+    pub load: &'a Load,
+    /// Round trip, ms: the estimate, or what is assumed without one ([`super::fleet::Fleet::assumed_rtt_ms`]).
+    pub rtt_ms: f64,
+    /// Prompt tokens believed cached there.
+    pub cached_tokens: u32,
+    /// The rest of the prompt, tokens.
+    pub uncached_tokens: u32,
+}
+
+/// A routing rule: gives every candidate a score of named terms; the smallest wins.
+///
+/// Filters before it and ties after it are not its business. It sees each dispatch exactly once in `prepare`, so that is where a
+/// rule with a memory (a turn, a generator) moves on.
+pub trait Policy: Send {
+    /// Looks at all candidates (never none) before they are scored one by one.
+    fn prepare(&mut self, _query: &Query<'_>, _candidates: &[View<'_>]) {}
+
+    /// The terms of one candidate, in the order of the formula.
+    fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms;
+
+    /// The capacity gate that is part of the rule, if it has one.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
+}
+
+/// Terms from names and values.
+fn terms<const N: usize>(terms: [(&'static str, f64); N]) -> Terms {
+    terms.into_iter().map(|(name, value)| Term { name, value }).collect()
 }

@@ -1,0 +1,104 @@
+//! `gorgo-proxy`: the paper's first policy in one central place, with its capacity gate.
+//!
+//! ```text
+//! cost = rtt_ms  +  t_p · ( q · running  +  queued  +  uncached )        ms
+//! ```
+//!
+//! t_p: prefill time per token, 0.094 ms, or the replica's own. running: prompt tokens of this router's requests there from
+//! dispatch until the response headers arrive. q: what a running token counts, 0.5 in the paper; the authors' program uses 1
+//! unless the flag is given. queued: 0 while the gate is on; with the gate off (`gate_running` 0) the engine's waiting count times
+//! the mean prompt length of the running requests (500 when none runs).
+//!
+//! A replica takes nothing while `gate_running` (10) of this router's requests are in flight there or its KV use is at 0.95; when all
+//! are closed the request waits in the router's queue.
+//!
+//! Different from the authors' code, on purpose: the round trip is not taken from `/health` (SGLang sleeps a second in it), "running"
+//! for the gate is the router's own count instead of a gauge half a second old, the head of the queue does not block the rest, the
+//! index is bounded and keeps a shared prefix when paths split, and it learns at dispatch instead of at the 2xx headers.
+
+use super::gorgo::PAPER_MS_PER_TOKEN;
+use super::parameters::{Parameter, Parameters};
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::routing::decision::{Terms, Unit};
+use crate::routing::filter::{Gate, KV_USAGE_LIMIT};
+
+/// Prompt length assumed for a request waiting in the engine while none of ours runs, tokens (the authors' constant).
+const ASSUMED_PROMPT_TOKENS: f64 = 500.0;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "gorgo-proxy",
+    help: "the paper's central proxy: round trip, running and uncached tokens in ms; holds requests at 10 running",
+    unit: Unit::Ms,
+    parameters: &[
+        Parameter {
+            key: "prefill_ms_per_token",
+            default: PAPER_MS_PER_TOKEN,
+            min: 0.0,
+            max: 1000.0,
+            help: "prefill time per token, ms; a replica's own rate overrides it",
+        },
+        Parameter {
+            key: "q",
+            default: 0.5,
+            min: 0.0,
+            max: 100.0,
+            help: "what a running token counts (the authors' program: 1)",
+        },
+        Parameter {
+            key: "gate_running",
+            default: 10.0,
+            min: 0.0,
+            max: 1_000_000.0,
+            help: "requests in flight at which a replica is full; 0 = no gate, the engine's queue is priced instead",
+        },
+    ],
+    build: |parameters, _| Box::new(GorgoProxy::new(parameters)),
+};
+
+struct GorgoProxy {
+    prefill_ms_per_token: f64,
+    q: f64,
+    gate_running: u32,
+}
+
+impl GorgoProxy {
+    fn new(parameters: &Parameters) -> Self {
+        Self {
+            prefill_ms_per_token: parameters.get("prefill_ms_per_token"),
+            q: parameters.get("q"),
+            gate_running: parameters.get("gate_running") as u32,
+        }
+    }
+
+    fn queued(&self, candidate: &View<'_>) -> f64 {
+        if self.gate_running > 0 {
+            return 0.0;
+        }
+        let load = candidate.load;
+        let waiting = candidate.replica.gauges.and_then(|(_, gauges)| gauges.waiting).unwrap_or(0.0);
+        let mean = match load.unanswered {
+            0 => ASSUMED_PROMPT_TOKENS,
+            running => load.unanswered_tokens as f64 / f64::from(running),
+        };
+        waiting * mean
+    }
+}
+
+impl Policy for GorgoProxy {
+    fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let t_p = candidate.replica.spec.rates.prefill_ms_per_token.unwrap_or(self.prefill_ms_per_token);
+        let running = candidate.load.unanswered_tokens as f64;
+        let uncached = f64::from(candidate.uncached_tokens);
+        terms([
+            ("network", candidate.rtt_ms),
+            ("running", t_p * self.q * running),
+            ("queue", t_p * self.queued(candidate)),
+            ("prefill", t_p * uncached),
+        ])
+    }
+
+    fn gate(&self) -> Option<Gate> {
+        (self.gate_running > 0).then_some(Gate { max_running: self.gate_running, max_kv_usage: KV_USAGE_LIMIT })
+    }
+}

@@ -1,0 +1,87 @@
+//! `gorgo-v3`: the paper's tuned linear score with its published, frozen weights, as a baseline.
+//!
+//! ```text
+//! score = w_rtt · rtt_ms  +  prefill_rate · uncached  +  w_queue · queue_rate · queued        uncached tokens
+//! ```
+//!
+//! Terms as in `gorgo`. The rates are 1, so the unit is uncached tokens and 1 ms of round trip counts as `w_rtt` tokens. The
+//! published weights are 0.276 and 0.5 (the upper end of their range).
+//!
+//! A replica with a rate of its own in ms per token counts relative to `reference_ms_per_token`: at twice the reference, each of
+//! its tokens counts double (the authors' later experiment with a ratio per GPU class).
+//!
+//! Different from the authors' code: our index learns a prompt at dispatch, theirs when 2xx headers arrive, so that two equal
+//! prompts in quick succession may part there; our index is bounded, theirs is not; we use every healthy replica, they use those
+//! whose last scrape succeeded.
+
+use super::gorgo::PAPER_MS_PER_TOKEN;
+use super::parameters::{Parameter, Parameters};
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::routing::decision::{Terms, Unit};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "gorgo-v3",
+    help: "the paper's published score in uncached tokens, weights frozen",
+    unit: Unit::Tokens,
+    parameters: &[
+        Parameter { key: "w_rtt", default: 0.276, min: 0.0, max: 1000.0, help: "tokens per ms of round trip" },
+        Parameter { key: "prefill_rate", default: 1.0, min: 0.0, max: 1000.0, help: "weight of an uncached token" },
+        Parameter {
+            key: "queue_rate",
+            default: 1.0,
+            min: 0.0,
+            max: 1000.0,
+            help: "weight of a queued token before w_queue",
+        },
+        Parameter { key: "w_queue", default: 0.5, min: 0.0, max: 100.0, help: "weight of the queue" },
+        Parameter {
+            key: "reference_ms_per_token",
+            default: PAPER_MS_PER_TOKEN,
+            min: 0.000_001,
+            max: 1000.0,
+            help: "rate in ms per token of a replica that counts as 1, for replicas with rates of their own",
+        },
+    ],
+    build: |parameters, _| Box::new(GorgoV3::new(parameters)),
+};
+
+struct GorgoV3 {
+    w_rtt: f64,
+    prefill_rate: f64,
+    queue_rate: f64,
+    w_queue: f64,
+    reference_ms_per_token: f64,
+}
+
+impl GorgoV3 {
+    fn new(parameters: &Parameters) -> Self {
+        Self {
+            w_rtt: parameters.get("w_rtt"),
+            prefill_rate: parameters.get("prefill_rate"),
+            queue_rate: parameters.get("queue_rate"),
+            w_queue: parameters.get("w_queue"),
+            reference_ms_per_token: parameters.get("reference_ms_per_token"),
+        }
+    }
+
+    /// How much slower than the reference a replica is; 1 where nothing is configured.
+    fn ratio(&self, ms_per_token: Option<f64>) -> f64 {
+        ms_per_token.map_or(1.0, |rate| rate / self.reference_ms_per_token)
+    }
+}
+
+impl Policy for GorgoV3 {
+    fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let rates = candidate.replica.spec.rates;
+        let prefill_rate = self.prefill_rate * self.ratio(rates.prefill_ms_per_token);
+        let queue_rate = self.queue_rate * self.ratio(rates.queue_ms_per_token);
+        let uncached = f64::from(candidate.uncached_tokens);
+        let queued = candidate.load.prompt_tokens as f64;
+        terms([
+            ("network", self.w_rtt * candidate.rtt_ms),
+            ("prefill", prefill_rate * uncached),
+            ("queue", self.w_queue * queue_rate * queued),
+        ])
+    }
+}

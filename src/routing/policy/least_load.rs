@@ -1,0 +1,76 @@
+//! `least-load`: the fewest requests and tokens, wherever they are and whatever is cached.
+//!
+//! ```text
+//! score = running + waiting + used_kv  +  in_flight        tokens (a request counts as one)
+//! ```
+//!
+//! running, waiting, used_kv (tokens): the engine's gauges. in_flight: prompt tokens of this router's requests there until they
+//! finish. As the authors' baseline computes it, requests and tokens are added as they are, and a prompt in the engine may count
+//! twice.
+//!
+//! Gauges are stale by design: an engine renews them per batch and the router reads them per poll, so a burst is invisible to them.
+//! in_flight is not stale. Gauges count only while **every** candidate has some that are no older than `gauge_max_age_ms`;
+//! otherwise all are compared by in_flight alone, since a replica whose metrics are gone would look idle beside the others.
+
+use super::parameters::{Parameter, Parameters};
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::routing::decision::{Terms, Unit};
+use crate::routing::fleet::{Gauges, Replica};
+
+pub(super) const GAUGE_MAX_AGE: Parameter = Parameter {
+    key: "gauge_max_age_ms",
+    default: 60_000.0,
+    min: 0.0,
+    max: 3_600_000.0,
+    help: "gauges older than this are not used, ms (the authors scrape every 30 s, so theirs reach that age)",
+};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "least-load",
+    help: "fewest running, waiting, KV tokens and own prompt tokens in flight",
+    unit: Unit::Tokens,
+    parameters: &[GAUGE_MAX_AGE],
+    build: |parameters, _| Box::new(LeastLoad::new(parameters)),
+};
+
+pub(super) struct LeastLoad {
+    gauge_max_age_ms: f64,
+    /// Do all candidates of this decision have fresh gauges?
+    gauges_count: bool,
+}
+
+impl LeastLoad {
+    pub(super) fn new(parameters: &Parameters) -> Self {
+        Self { gauge_max_age_ms: parameters.get(GAUGE_MAX_AGE.key), gauges_count: false }
+    }
+}
+
+/// A gauge's value; one that is missing, negative or not finite counts as 0.
+fn gauge(value: Option<f64>) -> f64 {
+    value.filter(|value| value.is_finite() && *value > 0.0).unwrap_or(0.0)
+}
+
+/// KV tokens in use: as told, else as share of the capacity.
+fn used_kv(replica: &Replica, gauges: Gauges) -> f64 {
+    let share = gauges.kv_usage.zip(replica.kv_tokens()).map(|(usage, capacity)| usage * capacity);
+    gauge(gauges.used_tokens.or(share))
+}
+
+impl Policy for LeastLoad {
+    fn prepare(&mut self, query: &Query<'_>, candidates: &[View<'_>]) {
+        let fresh = |view: &View<'_>| view.replica.fresh_gauges(query.now, self.gauge_max_age_ms).is_some();
+        self.gauges_count = candidates.iter().all(fresh);
+    }
+
+    fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let fresh = candidate.replica.fresh_gauges(query.now, self.gauge_max_age_ms);
+        let gauges = fresh.filter(|_| self.gauges_count).unwrap_or_default();
+        terms([
+            ("running", gauge(gauges.running)),
+            ("waiting", gauge(gauges.waiting)),
+            ("used_kv", used_kv(candidate.replica, gauges)),
+            ("in_flight", candidate.load.prompt_tokens as f64),
+        ])
+    }
+}

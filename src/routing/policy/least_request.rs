@@ -1,0 +1,41 @@
+//! `least-request`: the fewest requests running.
+//!
+//! ```text
+//! score = running        requests: the larger of the engine's gauge and this router's requests in flight
+//! ```
+//!
+//! The gauge covers requests that came past this router; it is used while it is no older than `gauge_max_age_ms`. The authors' baseline
+//! breaks ties at random; here they go by requests without a first token, then by id, as everywhere.
+
+use super::least_load::GAUGE_MAX_AGE;
+use super::parameters::Parameters;
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::routing::decision::{Terms, Unit};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "least-request",
+    help: "fewest requests running, by gauge or own count",
+    unit: Unit::Requests,
+    parameters: &[GAUGE_MAX_AGE],
+    build: |parameters, _| Box::new(LeastRequest::new(parameters)),
+};
+
+struct LeastRequest {
+    gauge_max_age_ms: f64,
+}
+
+impl LeastRequest {
+    fn new(parameters: &Parameters) -> Self {
+        Self { gauge_max_age_ms: parameters.get(GAUGE_MAX_AGE.key) }
+    }
+}
+
+impl Policy for LeastRequest {
+    fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let gauges = candidate.replica.fresh_gauges(query.now, self.gauge_max_age_ms);
+        let running = gauges.and_then(|gauges| gauges.running).filter(|running| running.is_finite()).unwrap_or(0.0);
+        let in_flight = candidate.load.in_flight() as f64;
+        terms([("running", running.max(in_flight))])
+    }
+}

@@ -1,0 +1,50 @@
+//! `power-of-two`: of two replicas drawn at random, the one with fewer requests of this router in flight.
+//!
+//! ```text
+//! score = in_flight  +  not_drawn        requests
+//! ```
+//!
+//! not_drawn: 0 for the two, one more than the larger in_flight of the two for the others, so that none of them wins. Seeded, so a run can be
+//! repeated. Mitzenmacher: two choices cut the longest queue exponentially against one, and avoid the herding of always taking
+//! the minimum.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::model::ReplicaId;
+use crate::routing::decision::{Terms, Unit};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "power-of-two",
+    help: "fewer requests in flight of two drawn at random",
+    unit: Unit::Requests,
+    parameters: &[],
+    build: |_, seed| {
+        Box::new(PowerOfTwo { generator: ChaCha8Rng::seed_from_u64(seed), drawn: [None; 2], handicap: 0.0 })
+    },
+};
+
+struct PowerOfTwo {
+    generator: ChaCha8Rng,
+    /// The two drawn; the same one twice where there is only one.
+    drawn: [Option<ReplicaId>; 2],
+    handicap: f64,
+}
+
+impl Policy for PowerOfTwo {
+    fn prepare(&mut self, _query: &Query<'_>, candidates: &[View<'_>]) {
+        let first = self.generator.random_range(0..candidates.len());
+        let step = if candidates.len() > 1 { self.generator.random_range(1..candidates.len()) } else { 0 };
+        let pair = [first, (first + step) % candidates.len()].map(|position| &candidates[position]);
+        self.drawn = pair.map(|view| Some(view.replica.id));
+        self.handicap = pair.iter().map(|view| view.load.in_flight()).max().unwrap_or(0) as f64 + 1.0;
+    }
+
+    fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let drawn = self.drawn.contains(&Some(candidate.replica.id));
+        let in_flight = candidate.load.in_flight() as f64;
+        terms([("in_flight", in_flight), ("not_drawn", if drawn { 0.0 } else { self.handicap })])
+    }
+}

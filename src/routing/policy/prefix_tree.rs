@@ -1,0 +1,56 @@
+//! `prefix-tree`: the replica that holds the longest prefix of the prompt; among equals, and when nobody holds any, the least loaded.
+//!
+//! ```text
+//! score = behind  +  load_share        tokens
+//! ```
+//!
+//! behind: cached tokens that the replica lacks to the longest match among the candidates. load_share: its `least-load` score as a
+//! share of one more than the largest among the candidates, so below 1: it decides among equal matches and never between
+//! different ones.
+//!
+//! The rule looks at nothing else, and that is its weakness: where all traffic shares an opening (a system prompt, a tool list), the
+//! first replica to see it matches everybody's prompt a little and gets **all** traffic for as long as it keeps the opening.
+
+use super::least_load::{GAUGE_MAX_AGE, LeastLoad};
+use super::parameters::Parameters;
+use super::registry::Entry;
+use super::{Policy, Query, View, terms};
+use crate::routing::decision::{Terms, Unit};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "prefix-tree",
+    help: "longest cached prefix, else least load; collapses where all prompts open alike",
+    unit: Unit::Tokens,
+    parameters: &[GAUGE_MAX_AGE],
+    build: |parameters, _| Box::new(PrefixTreePolicy::new(parameters)),
+};
+
+struct PrefixTreePolicy {
+    least_load: LeastLoad,
+    longest: u32,
+    heaviest: f64,
+}
+
+impl PrefixTreePolicy {
+    fn new(parameters: &Parameters) -> Self {
+        Self { least_load: LeastLoad::new(parameters), longest: 0, heaviest: 0.0 }
+    }
+
+    fn load(&self, query: &Query<'_>, candidate: &View<'_>) -> f64 {
+        self.least_load.terms(query, candidate).iter().map(|term| term.value).sum()
+    }
+}
+
+impl Policy for PrefixTreePolicy {
+    fn prepare(&mut self, query: &Query<'_>, candidates: &[View<'_>]) {
+        self.least_load.prepare(query, candidates);
+        self.longest = candidates.iter().map(|view| view.cached_tokens).max().unwrap_or(0);
+        self.heaviest = candidates.iter().map(|view| self.load(query, view)).fold(0.0, f64::max);
+    }
+
+    fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms {
+        let behind = f64::from(self.longest - candidate.cached_tokens);
+        let load_share = self.load(query, candidate) / (self.heaviest + 1.0);
+        terms([("behind", behind), ("load_share", load_share)])
+    }
+}

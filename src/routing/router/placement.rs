@@ -1,0 +1,210 @@
+//! Where a request goes: decide, then do; and what becomes of the requests in the queue.
+
+use std::sync::Arc;
+
+use super::{Attempt, Effect, Router, Ticket};
+use crate::model::{ReplicaId, RequestId, Time};
+use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
+use crate::routing::filter::Filters;
+use crate::routing::fleet::Fleet;
+use crate::routing::ledger::Demand;
+use crate::routing::policy::{Query, View};
+use crate::routing::score::{cached_tokens, rank};
+
+/// Output length expected before any request finished, tokens (as specified for `predictive`).
+const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
+
+/// Shortest time after which a refused client is told to come back, ms.
+const RETRY_AFTER_MIN_MS: f64 = 1_000.0;
+
+impl Router {
+    /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
+    pub(super) fn place(&mut self, now: Time, request: RequestId, ticket: Ticket) -> Arc<Decision> {
+        let mut decision = self.decide(now, request, &ticket);
+        if decision.verdict == Verdict::Hold && self.queue.len() >= self.settings.queue_limit {
+            decision.verdict = self.reject(now, Refusal::QueueFull);
+        }
+        match decision.verdict {
+            Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision),
+            Verdict::Hold => self.queue.push(now, request, ticket),
+            Verdict::Reject { .. } => {}
+        }
+        Arc::new(decision)
+    }
+
+    /// Releases what may leave the queue, in its order: the overdue as refused, then those for whom a replica has room.
+    pub(super) fn release(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = self.expire(now);
+        let mut blocked: Vec<Ticket> = Vec::new();
+        let mut at = None;
+        while let Some((place, held)) = self.queue.next(at) {
+            at = Some(place);
+            if blocked.iter().any(|other| other.same_filters(&held.ticket)) {
+                continue;
+            }
+            if self.saturated(now) {
+                break;
+            }
+            let request = held.request;
+            let ticket = held.ticket.clone();
+            if self.stays(now, &ticket) {
+                blocked.push(ticket);
+                continue;
+            }
+            effects.extend(self.release_one(now, request));
+        }
+        effects
+    }
+
+    /// Is no replica's gate open? Then nobody in the queue can go, and it need not be walked.
+    fn saturated(&self, now: Time) -> bool {
+        let filters = self.filters(now);
+        !self.fleet.is_empty() && self.fleet.iter().all(|replica| filters.gate_closed(replica))
+    }
+
+    /// Has a held request to wait on? For capacity, or for a replica to come back: a moment without a healthy one is no reason to refuse
+    /// what is already waiting.
+    fn stays(&self, now: Time, ticket: &Ticket) -> bool {
+        let filters = self.filters(now);
+        let verdicts = filters.apply(&ticket.features, &ticket.tried);
+        let eligible = verdicts.contains(&None);
+        let waits = verdicts.contains(&Some(Excluded::Capacity));
+        !eligible && (waits || filters.refusal(&ticket.features, &verdicts) == Refusal::NoneHealthy)
+    }
+
+    fn release_one(&mut self, now: Time, request: RequestId) -> Option<Effect> {
+        let ticket = self.queue.remove(now, request)?;
+        self.releases.add(now);
+        Some(Effect::Released(self.place(now, request, ticket)))
+    }
+
+    fn expire(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(request) = self.queue.overdue(now, self.settings.queue_timeout_ms) {
+            let Some(ticket) = self.queue.remove(now, request) else { break };
+            effects.push(Effect::Released(Arc::new(self.refuse(now, request, &ticket, Refusal::QueueTimeout))));
+        }
+        effects
+    }
+
+    fn filters(&self, now: Time) -> Filters<'_> {
+        Filters {
+            fleet: &self.fleet,
+            ledger: &self.ledger,
+            residency: &self.settings.residency,
+            gate: self.gate(),
+            now,
+        }
+    }
+
+    /// A refusal for a reason of the router's own, with the replicas as they stand.
+    pub(super) fn refuse(&self, now: Time, request: RequestId, ticket: &Ticket, reason: Refusal) -> Decision {
+        let verdicts = self.filters(now).apply(&ticket.features, &ticket.tried);
+        let verdict = self.reject(now, reason);
+        self.decision(now, request, ticket, verdict, Vec::new(), excluded(&self.fleet, &verdicts))
+    }
+
+    /// Filters, scores and chooses. Changes nothing but the strategy's own memory.
+    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> Decision {
+        let features = &*ticket.features;
+        let filters = self.filters(now);
+        let verdicts = filters.apply(features, &ticket.tried);
+        let refusal = filters.refusal(features, &verdicts);
+        let prompt_tokens = self.prompt_tokens(ticket);
+        let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
+        let eligible = self.fleet.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+        let views: Vec<View<'_>> = eligible
+            .map(|(replica, _)| {
+                let matched = self.index.matched(replica.id, &features.blocks);
+                let cached_tokens = cached_tokens(features, prompt_tokens, matched);
+                View {
+                    replica,
+                    load: self.ledger.load(replica.id),
+                    rtt_ms: replica.rtt.value().unwrap_or(assumed_rtt_ms),
+                    cached_tokens,
+                    uncached_tokens: prompt_tokens - cached_tokens,
+                }
+            })
+            .collect();
+        let query = Query { features, prompt_tokens, attempt: ticket.attempt, now };
+        let (candidates, best) = rank(&mut *self.strategy.policy, &query, &views);
+        let verdict = match best {
+            Some(best) => Verdict::Dispatch(candidates[best].replica),
+            None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
+            None => self.reject(now, refusal),
+        };
+        self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts))
+    }
+
+    fn decision(
+        &self,
+        at: Time,
+        request: RequestId,
+        ticket: &Ticket,
+        verdict: Verdict,
+        candidates: Vec<Candidate>,
+        excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
+    ) -> Decision {
+        Decision {
+            request,
+            at,
+            strategy: self.strategy.entry.name,
+            attempt: ticket.attempt,
+            unit: self.strategy.entry.unit,
+            prompt_tokens: self.prompt_tokens(ticket),
+            held_ms: ticket.held_ms,
+            verdict,
+            candidates,
+            excluded,
+        }
+    }
+
+    /// Exact where known, else estimated from the bytes.
+    fn prompt_tokens(&self, ticket: &Ticket) -> u32 {
+        let features = &ticket.features;
+        features.prompt_tokens.unwrap_or_else(|| self.ratios.tokens(&features.model, features.prompt_bytes))
+    }
+
+    /// A full queue names when its last place may be free: its length at the rate at which it has been emptying.
+    fn reject(&self, now: Time, reason: Refusal) -> Verdict {
+        let waits = matches!(reason, Refusal::QueueFull | Refusal::QueueTimeout);
+        let rate = self.releases.per_ms(now);
+        let drained_ms = (waits && rate > 0.0).then(|| self.queue.len() as f64 / rate);
+        let longest = self.settings.queue_timeout_ms.max(RETRY_AFTER_MIN_MS);
+        Verdict::Reject { reason, retry_after_ms: drained_ms.map(|ms| ms.clamp(RETRY_AFTER_MIN_MS, longest)) }
+    }
+
+    /// Books a request on the replica that was chosen for it.
+    fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
+        let Some(chosen) = decision.chosen() else { return };
+        let features = Arc::clone(&ticket.features);
+        let expected = self.output_tokens.value().unwrap_or(EXPECTED_OUTPUT_TOKENS) as u32;
+        let demand = Demand {
+            prompt_tokens: decision.prompt_tokens,
+            uncached_tokens: chosen.uncached_tokens,
+            output_tokens: features.max_tokens.map_or(expected, |limit| limit.min(expected)),
+        };
+        let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
+        let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
+        self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
+        self.index.insert(chosen.replica, &features.blocks);
+        let attempt = Attempt {
+            ticket,
+            replica: chosen.replica,
+            dispatched: now,
+            prompt_tokens: decision.prompt_tokens,
+            cached_tokens: chosen.cached_tokens,
+            ttft_ms: (decision.unit == Unit::Ms).then_some(chosen.score),
+            answered: false,
+        };
+        self.attempts.insert(decision.request, attempt);
+    }
+}
+
+/// Who was left out, with names, in fleet order.
+fn excluded(fleet: &Fleet, verdicts: &[Option<Excluded>]) -> Vec<(ReplicaId, Arc<str>, Excluded)> {
+    let named = |(replica, verdict): (&crate::routing::fleet::Replica, &Option<Excluded>)| {
+        verdict.map(|reason| (replica.id, Arc::clone(&replica.spec.name), reason))
+    };
+    fleet.iter().zip(verdicts).filter_map(named).collect()
+}

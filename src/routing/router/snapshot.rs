@@ -1,0 +1,215 @@
+//! What the admin API may see of a router, at one moment.
+
+use std::sync::Arc;
+
+use super::Router;
+use crate::model::{Region, ReplicaId, Time};
+use crate::routing::decision::Unit;
+use crate::routing::fleet::{Gauges, Replica, ReplicaSpec};
+use crate::routing::health::Health;
+use crate::routing::index::IndexStats;
+use crate::routing::policy::Parameter;
+
+/// Everything, in a fixed order.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The strategy in force.
+    pub strategy: StrategySnapshot,
+    /// Replicas in the order of their registration.
+    pub replicas: Vec<ReplicaSnapshot>,
+    /// The router's queue.
+    pub queue: QueueSnapshot,
+    /// Bytes per token learned per model.
+    pub bytes_per_token: Vec<BytesPerToken>,
+}
+
+/// The strategy in force.
+#[derive(Clone, Debug)]
+pub struct StrategySnapshot {
+    /// Its name.
+    pub name: &'static str,
+    /// Its rule in a line.
+    pub help: &'static str,
+    /// Unit of its scores.
+    pub unit: Unit,
+    /// Its parameters with the values in force.
+    pub parameters: Vec<(Parameter, f64)>,
+    /// Requests in flight per replica at which the gate closes, if there is a gate: `max_concurrent` or the strategy's own.
+    pub max_running: Option<u32>,
+}
+
+/// The router's queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueSnapshot {
+    /// Requests in it.
+    pub len: usize,
+    /// Most requests in it.
+    pub limit: usize,
+    /// How long the oldest has waited, ms.
+    pub oldest_ms: Option<f64>,
+    /// Longest wait, ms.
+    pub timeout_ms: f64,
+}
+
+/// A learned ratio.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BytesPerToken {
+    /// The model; `None` = requests that name none.
+    pub model: Option<Arc<str>>,
+    /// Bytes of canonical prompt per token.
+    pub ratio: f64,
+    /// Replies it was learned from.
+    pub samples: u32,
+}
+
+/// One replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaSnapshot {
+    /// Identity in this router.
+    pub id: ReplicaId,
+    /// Configuration.
+    pub spec: ReplicaSpec,
+    /// Health.
+    pub health: Health,
+    /// Taken out by an operator.
+    pub draining: bool,
+    /// Round trip estimate, ms.
+    pub rtt_ms: Option<f64>,
+    /// Age of its newest sample, ms.
+    pub rtt_age_ms: Option<f64>,
+    /// Gauges as last read.
+    pub gauges: Option<Gauges>,
+    /// Their age, ms.
+    pub gauges_age_ms: Option<f64>,
+    /// Requests of this router there, not finished.
+    pub in_flight: usize,
+    /// Of these without a first token.
+    pub pending: usize,
+    /// Of these past it.
+    pub decoding: u32,
+    /// Prompt tokens of all in flight.
+    pub queued_prompt_tokens: u64,
+    /// Uncached tokens of those without a first token, as predicted.
+    pub pending_uncached_tokens: u64,
+    /// Prompt and expected output tokens of all in flight.
+    pub held_tokens: u64,
+    /// Requests ever dispatched.
+    pub dispatched_total: u64,
+    /// Attempts that failed.
+    pub failed_total: u64,
+    /// Median of |predicted − actual| ÷ actual time to first token, where the strategy predicts one.
+    pub ttft_error_median: Option<f64>,
+    /// Samples behind it.
+    pub ttft_samples: usize,
+    /// Median of |predicted − reported| cached tokens.
+    pub cached_error_median_tokens: Option<f64>,
+    /// Samples behind it.
+    pub cached_samples: usize,
+}
+
+impl ReplicaSnapshot {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.spec.region
+    }
+}
+
+impl Router {
+    /// The state at `now`. The index is left out: its statistics walk every node, ask for them with [`Self::index_stats`].
+    #[must_use]
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        Snapshot {
+            strategy: self.strategy_snapshot(),
+            replicas: self.fleet.iter().map(|replica| self.replica_snapshot(now, replica)).collect(),
+            queue: self.queue_snapshot(now),
+            bytes_per_token: self
+                .ratios
+                .iter()
+                .map(|(model, ratio, samples)| BytesPerToken { model: model.cloned(), ratio, samples })
+                .collect(),
+        }
+    }
+
+    /// State of the prefix index, per replica and in total.
+    #[must_use]
+    pub fn index_stats(&self) -> IndexStats {
+        self.index.stats()
+    }
+
+    /// Requests held in the router's queue.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Requests at replicas.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.ledger.in_flight()
+    }
+
+    /// The replicas with what is observed of them, in the order of their registration.
+    pub fn replicas(&self) -> std::slice::Iter<'_, Replica> {
+        self.fleet.iter()
+    }
+
+    /// A replica by its name.
+    #[must_use]
+    pub fn replica_named(&self, name: &str) -> Option<&Replica> {
+        self.fleet.iter().find(|replica| *replica.spec.name == *name)
+    }
+
+    fn strategy_snapshot(&self) -> StrategySnapshot {
+        let entry = self.strategy.entry;
+        StrategySnapshot {
+            name: entry.name,
+            help: entry.help,
+            unit: entry.unit,
+            parameters: self.strategy.parameters.iter().copied().collect(),
+            max_running: self.gate().map(|gate| gate.max_running),
+        }
+    }
+
+    fn queue_snapshot(&self, now: Time) -> QueueSnapshot {
+        QueueSnapshot {
+            len: self.queue.len(),
+            limit: self.settings.queue_limit,
+            oldest_ms: self.queue.oldest().map(|since| now.since_ms(since).max(0.0)),
+            timeout_ms: self.settings.queue_timeout_ms,
+        }
+    }
+
+    fn replica_snapshot(&self, now: Time, replica: &Replica) -> ReplicaSnapshot {
+        let load = self.ledger.load(replica.id);
+        let prediction = &replica.prediction;
+        ReplicaSnapshot {
+            id: replica.id,
+            spec: replica.spec.clone(),
+            health: replica.health(),
+            draining: replica.draining,
+            rtt_ms: replica.rtt.value(),
+            rtt_age_ms: replica.rtt.age_ms(now),
+            gauges: replica.gauges.map(|(_, gauges)| gauges),
+            gauges_age_ms: replica.gauges.map(|(read, _)| now.since_ms(read).max(0.0)),
+            in_flight: load.in_flight(),
+            pending: load.pending.len(),
+            decoding: load.decoding,
+            queued_prompt_tokens: load.prompt_tokens,
+            pending_uncached_tokens: load.uncached_tokens,
+            held_tokens: load.held_tokens,
+            dispatched_total: load.dispatched_total,
+            failed_total: load.failed_total,
+            ttft_error_median: prediction.ttft_ms.median_relative_error(),
+            ttft_samples: prediction.ttft_ms.len(),
+            cached_error_median_tokens: prediction.cached_tokens.median_error(),
+            cached_samples: prediction.cached_tokens.len(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Scripted days in the life of a router.
