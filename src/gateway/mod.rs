@@ -1,5 +1,32 @@
 //! The data plane: an HTTP proxy in front of the engines, with `routing` as its brain.
+//!
+//! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
+//! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
 
+mod brain;
 pub mod clock;
+mod collect;
+mod connection;
 pub mod endpoint;
+mod explain;
+mod extract;
+pub mod fleet;
+mod forward;
+pub mod handle;
+pub mod headers;
+mod inject;
+mod journal;
+mod metrics;
+mod models;
+mod observe;
 pub mod pool;
+mod probe;
+mod reject;
+mod relay;
+mod replica;
+mod serve;
+pub mod settings;
+mod window;
+
+pub use handle::{Gateway, GatewayHandle};
+pub use settings::{GatewayConfig, Limits, ProbeSettings, ReplicaConfig};

@@ -133,6 +133,20 @@ impl Pool {
         Ok(Arc::new(Self { endpoint, settings, clock, tls, idle, refilling, closed }))
     }
 
+    /// A pool of the same engine that shares no connection with this one.
+    #[must_use]
+    pub fn sibling(&self, settings: PoolSettings) -> Arc<Self> {
+        let (endpoint, clock, tls) = (self.endpoint.clone(), self.clock, self.tls.clone());
+        let (idle, refilling, closed) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { endpoint, settings, clock, tls, idle, refilling, closed })
+    }
+
+    /// How it keeps its connections.
+    #[must_use]
+    pub fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
     /// Where it connects to.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {

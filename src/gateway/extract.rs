@@ -1,0 +1,148 @@
+//! From a request to the features that routing decides on. Pure, linear in the body, borrows from it.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::headers;
+use crate::inference::prompt::{Dialect, Parsed, parse};
+use crate::routing::Features;
+use crate::routing::features::hash_blocks;
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Extracted {
+    /// For the router.
+    pub(super) features: Features,
+    /// The client wants a stream of events.
+    pub(super) stream: bool,
+    /// The client asked for usage in the stream itself.
+    pub(super) include_usage: bool,
+    /// The body could be read. Otherwise it is forwarded all the same, without a prompt to go by.
+    pub(super) readable: bool,
+}
+
+/// A header of ours with a value that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header `{header}`: {wanted}")]
+pub(super) struct BadHeader {
+    header: &'static str,
+    wanted: &'static str,
+}
+
+/// Reads headers and body.
+///
+/// # Errors
+/// If a header of ours has a value that means nothing: it would be wrong to go on as if it were not there.
+pub(super) fn extract(dialect: Dialect, headers: &HeaderMap, body: &[u8]) -> Result<Extracted, BadHeader> {
+    let parsed = parse(dialect, body);
+    let readable = parsed.is_ok();
+    if let Err(error) = &parsed {
+        tracing::debug!(%error, "forwarding a body that cannot be read");
+    }
+    let parsed = parsed.unwrap_or_default();
+    let mut features = features_of(&parsed);
+    if !readable {
+        // The work it means is unknown; its length is the best guess.
+        features.prompt_bytes = body.len() as u64;
+    }
+    if let Some(key) = headers.get(&headers::SESSION).or_else(|| headers.get(&headers::SESSION_AFFINITY)) {
+        features.session = Some(xxh3_64(key.as_bytes()));
+    }
+    features.priority = priority(headers)?;
+    features.residency = residency(headers)?;
+    Ok(Extracted { features, stream: parsed.stream, include_usage: parsed.include_usage, readable })
+}
+
+fn features_of(parsed: &Parsed<'_>) -> Features {
+    let model = parsed.model.as_deref();
+    let seed = xxh3_64(model.unwrap_or_default().as_bytes());
+    Features {
+        model: model.map(Arc::from),
+        session: parsed.session.as_ref().map(|key| xxh3_64(key.as_bytes())),
+        residency: None,
+        priority: 0,
+        blocks: hash_blocks(parsed.canonical(), seed).into(),
+        prompt_bytes: parsed.canonical_len(),
+        prompt_tokens: None,
+        max_tokens: parsed.max_tokens,
+    }
+}
+
+fn priority(headers: &HeaderMap) -> Result<i32, BadHeader> {
+    let Some(value) = headers.get(&headers::PRIORITY) else { return Ok(0) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    number.ok_or(BadHeader { header: "x-gorgo-priority", wanted: "wanted a whole number; larger is more urgent" })
+}
+
+fn residency(headers: &HeaderMap) -> Result<Option<Arc<str>>, BadHeader> {
+    let Some(value) = headers.get(&headers::RESIDENCY) else { return Ok(None) };
+    let class = value.to_str().ok().map(str::trim).filter(|class| !class.is_empty());
+    let bad = BadHeader { header: "x-gorgo-residency", wanted: "wanted the name of one residency class" };
+    class.map(|class| Some(class.into())).ok_or(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::{Extracted, extract};
+    use crate::inference::prompt::Dialect;
+
+    fn of(headers: &[(&'static str, &str)], body: &str) -> Extracted {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        extract(Dialect::Chat, &map, body.as_bytes()).unwrap()
+    }
+
+    fn chat(model: &str, text: &str) -> String {
+        format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"{text}"}}],"user":"u"}}"#)
+    }
+
+    #[test]
+    fn equal_prompts_share_blocks_and_models_do_not() {
+        let text = "x".repeat(600);
+        let a = of(&[], &chat("m", &text));
+        let b = of(&[], &chat("m", &(text.clone() + "y")));
+        let other = of(&[], &chat("n", &text));
+        assert_eq!(a.features.blocks.len(), 2);
+        assert_eq!(a.features.blocks, b.features.blocks);
+        assert_ne!(a.features.blocks[0], other.features.blocks[0]);
+        assert_eq!((a.features.prompt_bytes, b.features.prompt_bytes), (600, 601));
+    }
+
+    #[test]
+    fn the_session_header_goes_before_the_body() {
+        let body = of(&[], &chat("m", "t")).features.session;
+        let gorgo = of(&[("x-gorgo-session", "a"), ("x-session-affinity", "b")], &chat("m", "t")).features.session;
+        let other = of(&[("x-session-affinity", "b")], &chat("m", "t")).features.session;
+        let same_key = of(&[("x-gorgo-session", "u")], &chat("m", "t")).features.session;
+        assert!(body.is_some() && gorgo.is_some() && other.is_some());
+        assert!(gorgo != other && gorgo != body);
+        assert_eq!(body, same_key, "a key is a key, wherever it stands");
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_no_prompt_but_goes_on() {
+        for body in ["", "not json", "{\"messages\":", "[1,2]"] {
+            let extracted = of(&[("x-gorgo-priority", "-3"), ("x-gorgo-residency", "eu")], body);
+            assert!(!extracted.readable, "{body}");
+            assert!(extracted.features.blocks.is_empty());
+            assert_eq!(extracted.features.prompt_bytes, body.len() as u64);
+            assert_eq!((extracted.features.priority, extracted.features.residency.as_deref()), (-3, Some("eu")));
+        }
+    }
+
+    #[test]
+    fn headers_of_ours_that_mean_nothing_are_refused() {
+        for (name, value) in [("x-gorgo-priority", "high"), ("x-gorgo-priority", "1.5"), ("x-gorgo-residency", " ")] {
+            let mut map = HeaderMap::new();
+            map.insert(name, value.parse().unwrap());
+            let error = extract(Dialect::Chat, &map, b"{}").unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Replicas come and go: the router's books, the connections and the probes change together.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use tokio::runtime::Handle;
+
+use super::brain::Brain;
+use super::pool::{Pool, PoolSettings};
+use super::probe;
+use super::replica::Replica;
+use super::settings::{ProbeSettings, ReplicaConfig};
+use crate::model::ReplicaId;
+use crate::routing::ReplicaSpec;
+
+/// Adds and removes replicas of one gateway.
+pub struct Fleet {
+    brain: Arc<Brain>,
+    pool: PoolSettings,
+    probe: ProbeSettings,
+}
+
+impl Fleet {
+    /// A fleet for a brain.
+    #[must_use]
+    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, probe: ProbeSettings) -> Self {
+        Self { brain, pool, probe }
+    }
+
+    /// Adds a replica, or changes the one of that name: requests in flight stay on the old connections, new ones take the new.
+    ///
+    /// # Errors
+    /// If the name is empty or the URL is not one. Nothing has changed then.
+    pub fn add(&self, config: ReplicaConfig) -> anyhow::Result<ReplicaId> {
+        ensure!(!config.name.trim().is_empty(), "a replica needs a name");
+        ensure!(!config.region.as_str().trim().is_empty(), "replica `{}` needs a region", config.name);
+        let endpoint = config.url.parse().with_context(|| format!("replica `{}`", config.name))?;
+        let pool = Pool::new(endpoint, self.pool.clone(), self.brain.clock())?;
+        let metrics = self.brain.metrics().replica(&config.name, config.region.as_str());
+        let spec = spec(&config);
+        let (replica, before) = self.brain.event(|state, now| {
+            let (id, effects) = state.router.add_replica(now, spec);
+            let replica = Replica::new(id, config, pool, metrics);
+            let before = state.replicas.insert(id, replica.clone());
+            ((replica, before), effects)
+        });
+        if let Some(before) = before {
+            retire(&before, before.config.region != replica.config.region);
+        }
+        tracing::info!(replica = %replica.name, url = %replica.pool.endpoint(), "replica added");
+        probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), self.probe.clone());
+        Ok(replica.id)
+    }
+
+    /// Forgets a replica. What it is answering ends in peace. False if there is none of that name.
+    pub fn remove(&self, name: &str) -> bool {
+        let gone = self.brain.event(|state, now| {
+            let id = state.replicas.values().find(|replica| *replica.name == *name).map(|replica| replica.id);
+            let Some(id) = id else { return (None, Vec::new()) };
+            let gone = state.replicas.remove(&id);
+            (gone, state.router.remove_replica(now, id))
+        });
+        let Some(gone) = gone else { return false };
+        retire(&gone, true);
+        tracing::info!(replica = name, "replica removed");
+        true
+    }
+
+    /// Takes a replica out of rotation or back in. False if there is none of that name.
+    pub fn drain(&self, name: &str, draining: bool) -> bool {
+        self.brain.event(|state, now| {
+            let id = state.replicas.values().find(|replica| *replica.name == *name).map(|replica| replica.id);
+            match id {
+                Some(id) => (true, state.router.set_draining(now, id, draining)),
+                None => (false, Vec::new()),
+            }
+        })
+    }
+}
+
+/// Ends the probes and the idle connections; requests in flight hold what they need.
+fn retire(replica: &Replica, off_the_page: bool) {
+    replica.gone.cancel();
+    replica.pool.close();
+    if off_the_page {
+        replica.metrics.retire();
+    }
+}
+
+fn spec(config: &ReplicaConfig) -> ReplicaSpec {
+    ReplicaSpec {
+        name: config.name.as_str().into(),
+        region: config.region.clone(),
+        models: config.models.iter().map(|model| model.as_str().into()).collect(),
+        limits: config.limits,
+        rates: config.rates,
+    }
+}

@@ -1,0 +1,242 @@
+//! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::brain::{Step, Ticket};
+use super::collect::{CollectError, collect};
+use super::connection::Pulse;
+use super::explain::decision_header;
+use super::extract::{Extracted, extract};
+use super::headers;
+use super::inject::ask_for_usage;
+use super::observe::Observer;
+use super::pool::{Outgoing, PoolError, Reply};
+use super::reject::Rejection;
+use super::relay::{Content, Manner, Relay};
+use super::replica::Replica;
+use super::serve::Shared;
+use crate::inference::prompt::Dialect;
+use crate::model::RequestId;
+use crate::routing::{Decision, Refusal};
+
+/// A client's request while it is being served.
+struct Job<'a> {
+    shared: &'a Arc<Shared>,
+    id: RequestId,
+    dialect: Dialect,
+    pulse: &'a Arc<Pulse>,
+    method: Method,
+    uri: http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    explain: bool,
+    /// Usage was asked for in the client's place.
+    injected: bool,
+}
+
+/// Serves one request of a dialect.
+///
+/// # Errors
+/// What is refused, or failed before an engine's answer could be handed on.
+pub(super) async fn forward(
+    shared: &Arc<Shared>,
+    id: RequestId,
+    dialect: Dialect,
+    request: Request<Incoming>,
+    pulse: &Arc<Pulse>,
+) -> Result<Response<Content>, Rejection> {
+    let started = shared.brain.clock().now();
+    let (parts, incoming) = request.into_parts();
+    let limits = &shared.limits;
+    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout).await;
+    let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
+    let Extracted { features, stream, include_usage, .. } = extract(dialect, &parts.headers, &body)
+        .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
+    let asked =
+        if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
+    let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");
+    let injected = asked.is_some();
+    let body = asked.unwrap_or(body);
+    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+    let job = Job { shared, id, dialect, pulse, method, uri, headers, body, explain, injected };
+    let ticket = shared.brain.arrive(id, Arc::new(features), started);
+    Ok(job.run(ticket).await)
+}
+
+fn openai(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Chat | Dialect::Completions)
+}
+
+/// The refusal for a body that is not there.
+fn collect_rejection(error: &CollectError, limit: usize) -> Rejection {
+    match error {
+        CollectError::TooLarge => {
+            let message = format!("the body is larger than {limit} bytes");
+            Rejection { close: true, ..Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message) }
+        }
+        CollectError::TimedOut => {
+            let message = "the body stopped coming";
+            Rejection { close: true, ..Rejection::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message) }
+        }
+        CollectError::Client(error) => {
+            let message = format!("the body cannot be read: {error}");
+            Rejection { close: true, ..Rejection::new(StatusCode::BAD_REQUEST, "bad_body", message) }
+        }
+    }
+}
+
+/// Why an attempt gave nothing to hand on.
+enum Failure {
+    /// No answer.
+    NoAnswer(String),
+    /// 502, 503 or 504: worth a try elsewhere.
+    Status(Response<Reply>),
+}
+
+impl Job<'_> {
+    /// The attempts. Each replica is tried once, as the router says.
+    async fn run(self, mut ticket: Ticket) -> Response<Content> {
+        let mut failure = None;
+        loop {
+            let (decision, replica) = match ticket.next().await {
+                Step::Go(decision, replica) => (decision, replica),
+                Step::Refused(decision, reason, retry_after) => {
+                    return self.refuse(ticket, &decision, reason, retry_after, failure);
+                }
+            };
+            match self.attempt(&replica).await {
+                Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
+                Err(failed) => {
+                    let text = match &failed {
+                        Failure::NoAnswer(text) => text.clone(),
+                        Failure::Status(response) => format!("status {}", response.status()),
+                    };
+                    tracing::warn!(request = %self.id, replica = %replica.name, problem = text, "attempt failed");
+                    ticket.failed();
+                    self.shared.brain.metrics().retries.inc();
+                    failure = Some((failed, decision, replica));
+                }
+            }
+        }
+    }
+
+    /// Sends the request to one replica and waits for the head of its answer.
+    async fn attempt(&self, replica: &Replica) -> Result<Response<Reply>, Failure> {
+        let endpoint = replica.pool.endpoint();
+        let path = self.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
+        let target = endpoint.target(&path).map_err(|error| Failure::NoAnswer(error.to_string()))?;
+        let mut headers = self.headers.clone();
+        headers::for_engine(&mut headers, endpoint.authority());
+        let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
+        let limit = self.shared.limits.upstream_timeout;
+        let response = timeout(limit, replica.pool.send(&outgoing))
+            .await
+            .map_err(|_| Failure::NoAnswer(format!("no answer within {} s", limit.as_secs_f64())))?
+            .map_err(|error: PoolError| Failure::NoAnswer(error.to_string()))?;
+        match response.status() {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Err(Failure::Status(response))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// Hands an engine's answer on.
+    fn relay(
+        &self,
+        response: Response<Reply>,
+        mut ticket: Option<Ticket>,
+        decision: &Decision,
+        replica: &Replica,
+    ) -> Response<Content> {
+        let (mut parts, reply) = response.into_parts();
+        if let Some(ticket) = &mut ticket {
+            ticket.headers(parts.status.as_u16());
+        }
+        let manner = self.manner(parts.status, &parts.headers);
+        headers::for_client(&mut parts.headers);
+        if manner.strip {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        parts.version = http::Version::default();
+        self.label(&mut parts.headers, decision);
+        parts.headers.insert(headers::REPLICA, replica.name_header.clone());
+        parts.headers.insert(headers::REGION, replica.region_header.clone());
+        let relay = Relay::new(reply, ticket, manner, self.shared.brain.clock(), self.pulse.clone());
+        Response::from_parts(parts, Content::Relayed(Box::new(relay)))
+    }
+
+    fn manner(&self, status: StatusCode, headers: &HeaderMap) -> Manner {
+        let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+        let observer =
+            if plain && status.is_success() { Observer::new(self.dialect, content_type) } else { Observer::Nothing };
+        let events = matches!(observer, Observer::Events(_));
+        let has_length = headers.contains_key(CONTENT_LENGTH);
+        Manner {
+            strip: events && self.injected,
+            appendable: events && !has_length,
+            unframed: events && openai(self.dialect) && !has_length && !headers.contains_key(TRANSFER_ENCODING),
+            observer,
+            silence: self.shared.limits.upstream_timeout,
+        }
+    }
+
+    /// The router says no. What an engine said last goes to the client as it came: it knows best.
+    fn refuse(
+        &self,
+        ticket: Ticket,
+        decision: &Decision,
+        reason: Refusal,
+        retry_after_ms: Option<f64>,
+        failure: Option<(Failure, Arc<Decision>, Arc<Replica>)>,
+    ) -> Response<Content> {
+        let text = match failure {
+            Some((Failure::Status(response), sent, replica)) => {
+                ticket.failed_everywhere(response.status().as_u16());
+                return self.relay(response, None, &sent, &replica);
+            }
+            Some((Failure::NoAnswer(text), ..)) => Some(text),
+            None => None,
+        };
+        let mut rejection = Rejection::refused(reason, retry_after_ms);
+        if let Some(text) = text {
+            rejection.message = format!("{}; the last one: {text}", rejection.message).into();
+        }
+        ticket.refused(rejection.status.as_u16(), reason);
+        let mut response = rejection.response();
+        self.shared.brain.metrics().refused(rejection.code);
+        self.label(response.headers_mut(), decision);
+        response.map(|bytes| Content::Whole(Some(bytes)))
+    }
+
+    /// Our own fields, on every answer.
+    fn label(&self, headers: &mut HeaderMap, decision: &Decision) {
+        headers.insert(headers::REQUEST_ID, id_header(self.id));
+        headers.insert(headers::STRATEGY, HeaderValue::from_static(decision.strategy));
+        if self.explain {
+            headers.insert(headers::DECISION, decision_header(decision));
+        }
+    }
+}
+
+/// The identity as header value.
+#[must_use]
+pub(super) fn id_header(id: RequestId) -> HeaderValue {
+    HeaderValue::from_str(&id.to_string()).expect("hexadecimal digits")
+}
+
+/// Reads a small answer whole; used for probes and lists, not for the data path.
+///
+/// # Errors
+/// If the answer breaks off or is longer than `limit` bytes.
+pub(super) async fn read_whole(reply: Reply, limit: usize) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(http_body_util::Limited::new(reply, limit).collect().await?.to_bytes())
+}

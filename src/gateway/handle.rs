@@ -1,0 +1,169 @@
+//! A running gateway: started, looked at, drained, stopped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::brain::Brain;
+use super::clock::Clock;
+use super::fleet::Fleet;
+use super::metrics::Metrics;
+use super::serve::{Shared, accept};
+use super::settings::GatewayConfig;
+use super::window::median;
+use crate::routing::Router;
+use crate::wire::RequestCounts;
+
+/// Pause between two looks at the requests in flight while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// The central proxy.
+pub struct Gateway;
+
+impl Gateway {
+    /// Starts a gateway inside the present Tokio runtime: it listens when this returns.
+    ///
+    /// # Errors
+    /// An unknown strategy or parameter, a bad replica, or an address that cannot be had.
+    pub async fn start(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
+        let clock = Clock::start();
+        let router = Router::new(config.routing.clone())?;
+        let brain = Brain::new(router, clock, config.decisions_kept, Arc::new(Metrics::new()));
+        let data = bind(config.listen, "requests").await?;
+        let listen = data.local_addr().context("failed to read the address of the data listener")?;
+        let shared = Arc::new(Shared {
+            brain: brain.clone(),
+            limits: config.limits.clone(),
+            inject_usage: config.inject_usage,
+            draining: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone()));
+        for replica in config.replicas {
+            fleet.add(replica)?;
+        }
+        tokio::spawn(accept(data, shared.clone()));
+        tracing::info!(%listen, "listening");
+        Ok(GatewayHandle { shared, fleet, listen })
+    }
+}
+
+/// Binds a listener; the error says what for and what to try.
+async fn bind(address: SocketAddr, purpose: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("failed to listen on {address} for {purpose}; if the port is in use, stop the other program or choose another port")
+    })
+}
+
+/// A running gateway. Dropping it stops it at once.
+pub struct GatewayHandle {
+    shared: Arc<Shared>,
+    fleet: Arc<Fleet>,
+    listen: SocketAddr,
+}
+
+impl GatewayHandle {
+    /// Address that takes requests.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Base URL that takes requests.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// Its replicas.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Requests since the start.
+    #[must_use]
+    pub fn counts(&self) -> RequestCounts {
+        self.shared.brain.lock().counts
+    }
+
+    /// Requests sent to each replica, by name, in order of registration.
+    #[must_use]
+    pub fn dispatched(&self) -> Vec<(String, u64)> {
+        let replicas: Vec<_> = self.shared.brain.lock().replicas.values().cloned().collect();
+        replicas.iter().map(|replica| (replica.name.to_string(), replica.figures().requests.dispatched)).collect()
+    }
+
+    /// Median of |predicted − actual| TTFT over the last streams of all replicas, ms; `None` where the strategy predicts no time.
+    #[must_use]
+    pub fn prediction_error_ms(&self) -> Option<f64> {
+        let replicas: Vec<_> = self.shared.brain.lock().replicas.values().cloned().collect();
+        let errors: Vec<f64> = replicas
+            .iter()
+            .flat_map(|replica| {
+                let figures = replica.figures();
+                figures.predictions.iter().map(|(foreseen, actual)| (foreseen - actual).abs()).collect::<Vec<_>>()
+            })
+            .collect();
+        median(errors.into_iter())
+    }
+
+    /// Returns once some replica can serve.
+    ///
+    /// # Errors
+    /// If none can after `limit`.
+    pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
+        let healthy = async {
+            loop {
+                let state = self.shared.brain.lock();
+                let any = state.router.replicas().any(|replica| replica.health() == crate::routing::Health::Healthy);
+                drop(state);
+                if any {
+                    return;
+                }
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, healthy)
+            .await
+            .with_context(|| format!("no replica is healthy after {} s", limit.as_secs_f64()))
+    }
+
+    /// Takes no new requests, finishes those in flight, and stops. True if all of them finished within the limit.
+    pub async fn drain(&self) -> bool {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.brain.metrics().draining.set(1);
+        self.shared.stopping.cancel();
+        let finished = async {
+            while self.counts().in_flight > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        let all = tokio::time::timeout(self.shared.limits.drain_timeout, finished).await.is_ok();
+        self.stop();
+        all
+    }
+
+    /// Ends everything now; requests in flight are cut.
+    pub fn stop(&self) {
+        self.shared.stopping.cancel();
+        self.shared.stopped.cancel();
+        let replicas: Vec<_> = self.shared.brain.lock().replicas.values().cloned().collect();
+        for replica in replicas {
+            replica.gone.cancel();
+            replica.pool.close();
+        }
+    }
+}
+
+impl Drop for GatewayHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

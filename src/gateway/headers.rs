@@ -1,0 +1,152 @@
+//! Header fields: which of them end here (RFC 9110, 7.6.1), and those of our own.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderValue};
+
+/// Identity of a request at this router, in every answer.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-gorgo-request-id");
+/// Name of the replica that answered.
+pub const REPLICA: HeaderName = HeaderName::from_static("x-gorgo-replica");
+/// Region of that replica.
+pub const REGION: HeaderName = HeaderName::from_static("x-gorgo-region");
+/// The strategy that chose it.
+pub const STRATEGY: HeaderName = HeaderName::from_static("x-gorgo-strategy");
+/// Asks for [`DECISION`].
+pub const EXPLAIN: HeaderName = HeaderName::from_static("x-gorgo-explain");
+/// The decision as compact JSON.
+pub const DECISION: HeaderName = HeaderName::from_static("x-gorgo-decision");
+/// Session key given by the client.
+pub const SESSION: HeaderName = HeaderName::from_static("x-gorgo-session");
+/// Session key as other routers call it.
+pub const SESSION_AFFINITY: HeaderName = HeaderName::from_static("x-session-affinity");
+/// Urgency: a whole number, larger goes first.
+pub const PRIORITY: HeaderName = HeaderName::from_static("x-gorgo-priority");
+/// Residency class.
+pub const RESIDENCY: HeaderName = HeaderName::from_static("x-gorgo-residency");
+/// Set between our own nodes; worth nothing from anybody else.
+pub const HOP: HeaderName = HeaderName::from_static("x-gorgo-hop");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields that concern one connection only, whatever `connection` names besides.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Turns a client's fields into those for an engine. The length is left out: it follows from the body.
+pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
+    strip_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(HOP);
+    headers.insert(HOST, authority.clone());
+    headers.append(VIA, HeaderValue::from_static("1.1 gorgo"));
+}
+
+/// Turns an engine's fields into those for a client.
+pub fn for_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    for name in named_by_connection(headers) {
+        headers.remove(name);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// What `connection` names. `close` and `keep-alive` are options, not fields, and most requests have nothing else there.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            if !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive") {
+                names.extend(HeaderName::from_bytes(option).ok());
+            }
+        }
+    }
+    names
+}
+
+/// Bytes of all names and values, with the four of `: ` and the line's end.
+#[must_use]
+pub fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+    use http::{HeaderMap, HeaderValue};
+
+    use super::{for_client, for_engine};
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    fn text(headers: &HeaderMap) -> String {
+        let mut lines: Vec<String> = headers.iter().map(|(k, v)| format!("{k}: {}", v.to_str().unwrap())).collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_ends_here_is_stripped_and_the_rest_passes() {
+        let mut headers = map(&[
+            ("host", "router"),
+            ("authorization", "Bearer k"),
+            ("connection", "keep-alive, x-one-hop"),
+            ("x-one-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "12"),
+            ("expect", "100-continue"),
+            ("x-gorgo-hop", "1"),
+            ("x-gorgo-session", "s"),
+            ("traceparent", "00-1-2-01"),
+            ("x-anything", "stays"),
+        ]);
+        for_engine(&mut headers, &HeaderValue::from_static("engine:30000"));
+        insta::assert_snapshot!(text(&headers), @r"
+        authorization: Bearer k
+        host: engine:30000
+        traceparent: 00-1-2-01
+        via: 1.1 gorgo
+        x-anything: stays
+        x-gorgo-session: s
+        ");
+    }
+
+    #[test]
+    fn an_answer_keeps_its_length_and_its_own_fields() {
+        let mut headers = map(&[
+            ("content-type", "text/event-stream"),
+            ("content-length", "12"),
+            ("connection", "close"),
+            ("x-request-id", "7"),
+        ]);
+        for_client(&mut headers);
+        insta::assert_snapshot!(text(&headers), @r"
+        content-length: 12
+        content-type: text/event-stream
+        x-request-id: 7
+        ");
+    }
+}

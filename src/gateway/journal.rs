@@ -1,0 +1,124 @@
+//! The last decisions with what came of them: bounded, in memory, for `explain` and for the figures about predictions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::replica::Replica;
+use crate::model::{RequestId, Time};
+use crate::routing::{Decision, Unit, Usage};
+use crate::wire::OutcomeKind;
+
+/// Most decisions of one request: attempts are bounded by the number of replicas, which is not bounded.
+const MAX_DECISIONS: usize = 16;
+
+/// How a request ended, as far as its ticket knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ended {
+    /// Status that the client got.
+    pub(super) status: Option<u16>,
+    /// Taken in → first token, ms.
+    pub(super) ttft_ms: Option<f64>,
+    /// Taken in → end, ms.
+    pub(super) e2e_ms: f64,
+    /// What the engine counted.
+    pub(super) usage: Usage,
+}
+
+/// What was foreseen for a request that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Foreseen {
+    /// TTFT at the chosen replica, ms, where the score is a time.
+    pub(super) ttft_ms: Option<f64>,
+    /// Prompt tokens believed cached at the chosen replica.
+    pub(super) cached_tokens: Option<u32>,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// When it was taken in.
+    pub(super) started: Time,
+    /// The model that was asked for.
+    pub(super) model: Option<Arc<str>>,
+    /// Its decisions, first to last.
+    pub(super) decisions: Vec<Arc<Decision>>,
+    /// How it ended, and the replica that answered.
+    pub(super) outcome: Option<(OutcomeKind, Option<Arc<str>>, Ended)>,
+}
+
+/// The ring of entries.
+#[derive(Debug)]
+pub(super) struct Journal {
+    capacity: usize,
+    entries: BTreeMap<RequestId, Entry>,
+    order: VecDeque<RequestId>,
+}
+
+impl Journal {
+    /// Room for `capacity` requests.
+    #[must_use]
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, entries: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    /// Most requests kept.
+    #[must_use]
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// A request with its first decision.
+    pub(super) fn open(&mut self, request: RequestId, started: Time, model: Option<Arc<str>>, decision: Arc<Decision>) {
+        if self.capacity == 0 {
+            return;
+        }
+        if self.order.len() >= self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        self.order.push_back(request);
+        self.entries.insert(request, Entry { started, model, decisions: vec![decision], outcome: None });
+    }
+
+    /// A further decision.
+    pub(super) fn decided(&mut self, request: RequestId, decision: Arc<Decision>) {
+        if let Some(entry) = self.entries.get_mut(&request)
+            && entry.decisions.len() < MAX_DECISIONS
+        {
+            entry.decisions.push(decision);
+        }
+    }
+
+    /// The end; what had been foreseen comes back.
+    pub(super) fn close(
+        &mut self,
+        request: RequestId,
+        kind: OutcomeKind,
+        replica: Option<&Replica>,
+        ended: &Ended,
+    ) -> Foreseen {
+        let Some(entry) = self.entries.get_mut(&request) else { return Foreseen::default() };
+        entry.outcome = Some((kind, replica.map(|replica| replica.name.clone()), *ended));
+        entry.decisions.last().map(|decision| foreseen(decision)).unwrap_or_default()
+    }
+
+    /// One request.
+    #[must_use]
+    pub(super) fn get(&self, request: RequestId) -> Option<&Entry> {
+        self.entries.get(&request)
+    }
+
+    /// The last requests, newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (RequestId, &Entry)> {
+        self.order.iter().rev().filter_map(|request| Some((*request, self.entries.get(request)?)))
+    }
+}
+
+/// What a decision foresees at the replica that it chose.
+#[must_use]
+pub(super) fn foreseen(decision: &Decision) -> Foreseen {
+    let Some(chosen) = decision.chosen() else { return Foreseen::default() };
+    let ttft_ms = (decision.unit == Unit::Ms && chosen.score.is_finite()).then_some(chosen.score);
+    Foreseen { ttft_ms, cached_tokens: Some(chosen.cached_tokens) }
+}

@@ -1,0 +1,312 @@
+//! What `/metrics` shows of the gateway: families with their help, and handles to them that cost no lookup per request.
+//!
+//! Base units, prefix `gorgo_`. Figures that are read rather than counted (health, round trip, index) are set by the admin API
+//! when it is asked.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+use crate::wire::OutcomeKind;
+
+/// A gauge of any number.
+pub(super) type Figure = Gauge<f64, AtomicU64>;
+
+/// Seconds, from a cached local prefill to a long queue.
+const TTFT_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0, 60.0];
+/// Seconds, from an embedding to a long generation.
+const DURATION_BUCKETS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
+/// Seconds of one routing decision.
+const DECISION_BUCKETS: [f64; 9] = [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2];
+
+/// Which replica.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReplicaLabels {
+    /// Its name.
+    pub(super) replica: String,
+    /// Its region.
+    pub(super) region: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaOutcome {
+    replica: String,
+    region: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: &'static str,
+}
+
+#[derive(Clone)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+type Histograms = Family<ReplicaLabels, Histogram, Buckets>;
+type Counters = Family<ReplicaLabels, Counter>;
+type Figures = Family<ReplicaLabels, Figure>;
+
+/// All families of one gateway.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: [Counter; 4],
+    refused: Family<Code, Counter>,
+    duration: Histogram,
+    /// Time of one routing decision, lock included.
+    pub(super) decision: Histogram,
+    /// Attempts repeated elsewhere.
+    pub(super) retries: Counter,
+    /// Client connections now.
+    pub(super) connections: Gauge,
+    /// Requests in the router's queue.
+    pub(super) queue: Gauge,
+    /// 1 while draining.
+    pub(super) draining: Gauge,
+    per_replica: PerReplica,
+}
+
+#[derive(Clone, Default)]
+struct PerReplica {
+    dispatched: Counters,
+    ended: Family<ReplicaOutcome, Counter>,
+    in_flight: Family<ReplicaLabels, Gauge>,
+    ttft: Option<Histograms>,
+    prompt_tokens: Counters,
+    cached_tokens: Counters,
+    completion_tokens: Counters,
+    healthy: Family<ReplicaLabels, Gauge>,
+    rtt: Figures,
+    running: Figures,
+    waiting: Figures,
+    kv_usage: Figures,
+    index_blocks: Family<ReplicaLabels, Gauge>,
+    index_bytes: Family<ReplicaLabels, Gauge>,
+    idle_connections: Family<ReplicaLabels, Gauge>,
+}
+
+/// The handles of one replica.
+pub(super) struct ReplicaMetrics {
+    families: PerReplica,
+    labels: ReplicaLabels,
+    /// Attempts begun.
+    pub(super) dispatched: Counter,
+    /// Answered in full.
+    pub(super) ok: Counter,
+    /// Failed before or after the first byte.
+    pub(super) failed: Counter,
+    /// Left by their clients.
+    pub(super) cancelled: Counter,
+    /// Unfinished attempts.
+    pub(super) in_flight: Gauge,
+    /// Taken in → first token, s.
+    pub(super) ttft: Histogram,
+    /// Prompt tokens as the engine counted.
+    pub(super) prompt_tokens: Counter,
+    /// Of these cached.
+    pub(super) cached_tokens: Counter,
+    /// Tokens generated.
+    pub(super) completion_tokens: Counter,
+    /// 1 while in rotation.
+    pub(super) healthy: Gauge,
+    /// Smoothed round trip, s.
+    pub(super) rtt: Figure,
+    /// Requests in the engine's batch.
+    pub(super) running: Figure,
+    /// Requests waiting in the engine.
+    pub(super) waiting: Figure,
+    /// Share of its KV cache in use.
+    pub(super) kv_usage: Figure,
+    /// Blocks in the router's index.
+    pub(super) index_blocks: Gauge,
+    /// Memory of the router's index.
+    pub(super) index_bytes: Gauge,
+    /// Connections kept warm.
+    pub(super) idle_connections: Gauge,
+}
+
+const OUTCOMES: [(OutcomeKind, &str); 4] = [
+    (OutcomeKind::Ok, "ok"),
+    (OutcomeKind::Failed, "failed"),
+    (OutcomeKind::Refused, "refused"),
+    (OutcomeKind::Cancelled, "cancelled"),
+];
+
+impl Metrics {
+    /// Fresh families, registered.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("gorgo");
+        let r = &mut registry;
+        let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+        r.register("build", "The version of gorgo that runs", Info::new(version));
+        let requests = Family::<Outcome, Counter>::default();
+        r.register("requests", "Requests by how they ended", requests.clone());
+        let refused = Family::<Code, Counter>::default();
+        r.register("refusals", "Refusals and failures of the router's own by their stable code", refused.clone());
+        let duration = Histogram::new(DURATION_BUCKETS);
+        r.register("request_duration_seconds", "Taken in to last byte, seconds", duration.clone());
+        let decision = Histogram::new(DECISION_BUCKETS);
+        r.register("decision_duration_seconds", "One routing decision, extraction apart, seconds", decision.clone());
+        let (retries, connections, queue, draining) =
+            (Counter::default(), Gauge::default(), Gauge::default(), Gauge::default());
+        r.register("retries", "Attempts repeated at another replica", retries.clone());
+        r.register("client_connections", "Client connections now", connections.clone());
+        r.register("queue_requests", "Requests held in the router's queue now", queue.clone());
+        r.register("draining", "1 while the router refuses new requests", draining.clone());
+        let per_replica = PerReplica::register(r);
+        let requests = OUTCOMES.map(|(_, outcome)| requests.get_or_create(&Outcome { outcome }).clone());
+        Self { registry, requests, refused, duration, decision, retries, connections, queue, draining, per_replica }
+    }
+
+    /// A request ended after this many seconds.
+    pub(super) fn ended(&self, kind: OutcomeKind, seconds: f64) {
+        if let Some(counter) = OUTCOMES.iter().position(|(outcome, _)| *outcome == kind).map(|i| &self.requests[i]) {
+            counter.inc();
+        }
+        self.duration.observe(seconds);
+    }
+
+    /// An error object of ours was given out.
+    pub(super) fn refused(&self, code: &'static str) {
+        self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    /// The handles for a replica.
+    #[must_use]
+    pub(super) fn replica(&self, name: &str, region: &str) -> ReplicaMetrics {
+        self.per_replica.handles(ReplicaLabels { replica: name.to_owned(), region: region.to_owned() })
+    }
+
+    /// The page.
+    #[must_use]
+    pub(super) fn page(&self) -> String {
+        let mut page = String::new();
+        encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PerReplica {
+    fn register(r: &mut Registry) -> Self {
+        let ttft = Histograms::new_with_constructor(Buckets(&TTFT_BUCKETS));
+        let f = Self { ttft: Some(ttft.clone()), ..Self::default() };
+        r.register("replica_dispatched", "Attempts begun at the replica", f.dispatched.clone());
+        r.register("replica_attempts", "Attempts at the replica by how they ended", f.ended.clone());
+        r.register("replica_in_flight", "Unfinished attempts at the replica", f.in_flight.clone());
+        r.register("ttft_seconds", "Taken in to first token of a stream, seconds", ttft);
+        r.register("prompt_tokens", "Prompt tokens as the engine counted them", f.prompt_tokens.clone());
+        r.register("cached_tokens", "Prompt tokens that the engine found in its cache", f.cached_tokens.clone());
+        r.register("completion_tokens", "Tokens generated, as the engine counted them", f.completion_tokens.clone());
+        r.register("replica_healthy", "1 while the replica is in rotation", f.healthy.clone());
+        r.register("replica_rtt_seconds", "Smoothed network round trip, seconds", f.rtt.clone());
+        r.register("replica_engine_running", "Requests in the engine's batch, as it says", f.running.clone());
+        r.register("replica_engine_waiting", "Requests waiting in the engine, as it says", f.waiting.clone());
+        r.register("replica_kv_usage_ratio", "Share of the KV cache in use, as the engine says", f.kv_usage.clone());
+        r.register("index_blocks", "Blocks in the router's prefix index", f.index_blocks.clone());
+        r.register("index_bytes", "Memory of the router's prefix index, bytes", f.index_bytes.clone());
+        r.register("replica_idle_connections", "Connections kept warm", f.idle_connections.clone());
+        f
+    }
+
+    fn handles(&self, labels: ReplicaLabels) -> ReplicaMetrics {
+        let ended = |outcome| {
+            let ReplicaLabels { replica, region } = labels.clone();
+            self.ended.get_or_create(&ReplicaOutcome { replica, region, outcome }).clone()
+        };
+        let ttft = self.ttft.as_ref().expect("registered with its buckets");
+        ReplicaMetrics {
+            dispatched: self.dispatched.get_or_create(&labels).clone(),
+            ok: ended("ok"),
+            failed: ended("failed"),
+            cancelled: ended("cancelled"),
+            in_flight: self.in_flight.get_or_create(&labels).clone(),
+            ttft: ttft.get_or_create(&labels).clone(),
+            prompt_tokens: self.prompt_tokens.get_or_create(&labels).clone(),
+            cached_tokens: self.cached_tokens.get_or_create(&labels).clone(),
+            completion_tokens: self.completion_tokens.get_or_create(&labels).clone(),
+            healthy: self.healthy.get_or_create(&labels).clone(),
+            rtt: self.rtt.get_or_create(&labels).clone(),
+            running: self.running.get_or_create(&labels).clone(),
+            waiting: self.waiting.get_or_create(&labels).clone(),
+            kv_usage: self.kv_usage.get_or_create(&labels).clone(),
+            index_blocks: self.index_blocks.get_or_create(&labels).clone(),
+            index_bytes: self.index_bytes.get_or_create(&labels).clone(),
+            idle_connections: self.idle_connections.get_or_create(&labels).clone(),
+            families: self.clone(),
+            labels,
+        }
+    }
+}
+
+impl ReplicaMetrics {
+    /// Takes what is a state, not a count, off the page: the replica is gone.
+    pub(super) fn retire(&self) {
+        let (families, labels) = (&self.families, &self.labels);
+        for gauges in [
+            &families.in_flight,
+            &families.healthy,
+            &families.index_blocks,
+            &families.index_bytes,
+            &families.idle_connections,
+        ] {
+            gauges.remove(labels);
+        }
+        for figures in [&families.rtt, &families.running, &families.waiting, &families.kv_usage] {
+            figures.remove(labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+    use crate::wire::OutcomeKind;
+
+    #[test]
+    fn counts_come_with_labels_and_states_go_with_their_replica() {
+        let metrics = Metrics::new();
+        let east = metrics.replica("east", "us-east-1");
+        east.healthy.set(1);
+        east.dispatched.inc();
+        metrics.ended(OutcomeKind::Ok, 0.2);
+        metrics.refused("unknown_path");
+        let page = metrics.page();
+        for line in [
+            "gorgo_requests_total{outcome=\"ok\"} 1",
+            "gorgo_refusals_total{code=\"unknown_path\"} 1",
+            "gorgo_replica_healthy{replica=\"east\",region=\"us-east-1\"} 1",
+            "gorgo_replica_dispatched_total{replica=\"east\",region=\"us-east-1\"} 1",
+            "# EOF",
+        ] {
+            assert!(page.contains(line), "{line} in\n{page}");
+        }
+        east.retire();
+        let page = metrics.page();
+        assert!(!page.contains("gorgo_replica_healthy{"));
+        assert!(page.contains("gorgo_replica_dispatched_total{"), "counters never go back");
+    }
+}

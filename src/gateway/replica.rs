@@ -1,0 +1,164 @@
+//! One engine as the gateway sees it: its connections, its figures, its labels.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+
+use super::journal::{Ended, Foreseen};
+use super::metrics::ReplicaMetrics;
+use super::pool::Pool;
+use super::settings::ReplicaConfig;
+use super::window::Window;
+use crate::inference::engine::Engine;
+use crate::model::{ReplicaId, Time};
+use crate::routing::Gauges;
+use crate::wire::{OutcomeKind, ReplicaRequests};
+
+/// Requests per replica that figures about latency look back on.
+pub(super) const WINDOW: usize = 512;
+
+/// An engine behind this gateway.
+pub(super) struct Replica {
+    /// The router's number for it.
+    pub(super) id: ReplicaId,
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// As configured.
+    pub(super) config: ReplicaConfig,
+    /// Value of `x-gorgo-replica`.
+    pub(super) name_header: HeaderValue,
+    /// Value of `x-gorgo-region`.
+    pub(super) region_header: HeaderValue,
+    /// Its connections.
+    pub(super) pool: Arc<Pool>,
+    /// Its metrics, looked up once.
+    pub(super) metrics: ReplicaMetrics,
+    /// Ends its probes.
+    pub(super) gone: CancellationToken,
+    figures: Mutex<Figures>,
+}
+
+/// What was observed of a replica.
+#[derive(Clone, Debug)]
+pub(super) struct Figures {
+    /// Attempts by how they ended.
+    pub(super) requests: ReplicaRequests,
+    /// TTFT of the last streams, ms.
+    pub(super) ttft_ms: Window<f64>,
+    /// Foreseen and actual TTFT of the last streams, ms.
+    pub(super) predictions: Window<(f64, f64)>,
+    /// Requests whose reply told its usage, and the sums over them.
+    pub(super) usage: UsageSums,
+    /// The last round trip and when it was measured, ms.
+    pub(super) rtt: Option<(f64, Time)>,
+    /// The last gauges and when they were read.
+    pub(super) gauges: Option<(Gauges, Time)>,
+    /// What the engine turned out to be.
+    pub(super) engine: Option<&'static Engine>,
+    /// Why the last health check failed, if it did.
+    pub(super) health_problem: Option<String>,
+    /// The `data` of its `/v1/models`, entry by entry.
+    pub(super) models: Arc<[Box<serde_json::value::RawValue>]>,
+}
+
+/// Sums over the replies that told their usage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct UsageSums {
+    /// Such replies.
+    pub(super) requests: u64,
+    /// Prompt tokens.
+    pub(super) prompt_tokens: u64,
+    /// Of these cached, as the engine says.
+    pub(super) cached_tokens: u64,
+    /// Of these believed cached when the request was sent.
+    pub(super) foreseen_cached_tokens: u64,
+}
+
+impl Replica {
+    /// A replica that nothing has been observed of.
+    #[must_use]
+    pub(super) fn new(id: ReplicaId, config: ReplicaConfig, pool: Arc<Pool>, metrics: ReplicaMetrics) -> Arc<Self> {
+        let figures = Figures {
+            requests: ReplicaRequests::default(),
+            ttft_ms: Window::new(WINDOW),
+            predictions: Window::new(WINDOW),
+            usage: UsageSums::default(),
+            rtt: None,
+            gauges: None,
+            engine: config.engine,
+            health_problem: None,
+            models: Arc::default(),
+        };
+        Arc::new(Self {
+            id,
+            name: config.name.as_str().into(),
+            name_header: label(&config.name),
+            region_header: label(config.region.as_str()),
+            config,
+            pool,
+            metrics,
+            gone: CancellationToken::new(),
+            figures: Mutex::new(figures),
+        })
+    }
+
+    /// What was observed, for as long as the guard lives.
+    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An attempt begins.
+    pub(super) fn dispatched(&self) {
+        self.figures().requests.dispatched += 1;
+        self.metrics.dispatched.inc();
+        self.metrics.in_flight.inc();
+    }
+
+    /// An attempt failed before its first byte.
+    pub(super) fn attempt_failed(&self) {
+        self.figures().requests.failed += 1;
+        self.metrics.failed.inc();
+        self.metrics.in_flight.dec();
+    }
+
+    /// An attempt that had begun to answer, or was left by its client, ended.
+    pub(super) fn ended(&self, kind: OutcomeKind, ended: &Ended, foreseen: Foreseen) {
+        self.metrics.in_flight.dec();
+        let mut figures = self.figures();
+        match kind {
+            OutcomeKind::Ok => figures.requests.ok += 1,
+            OutcomeKind::Failed | OutcomeKind::Refused => figures.requests.failed += 1,
+            OutcomeKind::Cancelled => figures.requests.cancelled += 1,
+        }
+        if let Some(ttft_ms) = ended.ttft_ms {
+            figures.ttft_ms.push(ttft_ms);
+            if let Some(foreseen_ms) = foreseen.ttft_ms {
+                figures.predictions.push((foreseen_ms, ttft_ms));
+            }
+        }
+        if let Some(prompt_tokens) = ended.usage.prompt_tokens {
+            let cached_tokens = ended.usage.cached_tokens.unwrap_or(0);
+            let sums = &mut figures.usage;
+            sums.requests += 1;
+            sums.prompt_tokens += u64::from(prompt_tokens);
+            sums.cached_tokens += u64::from(cached_tokens);
+            sums.foreseen_cached_tokens += u64::from(foreseen.cached_tokens.unwrap_or(0).min(prompt_tokens));
+            self.metrics.completion_tokens.inc_by(u64::from(ended.usage.completion_tokens.unwrap_or(0)));
+            self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
+            self.metrics.cached_tokens.inc_by(u64::from(cached_tokens));
+        }
+        drop(figures);
+        match kind {
+            OutcomeKind::Ok => self.metrics.ok.inc(),
+            OutcomeKind::Failed | OutcomeKind::Refused => self.metrics.failed.inc(),
+            OutcomeKind::Cancelled => self.metrics.cancelled.inc(),
+        };
+    }
+}
+
+/// A name as header value; what a header cannot carry becomes `?`.
+fn label(name: &str) -> HeaderValue {
+    let printable: String = name.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    HeaderValue::from_str(&printable).unwrap_or(HeaderValue::from_static("?"))
+}

@@ -1,0 +1,215 @@
+//! The data listener: accepts, limits, and leads each request to what answers it.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::brain::Brain;
+use super::connection::{InFlight, Judgement, Pulse, Watched};
+use super::forward::{forward, id_header};
+use super::headers;
+use super::models;
+use super::reject::Rejection;
+use super::relay::{Content, Outbound};
+use super::settings::Limits;
+use crate::inference::prompt::Dialect;
+use crate::model::RequestId;
+
+/// HTTP/2 streams of one client at once; more wait at the client.
+const MAX_STREAMS: u32 = 1024;
+/// Pause after an accept that failed, e.g. for want of file descriptors: trying again at once would only burn time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection needs.
+pub(super) struct Shared {
+    /// Router and clock.
+    pub(super) brain: Arc<Brain>,
+    /// Limits of the data path.
+    pub(super) limits: Limits,
+    /// See `GatewayConfig::inject_usage`.
+    pub(super) inject_usage: bool,
+    /// New requests are refused.
+    pub(super) draining: AtomicBool,
+    /// Connections take no further requests: the listener is gone.
+    pub(super) stopping: CancellationToken,
+    /// Everything ends now.
+    pub(super) stopped: CancellationToken,
+}
+
+/// Accepts until `stopping`. Each connection is one task; at the limit new ones wait in the kernel's backlog.
+pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(shared.limits.max_connections));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            () = shared.stopping.cancelled() => return,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok((stream, _))) => {
+                tokio::spawn(serve(stream, shared.clone(), permit));
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => return,
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a client left before it was served");
+        return;
+    }
+    let connections = shared.brain.metrics().connections.clone();
+    connections.inc();
+    let pulse = Pulse::new(shared.brain.clock());
+    let io = TokioIo::new(Watched::new(stream, pulse.clone()));
+    let service = {
+        let (shared, pulse) = (shared.clone(), pulse.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (shared, in_flight) = (shared.clone(), pulse.begin(request.version() == http::Version::HTTP_2));
+            async move { Ok::<_, Infallible>(answer(&shared, request, in_flight).await) }
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(MAX_STREAMS);
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let tick = tick(&shared.limits);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a client connection ended early");
+                }
+                break;
+            }
+            () = shared.stopped.cancelled() => break,
+            () = shared.stopping.cancelled(), if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = pulse.closing() => connection.as_mut().graceful_shutdown(),
+            () = tokio::time::sleep(tick) => match pulse.judge(shared.brain.clock().now(), &shared.limits) {
+                Judgement::Keep => {}
+                Judgement::Idle => connection.as_mut().graceful_shutdown(),
+                Judgement::Stuck => break,
+            },
+        }
+    }
+    connections.dec();
+}
+
+/// How often a connection is judged: often enough that a limit is overrun by a quarter at most.
+fn tick(limits: &Limits) -> Duration {
+    let shortest = limits.header_timeout.min(limits.keep_alive).min(limits.write_timeout);
+    (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(10))
+}
+
+/// One request, from its head to the head of its answer.
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, in_flight: InFlight) -> Response<Outbound> {
+    let id = shared.brain.request_id();
+    let result = match route(shared, &request) {
+        Err(rejection) => Err(rejection),
+        Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
+        Ok(Route::Forward(dialect)) => forward(shared, id, dialect, request, in_flight.pulse()).await,
+    };
+    let response = result.unwrap_or_else(|rejection| refuse(shared, id, &rejection));
+    response.map(|content| Outbound::new(content, in_flight))
+}
+
+fn refuse(shared: &Shared, id: RequestId, rejection: &Rejection) -> Response<Content> {
+    tracing::debug!(request = %id, code = rejection.code, "refused");
+    shared.brain.refused_early();
+    shared.brain.metrics().refused(rejection.code);
+    let mut response = rejection.response();
+    response.headers_mut().insert(headers::REQUEST_ID, id_header(id));
+    response.map(|bytes| Content::Whole(Some(bytes)))
+}
+
+enum Route {
+    Forward(Dialect),
+    Own(Response<Bytes>),
+}
+
+/// Who answers a request.
+fn route(shared: &Shared, request: &Request<Incoming>) -> Result<Route, Rejection> {
+    let size = headers::size(request.headers());
+    if size > shared.limits.max_header_bytes {
+        let limit = shared.limits.max_header_bytes;
+        let message = format!("the request head has {size} bytes, {limit} are allowed");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Rejection { close: true, ..Rejection::new(status, "headers_too_large", message) });
+    }
+    let path = request.uri().path();
+    if let Some(dialect) = Dialect::of_path(path) {
+        if request.method() != Method::POST {
+            return Err(Rejection::method("POST"));
+        }
+        if shared.draining.load(Ordering::Relaxed) {
+            return Err(Rejection::draining());
+        }
+        return Ok(Route::Forward(dialect));
+    }
+    let known = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
+    if !known {
+        return Err(Rejection::unknown_path(path));
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Rejection::method("GET, HEAD"));
+    }
+    match path.strip_prefix("/v1/models") {
+        None => health(shared),
+        Some("") => Ok(json(models::list(&merged_models(shared)))),
+        Some(id) => model(shared, id.trim_start_matches('/')),
+    }
+    .map(Route::Own)
+}
+
+fn merged_models(shared: &Shared) -> Vec<(String, Box<serde_json::value::RawValue>)> {
+    let replicas: Vec<_> = shared.brain.lock().replicas.values().cloned().collect();
+    models::merged(replicas.iter().map(AsRef::as_ref))
+}
+
+fn model(shared: &Shared, id: &str) -> Result<Response<Bytes>, Rejection> {
+    let models = merged_models(shared);
+    let found = models.iter().find(|(known, _)| known == id);
+    let entry = found.ok_or_else(|| Rejection::refused(crate::routing::Refusal::UnknownModel, None))?;
+    Ok(json(Bytes::copy_from_slice(entry.1.get().as_bytes())))
+}
+
+/// 2xx when at least one replica can serve.
+fn health(shared: &Shared) -> Result<Response<Bytes>, Rejection> {
+    if shared.draining.load(Ordering::Relaxed) {
+        return Err(Rejection::draining());
+    }
+    let serving = shared.brain.lock().router.can_serve();
+    serving.map_err(|reason| Rejection::refused(reason, None))?;
+    Ok(json(Bytes::from_static(br#"{"status":"ok"}"#)))
+}
+
+fn json(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

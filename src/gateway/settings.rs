@@ -1,0 +1,149 @@
+//! What a gateway is told at its start.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::pool::PoolSettings;
+use crate::inference::engine::Engine;
+use crate::model::Region;
+use crate::routing::{Limits as ReplicaLimits, Rates, Settings as RoutingSettings};
+
+/// Everything a central proxy needs.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Address for requests; port 0 = any free one.
+    pub listen: SocketAddr,
+    /// Address of the admin API: loopback only.
+    pub admin: SocketAddr,
+    /// The routing engine's settings.
+    pub routing: RoutingSettings,
+    /// The engines.
+    pub replicas: Vec<ReplicaConfig>,
+    /// Ask engines for usage in streams whose clients did not, and take the extra event out again.
+    pub inject_usage: bool,
+    /// Limits of the data path.
+    pub limits: Limits,
+    /// How engines are watched.
+    pub probe: ProbeSettings,
+    /// How connections to engines are kept.
+    pub pool: PoolSettings,
+    /// Most requests whose decisions are kept for `explain`.
+    pub decisions_kept: usize,
+}
+
+impl GatewayConfig {
+    /// The documented defaults around a strategy and its replicas.
+    #[must_use]
+    pub fn new(routing: RoutingSettings, replicas: Vec<ReplicaConfig>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            routing,
+            replicas,
+            inject_usage: false,
+            limits: Limits::default(),
+            probe: ProbeSettings::default(),
+            pool: PoolSettings::default(),
+            decisions_kept: 1024,
+        }
+    }
+}
+
+/// One engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicaConfig {
+    /// Unique name.
+    pub name: String,
+    /// Base URL, `http://` or `https://`.
+    pub url: String,
+    /// Where it stands.
+    pub region: Region,
+    /// Kind of engine; `None` = found out by asking it.
+    pub engine: Option<&'static Engine>,
+    /// Models that it serves; empty = any.
+    pub models: Vec<String>,
+    /// Its limits.
+    pub limits: ReplicaLimits,
+    /// Its own rates.
+    pub rates: Rates,
+}
+
+impl ReplicaConfig {
+    /// A replica with nothing known but where it is.
+    #[must_use]
+    pub fn new(name: &str, url: &str, region: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            region: Region::new(region),
+            engine: None,
+            models: Vec::new(),
+            limits: ReplicaLimits::default(),
+            rates: Rates::default(),
+        }
+    }
+}
+
+/// Limits of the data path. Each refusal that follows from one is an OpenAI-style error with its own `code`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections at once; more wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// Largest request body, bytes.
+    pub max_body_bytes: usize,
+    /// Largest request head, bytes (names and values).
+    pub max_header_bytes: usize,
+    /// Longest time from the first byte of a request head to its last.
+    pub header_timeout: Duration,
+    /// Longest pause between two pieces of a request body.
+    pub body_timeout: Duration,
+    /// Longest time that a client connection stays open without a request.
+    pub keep_alive: Duration,
+    /// Longest time that a client may take nothing of an answer that is there for it.
+    pub write_timeout: Duration,
+    /// Longest silence of an engine, before its answer or inside it.
+    pub upstream_timeout: Duration,
+    /// Longest time that draining waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 16_384,
+            max_body_bytes: 64 << 20,
+            max_header_bytes: 64 << 10,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(120),
+            // A long prompt in a long queue is silent for minutes; OpenAI's clients give up after ten.
+            upstream_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How engines are watched.
+#[derive(Clone, Debug)]
+pub struct ProbeSettings {
+    /// Time between two round-trip probes, which are the health checks as well.
+    pub rtt_every: Duration,
+    /// Time between two readings of the engine's gauges.
+    pub gauges_every: Duration,
+    /// Time between two readings of its list of models.
+    pub models_every: Duration,
+    /// Longest time for one answer.
+    pub timeout: Duration,
+}
+
+impl Default for ProbeSettings {
+    fn default() -> Self {
+        Self {
+            rtt_every: Duration::from_millis(1000),
+            gauges_every: Duration::from_millis(500),
+            models_every: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The gateway over real sockets, with scripted engines behind it.
+
+mod client;
+mod forward;
+mod mock;
