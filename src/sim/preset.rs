@@ -3,7 +3,7 @@
 //! End-to-end efficiencies (bench.md 4.4b), one GPU per engine. Fleet files override single values or bring constants of their own.
 
 use super::engine::{EngineSpec, Scheduler};
-use super::hardware::{GPUS, Gpu, MODELS, Model, Weights};
+use super::hardware::{GPUS, Gpu, MODELS, Model};
 use super::timing::{Efficiency, StepTiming, TensorParallel};
 
 /// Share of the GPU's memory that the engine takes (bench.md 4.4).
@@ -106,10 +106,166 @@ fn does_not_fit(gpu: &Gpu, model: &Model) -> PresetError {
 
 /// Ids of the GPUs that can run `model`.
 fn fitting(model: &Model) -> impl Iterator<Item = &'static str> {
-    let weights: Weights = model.weights;
-    GPUS.iter().filter(move |gpu| gpu.flops(weights).is_some() && kv_tokens(gpu, model).is_some()).map(|gpu| gpu.id)
+    GPUS.iter()
+        .filter(move |gpu| gpu.flops(model.weights).is_some() && kv_tokens(gpu, model).is_some())
+        .map(|gpu| gpu.id)
 }
 
 fn list(ids: impl Iterator<Item = &'static str>) -> String {
     ids.map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MODELS, PresetError, chunk, engine, find_gpu};
+    use crate::sim::hardware::GPUS;
+
+    #[test]
+    fn kv_room_is_that_of_the_reference_table() {
+        // Thousands of tokens as printed in bench.md 4.4: Mistral-7B, Llama-3.1-8B, Qwen3-32B, Llama-3.3-70B; "" = not listed.
+        let rows = [
+            ("a10", ["39.6", "27.7", "-", "-"]),
+            ("a100-40", ["169", "157", "-", "-"]),
+            ("a100-80", ["464", "452", "37", "-"]),
+            ("l40s", ["206", "194", "-", "-"]),
+            ("h100-pcie", ["461", "449", "", ""]),
+            ("h100", ["461", "449", "36", "13"]),
+            ("gh200", ["579", "567", "95", "60"]),
+            ("h200", ["909", "897", "260", "193"]),
+            ("b200", ["1190", "1180", "402", "307"]),
+        ];
+        for (gpu, printed) in rows {
+            for (model, printed) in MODELS.iter().zip(printed) {
+                let found = engine(gpu, model.id);
+                match printed {
+                    "" => {}
+                    "-" => assert!(found.is_err(), "{gpu} {}", model.id),
+                    _ => {
+                        let thousands = found.unwrap().kv_tokens as f64 / 1e3;
+                        let number: f64 = printed.parse().unwrap();
+                        // Half of the last printed digit and 1 %.
+                        let slack = if printed.contains('.') { 0.05 } else { 0.5 } + 0.01 * number;
+                        assert!((thousands - number).abs() <= slack, "{gpu} {}: {thousands}k, {number}k", model.id);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cold_prompts_take_what_the_table_implies() {
+        // bench.md 4.4 prints the TTFT of 4k and 16k prompts at e_c .65, without the fixed cost of a step. Its linear part is
+        // tokens · 13.96 GFLOP / (.65 · peak), which e_c .50 makes longer by .65 / .50; attention, the rest, stays; each chunk
+        // costs t0 = 0.13 + 0.032 · 32 ms and 4.4 µs more. A100-80, 4096 tokens: 282 ms · 1.3 + 28 + 1.2 = 396 ms.
+        // (GPU, peak in TFLOP/s, TTFT 4k and 16k in ms)
+        let rows = [
+            ("a10", 125.0, 774.0, 3941.0),
+            ("a100-40", 312.0, 310.0, 1579.0),
+            ("a100-80", 312.0, 310.0, 1579.0),
+            ("l40s", 362.0, 267.0, 1361.0),
+            ("h100-pcie", 756.0, 128.0, 652.0),
+            ("h100", 989.0, 98.0, 498.0),
+            ("gh200", 989.0, 98.0, 498.0),
+            ("h200", 989.0, 98.0, 498.0),
+            ("b200", 2250.0, 43.0, 219.0),
+        ];
+        let per_step_ms = 0.13 + 0.032 * 32.0 + 0.0044;
+        for (gpu, tflops, ttft_4k, ttft_16k) in rows {
+            let spec = engine(gpu, "mistral-7b").unwrap();
+            for (prompt, printed) in [(4096_u32, ttft_4k), (16_384, ttft_16k)] {
+                let linear = f64::from(prompt) * 13.96 / (0.65 * tflops);
+                let steps = f64::from(prompt.div_ceil(spec.chunk));
+                let expected = linear * 0.65 / 0.50 + (printed - linear) + steps * per_step_ms;
+                let ours = spec.lone_prefill_ms(0, prompt);
+                assert!(
+                    (ours / expected - 1.0).abs() < 0.01,
+                    "{gpu} {prompt}: {ours:.1} ms, expected {expected:.1} ms"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn decode_step_is_the_weights_the_context_and_the_fixed_cost() {
+        // (GPU, printed decode floor, printed ms per 1000 context tokens): at 4000 tokens of context, + t0 and 4.4 µs.
+        let rows = [("a10", 32.9, 0.303), ("a100-80", 9.7, 0.089), ("h100", 5.9, 0.054), ("b200", 2.5, 0.023)];
+        for (gpu, floor, context) in rows {
+            let expected = floor + 4.0 * context + 0.13 + 0.032 * 32.0 + 0.0044;
+            let ours = engine(gpu, "mistral-7b").unwrap().decode_step_ms(4000);
+            assert!((ours - expected).abs() < 0.06, "{gpu}: {ours:.2} ms, expected {expected:.2} ms");
+        }
+    }
+
+    #[test]
+    fn chunks_follow_memory() {
+        let chunks = GPUS.map(|gpu| (gpu.memory_mib / 1024, chunk(&gpu)));
+        let expected = [
+            (22, 4096),
+            (40, 4096),
+            (80, 8192),
+            (44, 4096),
+            (79, 8192),
+            (79, 8192),
+            (95, 8192),
+            (140, 8192),
+            (179, 16_384),
+        ];
+        assert_eq!(chunks, expected, "(GiB, tokens)");
+    }
+
+    #[test]
+    fn whole_preset() {
+        insta::assert_debug_snapshot!(engine("a100-80", "mistral-7b").unwrap(), @r"
+        EngineSpec {
+            timing: StepTiming {
+                fixed_ms: 1.154,
+                weights_ms: 9.691273325704321,
+                linear_ms: 0.08948159671794872,
+                quadratic_ms: 3.3608205128205127e-6,
+                context_ms: 8.928123807966868e-5,
+                request_ms: 0.0044,
+                decoding_ms: 0.0,
+                allreduce_ms: 0.0,
+                allreduce_token_ms: 0.0,
+            },
+            chunk: 8192,
+            max_running: 64,
+            kv_tokens: 463648,
+            block: 16,
+            scheduler: PrefillFirst,
+            usd_per_hour: Some(
+                2.79,
+            ),
+        }
+        ");
+    }
+
+    #[test]
+    fn errors_say_what_there_is() {
+        let cases = [
+            ("a100", "mistral-7b"),
+            ("a10", "gpt-2"),
+            ("a10", "qwen3-32b"),
+            ("a100-80", "llama-3.3-70b"),
+            ("l40s", "llama-3.3-70b"),
+        ];
+        let messages: Vec<String> = cases
+            .into_iter()
+            .map(|(gpu, model)| engine(gpu, model).map(|spec| spec.kv_tokens))
+            .map(|result: Result<u64, PresetError>| result.unwrap_err().to_string())
+            .collect();
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        unknown gpu `a100`; there is `a10`, `a100-40`, `a100-80`, `l40s`, `h100-pcie`, `h100`, `gh200`, `h200`, `b200`
+        unknown model `gpt-2`; there is `mistral-7b`, `llama-3.1-8b`, `qwen3-32b`, `llama-3.3-70b`
+        `qwen3-32b` does not fit on one `a10`: 62.9 GiB for weights and runtime, of 20.2 GiB usable; try `a100-80`, `h100-pcie`, `h100`, `gh200`, `h200`, `b200`
+        `llama-3.3-70b` has FP8 weights, which `a100-80` cannot compute with; try `h100-pcie`, `h100`, `gh200`, `h200`, `b200`
+        `llama-3.3-70b` does not fit on one `l40s`: 67.6 GiB for weights and runtime, of 40.5 GiB usable; try `h100-pcie`, `h100`, `gh200`, `h200`, `b200`
+        ");
+    }
+
+    #[test]
+    fn prices_are_per_gpu() {
+        assert_eq!(find_gpu("a100-80").unwrap().usd_per_hour, Some(22.32 / 8.0));
+        assert_eq!(find_gpu("l40s").unwrap().usd_per_hour, None);
+    }
 }

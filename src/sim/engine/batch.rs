@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use super::super::timing::StepLoad;
 use super::kv::KvCache;
 use super::sequence::Sequence;
 use super::spec::{EngineEvent, EngineSpec, Scheduler};
 use crate::model::Time;
+use crate::sim::timing::StepLoad;
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default)]

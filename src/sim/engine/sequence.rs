@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::timing::StepLoad;
 use super::kv::Hold;
 use super::spec::Job;
+use crate::sim::timing::StepLoad;
 
 /// A request and how far it is. Kept small: the inner loop walks an array of these.
 pub(super) struct Sequence {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::timing::{StepLoad, StepTiming};
 use crate::model::Time;
+use crate::sim::timing::{StepLoad, StepTiming};
 
 /// Which requests share a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
