@@ -12,8 +12,14 @@ pub const RTT_MAX_MS: f64 = 60_000.0;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ewma {
     weight: f64,
-    /// Estimate and time of the newest sample.
-    latest: Option<(Time, f64)>,
+    latest: Option<Latest>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Latest {
+    at: Time,
+    sample: f64,
+    value: f64,
 }
 
 impl Ewma {
@@ -28,23 +34,26 @@ impl Ewma {
         if !sample.is_finite() {
             return;
         }
-        let value = match self.latest {
-            Some((_, value)) => value + self.weight * (sample - value),
-            None => sample,
-        };
-        self.latest = Some((now, value));
+        let value = self.latest.map_or(sample, |latest| latest.value + self.weight * (sample - latest.value));
+        self.latest = Some(Latest { at: now, sample, value });
     }
 
     /// The estimate, if there was a sample.
     #[must_use]
     pub fn value(&self) -> Option<f64> {
-        self.latest.map(|(_, value)| value)
+        self.latest.map(|latest| latest.value)
+    }
+
+    /// The newest sample itself.
+    #[must_use]
+    pub fn last(&self) -> Option<f64> {
+        self.latest.map(|latest| latest.sample)
     }
 
     /// Time since the newest sample, ms; 0 where `now` is before it.
     #[must_use]
     pub fn age_ms(&self, now: Time) -> Option<f64> {
-        self.latest.map(|(at, _)| now.since_ms(at).max(0.0))
+        self.latest.map(|latest| now.since_ms(latest.at).max(0.0))
     }
 }
 
@@ -98,7 +107,7 @@ mod tests {
             rtt.update(ms(i as f64), sample);
             assert!((rtt.value().unwrap() - expected).abs() < 1e-9, "sample {i}: {:?}", rtt.value());
         }
-        assert_eq!(rtt.age_ms(ms(10.0)), Some(6.0));
+        assert_eq!((rtt.last(), rtt.age_ms(ms(10.0))), (Some(30.0), Some(6.0)));
         assert_eq!(rtt.age_ms(ms(1.0)), Some(0.0), "time that runs backwards is age 0");
     }
 

@@ -40,13 +40,23 @@ pub struct Limits {
     pub kv_tokens: Option<u64>,
 }
 
-/// Rates of a replica that override the strategy's; `None` = the strategy's own.
+/// Rates of a replica that override the strategy's; `None` = the strategy's own, and so is one that is negative or not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     /// Prefill time per uncached token, ms.
     pub prefill_ms_per_token: Option<f64>,
     /// Queueing time per queued token, ms.
     pub queue_ms_per_token: Option<f64>,
+}
+
+impl Rates {
+    fn plausible(self) -> Self {
+        let plausible = |rate: Option<f64>| rate.filter(|rate| rate.is_finite() && *rate >= 0.0);
+        Self {
+            prefill_ms_per_token: plausible(self.prefill_ms_per_token),
+            queue_ms_per_token: plausible(self.queue_ms_per_token),
+        }
+    }
 }
 
 /// Engine gauges as last read from its metrics; `None` = the engine does not tell.
@@ -64,6 +74,42 @@ pub struct Gauges {
     pub kv_tokens: Option<f64>,
 }
 
+impl Gauges {
+    /// Without the readings that are negative or not finite.
+    #[must_use]
+    pub fn plausible(self) -> Self {
+        let plausible = |reading: Option<f64>| reading.filter(|reading| reading.is_finite() && *reading >= 0.0);
+        Self {
+            running: plausible(self.running),
+            waiting: plausible(self.waiting),
+            kv_usage: plausible(self.kv_usage),
+            used_tokens: plausible(self.used_tokens),
+            kv_tokens: plausible(self.kv_tokens),
+        }
+    }
+}
+
+/// Attempts at a replica since it was added, and what engines said of those whose reply carried usage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sent there, repeats included.
+    pub dispatched: u64,
+    /// Answered in full.
+    pub done: u64,
+    /// Failed before or after the first byte.
+    pub failed: u64,
+    /// Left by their clients.
+    pub cancelled: u64,
+    /// Replies that told prompt and cached tokens; the three figures below are sums over them.
+    pub with_usage: u64,
+    /// Prompt tokens as the engine counted them.
+    pub prompt_tokens: u64,
+    /// Of these found in its cache, as the engine reported.
+    pub cached_tokens: u64,
+    /// Of these believed cached at dispatch.
+    pub predicted_cached_tokens: u64,
+}
+
 /// A replica as the router sees it, the ledger's figures apart.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -75,10 +121,12 @@ pub struct Replica {
     pub draining: bool,
     /// Round trip, ms.
     pub rtt: Ewma,
-    /// Gauges and when they were read.
+    /// Gauges and when they were read; only plausible readings.
     pub gauges: Option<(Time, Gauges)>,
     /// How good predictions for it were.
     pub prediction: Prediction,
+    /// What was sent there and how it ended.
+    pub totals: Totals,
     health: HealthTracker,
 }
 
@@ -91,6 +139,7 @@ impl Replica {
             rtt: Ewma::new(RTT_WEIGHT),
             gauges: None,
             prediction: Prediction::default(),
+            totals: Totals::default(),
             health: HealthTracker::default(),
         }
     }
@@ -111,6 +160,11 @@ impl Replica {
         if (0.0..=RTT_MAX_MS).contains(&rtt_ms) {
             self.rtt.update(now, rtt_ms);
         }
+    }
+
+    /// Takes gauges; readings that make no sense count as not told.
+    pub fn observe_gauges(&mut self, now: Time, gauges: Gauges) {
+        self.gauges = Some((now, gauges.plausible()));
     }
 
     /// Gauges that are at most `max_age_ms` old.
@@ -137,7 +191,8 @@ pub struct Fleet {
 
 impl Fleet {
     /// Adds a replica, or changes the configuration of the one with this name and keeps what was learned of it.
-    pub fn upsert(&mut self, spec: ReplicaSpec) -> ReplicaId {
+    pub fn upsert(&mut self, mut spec: ReplicaSpec) -> ReplicaId {
+        spec.rates = spec.rates.plausible();
         if let Some(known) = self.replicas.iter_mut().find(|replica| replica.spec.name == spec.name) {
             known.spec = spec;
             return known.id;
@@ -235,8 +290,12 @@ mod tests {
             replica.observe_rtt(Time::ZERO, rtt);
         }
         assert_eq!(replica.rtt.value(), None);
-        replica.gauges = Some((Time::ZERO, Gauges { kv_tokens: Some(f64::NAN), ..Gauges::default() }));
+        let readings =
+            Gauges { kv_tokens: Some(f64::NAN), running: Some(-1.0), waiting: Some(2.0), ..Gauges::default() };
+        replica.observe_gauges(Time::ZERO, readings);
         assert_eq!(replica.kv_tokens(), None);
+        let kept = Gauges { waiting: Some(2.0), ..Gauges::default() };
+        assert_eq!(replica.gauges, Some((Time::ZERO, kept)));
         assert!(replica.fresh_gauges(Time::from_ms(10.0), 10.0).is_some());
         assert!(replica.fresh_gauges(Time::from_ms(10.1), 10.0).is_none());
         assert_eq!(fleet.assumed_rtt_ms(), 0.0);

@@ -33,10 +33,6 @@ pub struct Load {
     pub prompt_tokens: u64,
     /// Prompt and expected output tokens of all requests until they finish: the KV they will hold, shared prefixes counted again.
     pub held_tokens: u64,
-    /// Requests ever dispatched.
-    pub dispatched_total: u64,
-    /// Attempts that failed before or after their first byte.
-    pub failed_total: u64,
 }
 
 impl Load {
@@ -49,8 +45,6 @@ impl Load {
         unanswered_tokens: 0,
         prompt_tokens: 0,
         held_tokens: 0,
-        dispatched_total: 0,
-        failed_total: 0,
     };
 
     /// Requests dispatched and not finished.
@@ -123,7 +117,6 @@ impl Ledger {
         load.unanswered_tokens += u64::from(demand.prompt_tokens);
         load.prompt_tokens += u64::from(demand.prompt_tokens);
         load.held_tokens += held(demand);
-        load.dispatched_total += 1;
     }
 
     /// Response headers came. False if that was known or the request is not.
@@ -143,13 +136,6 @@ impl Ledger {
             load.release(&flight);
         }
         Some(flight.replica)
-    }
-
-    /// Counts a failed attempt.
-    pub fn count_failure(&mut self, replica: ReplicaId) {
-        if let Some(load) = self.loads.get_mut(&replica) {
-            load.failed_total += 1;
-        }
     }
 
     /// A replica is gone: its sums with it. Its requests stay known until they are released.
@@ -277,10 +263,6 @@ mod tests {
         load
     }
 
-    fn without_totals(load: &Load) -> Load {
-        Load { dispatched_total: 0, failed_total: 0, ..load.clone() }
-    }
-
     proptest! {
         #[test]
         fn sums_equal_a_recount_and_end_at_zero(events in proptest::collection::vec(events(), 0..120)) {
@@ -288,7 +270,7 @@ mod tests {
             for event in events {
                 apply(&mut ledger, event);
                 for (replica, load) in &ledger.loads {
-                    assert_eq!(without_totals(load), recount(&ledger, *replica), "after {event:?}");
+                    assert_eq!(load, &recount(&ledger, *replica), "after {event:?}");
                 }
             }
             for request in 0..12 {
@@ -297,7 +279,7 @@ mod tests {
             }
             assert_eq!(ledger.in_flight(), 0);
             for load in ledger.loads.values() {
-                assert_eq!(without_totals(load), Load::NONE);
+                assert_eq!(load, &Load::NONE);
             }
         }
     }
@@ -321,7 +303,6 @@ mod tests {
         assert_eq!(ledger.load(replica).held_tokens, 120);
         assert_eq!(ledger.release(request), Some(replica));
         assert_eq!(figures(&ledger), (0, 0, 0, 0, 0));
-        assert_eq!(ledger.load(replica).dispatched_total, 1);
     }
 
     #[test]

@@ -14,6 +14,12 @@ pub struct Sample {
     pub actual: f64,
 }
 
+impl Sample {
+    fn error(self) -> f64 {
+        (self.predicted - self.actual).abs()
+    }
+}
+
 /// The newest [`WINDOW`] samples of one figure.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
@@ -49,18 +55,38 @@ impl Samples {
         self.ring.is_empty()
     }
 
-    /// Median of |predicted − actual|, in the figure's unit.
+    /// How good they were; `None` without samples.
     #[must_use]
-    pub fn median_error(&self) -> Option<f64> {
-        median(self.iter().map(|sample| (sample.predicted - sample.actual).abs()).collect())
-    }
-
-    /// Median of |predicted − actual| ÷ actual, over the samples whose actual figure is positive.
-    #[must_use]
-    pub fn median_relative_error(&self) -> Option<f64> {
+    pub fn accuracy(&self) -> Option<Accuracy> {
+        let over = |figure: fn(Sample) -> f64| median(self.iter().map(figure).collect());
         let positive = self.iter().filter(|sample| sample.actual > 0.0);
-        median(positive.map(|sample| (sample.predicted - sample.actual).abs() / sample.actual).collect())
+        let bias = self.iter().map(|sample| sample.predicted - sample.actual).sum::<f64>() / self.len() as f64;
+        Some(Accuracy {
+            count: self.len(),
+            predicted_median: over(|sample| sample.predicted)?,
+            actual_median: over(|sample| sample.actual)?,
+            error_median: over(Sample::error)?,
+            relative_error_median: median(positive.map(|sample| sample.error() / sample.actual).collect()),
+            bias,
+        })
     }
+}
+
+/// Figures over the newest samples, in the samples' unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracy {
+    /// Samples, at most [`WINDOW`].
+    pub count: usize,
+    /// Median of the predicted figures.
+    pub predicted_median: f64,
+    /// Median of the actual figures.
+    pub actual_median: f64,
+    /// Median of |predicted − actual|.
+    pub error_median: f64,
+    /// Median of |predicted − actual| ÷ actual over samples whose actual figure is positive, if there is one.
+    pub relative_error_median: Option<f64>,
+    /// Mean of predicted − actual: above 0 the prediction is too high.
+    pub bias: f64,
 }
 
 /// Middle value; with an even count the mean of the two in the middle.
@@ -88,18 +114,22 @@ mod tests {
     use super::{Samples, WINDOW};
 
     #[test]
-    fn medians_over_a_bounded_window() {
+    fn figures_over_a_bounded_window() {
         let mut samples = Samples::default();
-        assert_eq!((samples.median_error(), samples.median_relative_error()), (None, None));
+        assert_eq!(samples.accuracy(), None);
         samples.push(f64::NAN, 1.0);
         samples.push(10.0, 0.0);
-        assert_eq!((samples.median_error(), samples.median_relative_error()), (Some(10.0), None));
+        let figures =
+            |samples: &Samples| samples.accuracy().map(|a| (a.count, a.error_median, a.relative_error_median, a.bias));
+        assert_eq!(figures(&samples), Some((1, 10.0, None, 10.0)));
         samples.push(90.0, 100.0);
-        samples.push(150.0, 100.0);
-        assert_eq!((samples.median_error(), samples.median_relative_error()), (Some(10.0), Some(0.3)));
+        samples.push(130.0, 100.0);
+        assert_eq!(figures(&samples), Some((3, 10.0, Some(0.2), 10.0)));
+        let medians = samples.accuracy().map(|a| (a.predicted_median, a.actual_median));
+        assert_eq!(medians, Some((90.0, 100.0)));
         for _ in 0..2 * WINDOW {
             samples.push(1.0, 2.0);
         }
-        assert_eq!((samples.len(), samples.median_relative_error()), (WINDOW, Some(0.5)));
+        assert_eq!(figures(&samples), Some((WINDOW, 1.0, Some(0.5), -1.0)));
     }
 }

@@ -3,7 +3,9 @@
 //! Order: higher priority first, then first come first served. A request whose replicas are all full does not hold up those
 //! behind it; [`super::Router`] walks the whole queue and skips it. Bounded in length and in age.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::ticket::Ticket;
 use crate::model::{RequestId, Time};
@@ -11,7 +13,7 @@ use crate::model::{RequestId, Time};
 /// Place in the queue: priority, turned round so that the higher comes first, then the order of first arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    priority: std::cmp::Reverse<i32>,
+    priority: Reverse<i32>,
     turn: u64,
 }
 
@@ -20,10 +22,11 @@ pub(super) struct Place {
 pub(super) struct Held {
     pub(super) request: RequestId,
     pub(super) ticket: Ticket,
-    /// Since when it waits this time.
+    /// Since when it would be waiting if it had done all its waiting at one time: the age limit is over all attempts.
     since: Time,
 }
 
+/// The waiting requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     waiting: BTreeMap<Place, Held>,
@@ -33,6 +36,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Requests waiting.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -42,27 +46,28 @@ impl Queue {
         self.ages.first().map(|(since, _)| *since)
     }
 
+    /// Puts a request in its place.
     pub(super) fn push(&mut self, now: Time, request: RequestId, ticket: Ticket) {
         self.remove(now, request);
-        let place = Place { priority: std::cmp::Reverse(ticket.features.priority), turn: ticket.turn };
+        let place = Place { priority: Reverse(ticket.features.priority), turn: ticket.turn };
+        let since = Time::from_ms(now.ms() - ticket.held_ms);
         self.places.insert(request, place);
-        self.ages.insert((now, place));
-        self.waiting.insert(place, Held { request, ticket, since: now });
+        self.ages.insert((since, place));
+        self.waiting.insert(place, Held { request, ticket, since });
     }
 
-    /// Takes a request out, with the time it waited added to its ticket.
+    /// Takes a request out, with the time it waited written on its ticket.
     pub(super) fn remove(&mut self, now: Time, request: RequestId) -> Option<Ticket> {
         let place = self.places.remove(&request)?;
         let held = self.waiting.remove(&place)?;
         self.ages.remove(&(held.since, place));
-        let waited = now.since_ms(held.since).max(0.0);
-        Some(Ticket { held_ms: held.ticket.held_ms + waited, ..held.ticket })
+        Some(Ticket { held_ms: now.since_ms(held.since).max(0.0), ..held.ticket })
     }
 
     /// The next request behind `after` in order, or the first.
     pub(super) fn next(&self, after: Option<Place>) -> Option<(Place, &Held)> {
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.waiting.range((from, std::ops::Bound::Unbounded)).next().map(|(place, held)| (*place, held))
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.waiting.range((from, Bound::Unbounded)).next().map(|(place, held)| (*place, held))
     }
 
     /// A request that has waited for at least `limit_ms`, the oldest first.
@@ -70,5 +75,75 @@ impl Queue {
         let (since, place) = self.ages.first()?;
         let due = since.plus_ms(limit_ms) <= now;
         due.then(|| self.waiting.get(place).map(|held| held.request)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::proptest;
+
+    use super::{Queue, Ticket};
+    use crate::model::{RequestId, Time};
+    use crate::routing::Features;
+
+    fn ticket(turn: u64, priority: i32) -> Ticket {
+        let features = Arc::new(Features { priority, ..Features::default() });
+        Ticket { features, turn, attempt: 1, tried: Vec::new(), held_ms: 0.0 }
+    }
+
+    fn order(queue: &Queue) -> Vec<u64> {
+        let mut at = None;
+        std::iter::from_fn(|| {
+            let (place, held) = queue.next(at)?;
+            at = Some(place);
+            Some(held.request.0)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn priority_first_then_arrival_even_after_a_failed_attempt() {
+        let mut queue = Queue::default();
+        for (request, turn, priority) in [(1, 1, 0), (2, 2, 0), (3, 3, 5), (4, 4, -1), (5, 0, 0)] {
+            queue.push(Time::from_ms(turn as f64), RequestId(request), ticket(turn, priority));
+        }
+        assert_eq!(order(&queue), [3, 5, 1, 2, 4]);
+        assert!(queue.remove(Time::ZERO, RequestId(9)).is_none());
+        queue.remove(Time::from_ms(7.0), RequestId(5));
+        assert_eq!((order(&queue), queue.len()), (vec![3, 1, 2, 4], 4));
+    }
+
+    #[test]
+    fn the_age_limit_is_over_all_waits() {
+        let mut queue = Queue::default();
+        queue.push(Time::from_ms(100.0), RequestId(1), ticket(0, 0));
+        let waited = queue.remove(Time::from_ms(140.0), RequestId(1)).unwrap();
+        assert_eq!(waited.held_ms, 40.0);
+        queue.push(Time::from_ms(500.0), RequestId(2), ticket(1, 9));
+        queue.push(Time::from_ms(500.0), RequestId(1), waited);
+        assert_eq!(queue.oldest(), Some(Time::from_ms(460.0)));
+        assert_eq!(queue.overdue(Time::from_ms(559.9), 100.0), None);
+        assert_eq!(queue.overdue(Time::from_ms(560.0), 100.0), Some(RequestId(1)));
+        assert_eq!(queue.remove(Time::from_ms(560.0), RequestId(1)).unwrap().held_ms, 100.0);
+    }
+
+    proptest! {
+        #[test]
+        fn its_three_views_agree(steps in proptest::collection::vec((0..8u64, -2..2i32, proptest::bool::ANY), 0..60)) {
+            let mut queue = Queue::default();
+            for (turn, (request, priority, push)) in steps.into_iter().enumerate() {
+                let now = Time::from_ms(turn as f64);
+                if push {
+                    queue.push(now, RequestId(request), ticket(turn as u64, priority));
+                } else {
+                    queue.remove(now, RequestId(request));
+                }
+                let held: Vec<_> = queue.places.iter().map(|(request, place)| (queue.waiting[place].since, *place, *request)).collect();
+                assert_eq!((queue.waiting.len(), queue.ages.len()), (held.len(), held.len()));
+                assert!(held.iter().all(|(since, place, request)| queue.ages.contains(&(*since, *place)) && queue.waiting[place].request == *request));
+            }
+        }
     }
 }

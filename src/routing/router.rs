@@ -202,24 +202,20 @@ impl Router {
         self.credit(now, request)
     }
 
-    /// The attempt ended, with usage if the reply carried it.
+    /// The attempt ended, with usage if the reply carried it. A request that is still held is withdrawn.
     pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
-        let Some(attempt) = self.attempts.remove(&request) else { return Vec::new() };
+        let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
         match outcome {
-            Outcome::Done(usage) => {
-                self.learn(now, &attempt, usage);
-                if !attempt.answered {
-                    self.observe_health(attempt.replica, true);
-                }
-            }
-            Outcome::Cancelled => {}
+            Outcome::Done(usage) => self.complete(now, &attempt, usage),
+            Outcome::Cancelled => self.count(attempt.replica, |totals| totals.cancelled += 1),
             Outcome::Broken => self.blame(attempt.replica),
         }
         self.release(now)
     }
 
-    /// The attempt failed before its first byte: where next? `Reject(AllTried)` ends it.
+    /// The attempt failed before its first byte: where next? Any verdict may come: `Dispatch` to another replica, `Hold`, or a
+    /// `Reject` (mostly `AllTried`) that ends it.
     ///
     /// Counts as one failure for the replica's health. A request that is not at a replica is refused.
     pub fn failed(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
@@ -236,16 +232,19 @@ impl Router {
         (decision, self.release(now))
     }
 
-    /// A held request's client went away. One that was just released counts as cancelled.
+    /// A held request's client went away. One that was released in the meantime counts as cancelled.
     pub fn withdraw(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        self.drop_request(now, request);
-        self.release(now)
+        if self.drop_request(now, request) { self.release(now) } else { Vec::new() }
     }
 
-    fn drop_request(&mut self, now: Time, request: RequestId) {
-        self.queue.remove(now, request);
-        self.attempts.remove(&request);
-        self.ledger.release(request);
+    /// Forgets a request, wherever it is. False if it was unknown.
+    fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
+        if let Some(attempt) = self.attempts.remove(&request) {
+            self.ledger.release(request);
+            self.count(attempt.replica, |totals| totals.cancelled += 1);
+            return true;
+        }
+        self.queue.remove(now, request).is_some()
     }
 }
 
@@ -261,7 +260,7 @@ impl Router {
     /// Engine gauges were read.
     pub fn gauges(&mut self, now: Time, replica: ReplicaId, gauges: Gauges) -> Vec<Effect> {
         let Some(known) = self.fleet.get_mut(replica) else { return Vec::new() };
-        known.gauges = Some((now, gauges));
+        known.observe_gauges(now, gauges);
         self.size_index(replica);
         self.release(now)
     }

@@ -8,7 +8,7 @@
 //! finish. As the authors' baseline computes it, requests and tokens are added as they are, and a prompt in the engine may count
 //! twice.
 //!
-//! Gauges are stale by design: an engine renews them per batch and the router reads them per poll, so a burst is invisible to them.
+//! A gauge that the engine does not tell counts as 0. Gauges are stale by design: an engine renews them per batch and the router reads them per poll, so a burst is invisible to them.
 //! in_flight is not stale. Gauges count only while **every** candidate has some that are no older than `gauge_max_age_ms`;
 //! otherwise all are compared by in_flight alone, since a replica whose metrics are gone would look idle beside the others.
 
@@ -46,15 +46,10 @@ impl LeastLoad {
     }
 }
 
-/// A gauge's value; one that is missing, negative or not finite counts as 0.
-fn gauge(value: Option<f64>) -> f64 {
-    value.filter(|value| value.is_finite() && *value > 0.0).unwrap_or(0.0)
-}
-
 /// KV tokens in use: as told, else as share of the capacity.
 fn used_kv(replica: &Replica, gauges: Gauges) -> f64 {
     let share = gauges.kv_usage.zip(replica.kv_tokens()).map(|(usage, capacity)| usage * capacity);
-    gauge(gauges.used_tokens.or(share))
+    gauges.used_tokens.or(share).unwrap_or(0.0)
 }
 
 impl Policy for LeastLoad {
@@ -67,8 +62,8 @@ impl Policy for LeastLoad {
         let fresh = candidate.replica.fresh_gauges(query.now, self.gauge_max_age_ms);
         let gauges = fresh.filter(|_| self.gauges_count).unwrap_or_default();
         terms([
-            ("running", gauge(gauges.running)),
-            ("waiting", gauge(gauges.waiting)),
+            ("running", gauges.running.unwrap_or(0.0)),
+            ("waiting", gauges.waiting.unwrap_or(0.0)),
             ("used_kv", used_kv(candidate.replica, gauges)),
             ("in_flight", candidate.load.prompt_tokens as f64),
         ])

@@ -3,6 +3,7 @@
 use super::{Attempt, Effect, Router, Usage};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::features::{BLOCK_BYTES, Features};
+use crate::routing::fleet::Totals;
 use crate::routing::index::capacity_blocks;
 
 /// KV capacities beyond this are not believed, tokens: the index must stay bounded whatever an engine's metrics say.
@@ -22,8 +23,15 @@ impl Router {
 
     /// An attempt failed by the replica's fault.
     pub(super) fn blame(&mut self, replica: ReplicaId) {
-        self.ledger.count_failure(replica);
+        self.count(replica, |totals| totals.failed += 1);
         self.observe_health(replica, false);
+    }
+
+    /// Counts something about a replica, if it is still there.
+    pub(super) fn count(&mut self, replica: ReplicaId, change: impl FnOnce(&mut Totals)) {
+        if let Some(known) = self.fleet.get_mut(replica) {
+            change(&mut known.totals);
+        }
     }
 
     /// True if the replica's health changed.
@@ -32,8 +40,17 @@ impl Router {
         self.fleet.get_mut(replica).is_some_and(|known| known.observe_health(ok, thresholds))
     }
 
+    /// An attempt was answered in full.
+    pub(super) fn complete(&mut self, now: Time, attempt: &Attempt, usage: Usage) {
+        self.count(attempt.replica, |totals| totals.done += 1);
+        if !attempt.answered {
+            self.observe_health(attempt.replica, true);
+        }
+        self.learn(now, attempt, usage);
+    }
+
     /// Learns from the usage of a finished request.
-    pub(super) fn learn(&mut self, now: Time, attempt: &Attempt, usage: Usage) {
+    fn learn(&mut self, now: Time, attempt: &Attempt, usage: Usage) {
         let features = &attempt.ticket.features;
         if let Some(tokens) = usage.prompt_tokens {
             self.ratios.learn(&features.model, features.prompt_bytes, tokens);
@@ -53,6 +70,10 @@ impl Router {
         }
         if let Some(replica) = self.fleet.get_mut(attempt.replica) {
             replica.prediction.cached_tokens.push(f64::from(attempt.cached_tokens), f64::from(cached));
+            replica.totals.with_usage += 1;
+            replica.totals.prompt_tokens += u64::from(prompt_tokens);
+            replica.totals.cached_tokens += u64::from(cached);
+            replica.totals.predicted_cached_tokens += u64::from(attempt.cached_tokens);
         }
         let features = &attempt.ticket.features;
         let predicted = blocks(features, attempt.cached_tokens, attempt.prompt_tokens);

@@ -109,7 +109,8 @@ impl Router {
         let features = &*ticket.features;
         let filters = self.filters(now);
         let verdicts = filters.apply(features, &ticket.tried);
-        let refusal = filters.refusal(features, &verdicts);
+        let nobody = verdicts.iter().all(Option::is_some);
+        let refusal = nobody.then(|| filters.refusal(features, &verdicts));
         let prompt_tokens = self.prompt_tokens(ticket);
         let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
         let eligible = self.fleet.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
@@ -131,7 +132,7 @@ impl Router {
         let verdict = match best {
             Some(best) => Verdict::Dispatch(candidates[best].replica),
             None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
-            None => self.reject(now, refusal),
+            None => self.reject(now, refusal.unwrap_or(Refusal::NoneHealthy)),
         };
         self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts))
     }
@@ -188,6 +189,7 @@ impl Router {
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
         self.index.insert(chosen.replica, &features.blocks);
+        self.count(chosen.replica, |totals| totals.dispatched += 1);
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,

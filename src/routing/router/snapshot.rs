@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::Router;
 use crate::model::{Region, ReplicaId, Time};
 use crate::routing::decision::Unit;
-use crate::routing::fleet::{Gauges, Replica, ReplicaSpec};
+use crate::routing::fleet::{Gauges, Replica, ReplicaSpec, Totals};
 use crate::routing::health::Health;
 use crate::routing::index::IndexStats;
 use crate::routing::policy::Parameter;
+use crate::routing::prediction::Accuracy;
 
 /// Everything, in a fixed order.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub strategy: StrategySnapshot,
     /// Replicas in the order of their registration.
     pub replicas: Vec<ReplicaSnapshot>,
+    /// Most requests in flight per replica, where that is set; `None` = the strategy's own rule.
+    pub max_concurrent: Option<u32>,
     /// The router's queue.
     pub queue: QueueSnapshot,
     /// Bytes per token learned per model.
@@ -75,6 +78,8 @@ pub struct ReplicaSnapshot {
     pub draining: bool,
     /// Round trip estimate, ms.
     pub rtt_ms: Option<f64>,
+    /// Its newest sample, ms.
+    pub rtt_last_ms: Option<f64>,
     /// Age of its newest sample, ms.
     pub rtt_age_ms: Option<f64>,
     /// Gauges as last read.
@@ -93,18 +98,12 @@ pub struct ReplicaSnapshot {
     pub pending_uncached_tokens: u64,
     /// Prompt and expected output tokens of all in flight.
     pub held_tokens: u64,
-    /// Requests ever dispatched.
-    pub dispatched_total: u64,
-    /// Attempts that failed.
-    pub failed_total: u64,
-    /// Median of |predicted − actual| ÷ actual time to first token, where the strategy predicts one.
-    pub ttft_error_median: Option<f64>,
-    /// Samples behind it.
-    pub ttft_samples: usize,
-    /// Median of |predicted − reported| cached tokens.
-    pub cached_error_median_tokens: Option<f64>,
-    /// Samples behind it.
-    pub cached_samples: usize,
+    /// What was sent there and how it ended.
+    pub totals: Totals,
+    /// Time to first token, ms, predicted against actual, where the strategy predicts one.
+    pub ttft_ms: Option<Accuracy>,
+    /// Cached prompt tokens, believed against reported.
+    pub cached_tokens: Option<Accuracy>,
 }
 
 impl ReplicaSnapshot {
@@ -128,6 +127,7 @@ impl Router {
         Snapshot {
             strategy: self.strategy_snapshot(),
             replicas: self.fleet.iter().map(|replica| self.replica_snapshot(now, replica)).collect(),
+            max_concurrent: self.settings.max_concurrent,
             queue: self.queue_snapshot(now),
             bytes_per_token: self
                 .ratios
@@ -195,6 +195,7 @@ impl Router {
             health: replica.health(),
             draining: replica.draining,
             rtt_ms: replica.rtt.value(),
+            rtt_last_ms: replica.rtt.last(),
             rtt_age_ms: replica.rtt.age_ms(now),
             gauges: replica.gauges.map(|(_, gauges)| gauges),
             gauges_age_ms: replica.gauges.map(|(read, _)| now.since_ms(read).max(0.0)),
@@ -204,12 +205,9 @@ impl Router {
             queued_prompt_tokens: load.prompt_tokens,
             pending_uncached_tokens: load.uncached_tokens,
             held_tokens: load.held_tokens,
-            dispatched_total: load.dispatched_total,
-            failed_total: load.failed_total,
-            ttft_error_median: prediction.ttft_ms.median_relative_error(),
-            ttft_samples: prediction.ttft_ms.len(),
-            cached_error_median_tokens: prediction.cached_tokens.median_error(),
-            cached_samples: prediction.cached_tokens.len(),
+            totals: replica.totals,
+            ttft_ms: prediction.ttft_ms.accuracy(),
+            cached_tokens: prediction.cached_tokens.accuracy(),
         }
     }
 }

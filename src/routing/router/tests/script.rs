@@ -104,7 +104,7 @@ impl Script {
         for replica in self.router.snapshot(now).replicas {
             let (name, health, in_flight) = (replica.name(), replica.health.as_str(), replica.in_flight);
             let (queued, uncached) = (replica.queued_prompt_tokens, replica.pending_uncached_tokens);
-            let (dispatched, failed) = (replica.dispatched_total, replica.failed_total);
+            let (dispatched, failed) = (replica.totals.dispatched, replica.totals.failed);
             let drain = if replica.draining { ", draining" } else { "" };
             writeln!(
                 log,
