@@ -4,11 +4,14 @@
 
 pub mod bench;
 pub mod cli;
+pub mod cloud;
+pub mod cluster;
 pub mod config;
 pub mod emulator;
 pub mod gateway;
 pub mod inference;
 pub mod model;
+pub mod remote;
 pub mod report;
 pub mod routing;
 pub mod sim;
