@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Region;
+use crate::model::{Region, Secret};
 
 /// The provider's own id of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,8 +100,8 @@ pub struct LaunchRequest {
     pub region: Region,
     /// Name of the account's SSH key to install (exactly one at Lambda).
     pub ssh_key: Option<String>,
-    /// Cloud-init text, e.g. the preset host key.
-    pub user_data: Option<String>,
+    /// Cloud-init text; a secret, because it can hold the preset host key's private half.
+    pub user_data: Option<Secret>,
     /// Tags; hold the run tag that was saved BEFORE this call.
     pub tags: BTreeMap<String, String>,
     /// Firewall rulesets to attach; cannot be attached later.

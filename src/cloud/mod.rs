@@ -3,7 +3,9 @@
 //! `lambda` rents them, `hosts` are yours already (an inventory that cannot launch), `local` are processes on this machine.
 
 mod error;
+pub mod hosts;
 mod instance;
+pub mod lambda;
 
 pub use error::{CloudError, CloudErrorKind};
 pub use instance::{Capacity, Instance, InstanceId, InstanceType, LaunchRequest, Status};

@@ -1,0 +1,3 @@
+//! Lambda Cloud: machines rented by the minute over an HTTP API.
+
+pub mod wire;
