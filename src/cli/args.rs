@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, proxy, version};
+use super::{completions, config, proxy, version};
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -29,8 +29,8 @@ pub(crate) struct Cli {
 /// Options that every command takes, before or after its name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Configuration file [default: ./gorgo.toml, then gorgo/gorgo.toml in the user's config folder]
-    #[arg(long, global = true, value_name = "FILE", env = "GORGO_CONFIG", hide_env_values = true)]
+    /// Configuration file [default: GORGO_CONFIG, then ./gorgo.toml, then gorgo/gorgo.toml in the user's config folder]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print results, warnings and errors only
     #[arg(long, short, global = true)]
@@ -42,7 +42,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run the central router, or talk to a running one
     #[command(subcommand)]
-    Proxy(proxy::Command),
+    Proxy(Box<proxy::Command>),
+    /// Check, show or describe gorgo.toml
+    #[command(subcommand)]
+    Config(config::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version

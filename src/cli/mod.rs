@@ -4,6 +4,8 @@ mod args;
 mod assignment;
 mod client;
 mod completions;
+mod config;
+mod config_file;
 mod exit;
 mod human;
 mod printer;
@@ -74,7 +76,8 @@ pub fn install_tls() {
 /// Every command and where it lives.
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
-        Command::Proxy(command) => Box::pin(proxy::run(command, context)).await,
+        Command::Proxy(command) => Box::pin(proxy::run(*command, context)).await,
+        Command::Config(command) => config::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Version(args) => version::run(&args, context),
     }

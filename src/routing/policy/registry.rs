@@ -2,9 +2,10 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, gorgo, gorgo_proxy, gorgo_v3, least_load, least_request, names as spelling, power_of_two, prefix_tree,
-    random, round_robin, session_affinity,
+    Policy, gorgo, gorgo_proxy, gorgo_v3, least_load, least_request, power_of_two, prefix_tree, random, round_robin,
+    session_affinity,
 };
+use crate::model::spelling;
 use crate::routing::decision::Unit;
 
 /// One strategy: what a person needs to choose it and what the router needs to build it.
