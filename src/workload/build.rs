@@ -89,6 +89,12 @@ pub enum PlanError {
         /// The last arrival, s.
         last_s: f64,
     },
+    /// The time is over before the first session starts.
+    #[error("no session starts within {seconds} s at this rate and seed; give more `--seconds` or a higher `--rate`")]
+    NothingStarts {
+        /// The time, s.
+        seconds: f64,
+    },
     /// A number that makes no sense.
     #[error("{what} is {found}; {wanted} is wanted")]
     BadNumber {
@@ -113,6 +119,9 @@ pub fn build(trace: &Trace, options: &PlanOptions) -> Result<Plan, PlanError> {
         Arrivals::Constant { per_s } => timed(trace, options, constant_starts(per_s)),
         Arrivals::Concurrent { .. } | Arrivals::Throughput { .. } | Arrivals::Synchronous => closed(trace, options),
     };
+    if sessions.is_empty() {
+        return Err(PlanError::NothingStarts { seconds: options.seconds.unwrap_or_default() });
+    }
     Ok(Plan { block_size: trace.block_size, sessions, concurrency: options.arrivals.concurrency() })
 }
 
@@ -178,7 +187,9 @@ fn replay(
     };
     let first = times.iter().copied().fold(f64::INFINITY, f64::min);
     let mut times: Vec<f64> = spread(&times, options.seed);
-    times.iter_mut().for_each(|at| *at -= first);
+    for at in &mut times {
+        *at -= first;
+    }
     let window = window.unwrap_or(Window { from_ms: 0.0, to_ms: f64::INFINITY });
     let limit_ms = options.seconds.map_or(f64::INFINITY, |s| s * 1000.0);
 
@@ -221,8 +232,8 @@ fn replayed_steps(rows: &[(&Row, f64)], options: &PlanOptions, time_scale: f64) 
     steps.collect()
 }
 
-/// The sessions of a trace one after the other, without end: shuffled by the seed where nothing orders them (sessions without
-/// timestamps), else in file order; used up, the trace is played again.
+/// The sessions of a trace one after the other, without end: shuffled by the seed where nothing orders them, in file order where
+/// there are timestamps or literal prompts; used up, the trace is played again.
 ///
 /// A session that is played again has a new id and new ids for all blocks that belong to it alone, so that nothing but shared
 /// blocks can be found in a cache. Literal prompts cannot be renamed: played again they are the same prompts.

@@ -6,6 +6,7 @@ pub mod build;
 pub mod fleet;
 pub mod network;
 pub mod plan;
+pub mod reblock;
 pub mod reuse;
 pub mod spread;
 pub mod text;

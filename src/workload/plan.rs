@@ -33,7 +33,8 @@ pub struct Step {
     pub input_tokens: u32,
     /// Output length, tokens (exact through `max_tokens` and `ignore_eos`).
     pub output_tokens: u32,
-    /// One id per STARTED block of `block_size` tokens; equal ids give equal text. Unused when `text` is given.
+    /// One id per STARTED block of `block_size` tokens; equal ids give equal text. With `text`
+    /// they are made from it and serve statistics only.
     pub blocks: Arc<[u64]>,
     /// Literal prompt text (prompt files); otherwise it is synthesised from `blocks`.
     pub text: Option<Arc<str>>,

@@ -254,7 +254,9 @@ fn routers(file: &Table, problems: &mut Vec<String>) -> Vec<Router> {
         routers.extend(region.map(|region| Router { region, share: share.unwrap_or(1.0) }));
     }
     let sum: f64 = routers.iter().map(|router| router.share).sum();
-    routers.iter_mut().for_each(|router| router.share /= sum);
+    for router in &mut routers {
+        router.share /= sum;
+    }
     routers
 }
 
