@@ -26,6 +26,15 @@ pub(super) struct Brain {
     metrics: Arc<Metrics>,
 }
 
+/// What a brain is told at its start, the router's own settings apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BrainSettings {
+    /// Most requests whose decisions are kept.
+    pub(super) decisions_kept: usize,
+    /// As the router was told.
+    pub(super) max_concurrent: Option<u32>,
+}
+
 /// What the lock protects.
 pub(super) struct State {
     /// The routing engine.
@@ -36,6 +45,8 @@ pub(super) struct State {
     pub(super) journal: Journal,
     /// Requests since the start.
     pub(super) counts: RequestCounts,
+    /// Limit of running requests per replica as set by people; `None` = the strategy's own rule.
+    pub(super) max_concurrent: Option<u32>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Step>>,
 }
 
@@ -51,12 +62,13 @@ pub(super) enum Step {
 impl Brain {
     /// A brain around a router.
     #[must_use]
-    pub(super) fn new(router: Router, clock: Clock, decisions_kept: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(router: Router, clock: Clock, settings: BrainSettings, metrics: Arc<Metrics>) -> Arc<Self> {
         let state = State {
             router,
             replicas: BTreeMap::new(),
-            journal: Journal::new(decisions_kept),
+            journal: Journal::new(settings.decisions_kept),
             counts: RequestCounts::default(),
+            max_concurrent: settings.max_concurrent,
             waiting: BTreeMap::new(),
         };
         // Ids differ between starts and grow within one: 51 bits of microseconds leave room for 4096 requests per microsecond.
@@ -131,7 +143,8 @@ impl Brain {
         state.counts.total += 1;
         state.counts.in_flight += 1;
         let decision = state.router.arrive(now, request, features);
-        state.journal.open(request, started, model, decision.clone());
+        self.metrics.decision.observe(self.clock.now().since_ms(now) / 1000.0);
+        state.journal.open(request, model, decision.clone());
         let stage = state.stage(&decision);
         drop(state);
         Ticket { brain: self.clone(), request, started, stage, replica: None, ended: Ended::default() }
@@ -229,12 +242,6 @@ impl Ticket {
     #[must_use]
     pub(super) fn request(&self) -> RequestId {
         self.request
-    }
-
-    /// The brain it belongs to.
-    #[must_use]
-    pub(super) fn brain(&self) -> &Arc<Brain> {
-        &self.brain
     }
 
     /// Where it goes now; waits while the router holds it.

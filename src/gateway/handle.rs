@@ -9,7 +9,8 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::brain::Brain;
+use super::admin::{self, Admin};
+use super::brain::{Brain, BrainSettings};
 use super::clock::Clock;
 use super::fleet::Fleet;
 use super::metrics::Metrics;
@@ -33,14 +34,19 @@ impl Gateway {
     pub async fn start(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
         let router = Router::new(config.routing.clone())?;
-        let brain = Brain::new(router, clock, config.decisions_kept, Arc::new(Metrics::new()));
-        let data = bind(config.listen, "requests").await?;
+        let settings =
+            BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
+        let brain = Brain::new(router, clock, settings, Arc::new(Metrics::new()));
+        let admin_listener = admin::bind(config.admin).await?;
+        let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
+        let data = bind(config.listen).await?;
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
         let shared = Arc::new(Shared {
             brain: brain.clone(),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
+            stop_asked: CancellationToken::new(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -49,15 +55,17 @@ impl Gateway {
             fleet.add(replica)?;
         }
         tokio::spawn(accept(data, shared.clone()));
-        tracing::info!(%listen, "listening");
-        Ok(GatewayHandle { shared, fleet, listen })
+        let admin = Arc::new(Admin { shared: shared.clone(), fleet: fleet.clone(), listen });
+        tokio::spawn(admin::run(admin_listener, admin));
+        tracing::info!(%listen, admin = %admin_address, "listening");
+        Ok(GatewayHandle { shared, fleet, listen, admin: admin_address })
     }
 }
 
-/// Binds a listener; the error says what for and what to try.
-async fn bind(address: SocketAddr, purpose: &str) -> anyhow::Result<TcpListener> {
+/// Binds the data listener; the error says what to try.
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("failed to listen on {address} for {purpose}; if the port is in use, stop the other program or choose another port")
+        format!("failed to listen on {address} for requests; if the port is in use, choose another with `--listen`")
     })
 }
 
@@ -66,9 +74,21 @@ pub struct GatewayHandle {
     shared: Arc<Shared>,
     fleet: Arc<Fleet>,
     listen: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl GatewayHandle {
+    /// Address of the admin API.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns when somebody has asked over the admin API that the process end; [`GatewayHandle::drain`] is to follow.
+    pub async fn stop_asked(&self) {
+        self.shared.stop_asked.cancelled().await;
+    }
+
     /// Address that takes requests.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) inject_usage: bool,
     /// New requests are refused.
     pub(super) draining: AtomicBool,
+    /// Somebody asked for the end of the process.
+    pub(super) stop_asked: CancellationToken,
     /// Connections take no further requests: the listener is gone.
     pub(super) stopping: CancellationToken,
     /// Everything ends now.
