@@ -2,3 +2,4 @@
 
 mod clock;
 pub mod engine;
+pub mod wan;

@@ -6,8 +6,8 @@
 //! leaves the field out). Output is seeded nonsense. One token is 4 bytes of the canonical prompt (`inference::prompt`), chat
 //! template tokens are not counted.
 //!
-//! One task ([`driver`]) owns the engine and sleeps until its next event; each connection's task turns tokens into events of
-//! its stream, all that are due in one write. The server measures how late its first tokens leave ([`lateness`]).
+//! One task (`driver`) owns the engine and sleeps until its next event; each connection's task turns tokens into events of
+//! its stream, all that are due in one write. The server measures how late its first tokens leave (`lateness`).
 
 mod driver;
 mod face;
@@ -94,7 +94,7 @@ impl EngineHandle {
     }
 
     /// How late first tokens of streams were handed to their connections, ms after the time that the model asked for; the last
-    /// [`lateness::KEPT`] of them.
+    /// 65,536 of them.
     #[must_use]
     pub fn timing_error_ms(&self) -> Vec<f64> {
         self.face.lateness.samples_ms()
