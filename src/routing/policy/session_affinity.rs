@@ -51,3 +51,106 @@ impl Policy for SessionAffinity {
         terms([("distance", 1.0 - hash as f64 / 2f64.powi(64))])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "session-affinity",
+            "",
+            "
+            # a session key
+            prompt=1000 session=7
+            a
+            b
+            c
+
+            # the same session stays when another replica leaves or is busy
+            prompt=1000 session=7
+            b
+            c sent=100000
+
+            # another session
+            prompt=1000 session=8
+            a
+            b
+            c
+
+            # no key: the hash of the first block
+            prompt=1000 blocks=11,12,13
+            a
+            b
+            c
+
+            # no block either: fewest without a first token
+            prompt=10
+            a sent=5
+            b
+            c
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # a session key
+        a          0.380 = distance 0.380  <-
+        b          0.535 = distance 0.535
+        c          0.863 = distance 0.863
+
+        # the same session stays when another replica leaves or is busy
+        b          0.535 = distance 0.535  <-
+        c          0.863 = distance 0.863
+
+        # another session
+        a          0.513 = distance 0.513
+        b          0.271 = distance 0.271  <-
+        c          0.353 = distance 0.353
+
+        # no key: the hash of the first block
+        a          0.579 = distance 0.579  <-
+        b          0.795 = distance 0.795
+        c          0.640 = distance 0.640
+
+        # no block either: fewest without a first token
+        a          1.000 = distance 1.000
+        b          1.000 = distance 1.000  <-
+        c          1.000 = distance 1.000
+        ");
+    }
+
+    /// Where the sessions go, as names in order.
+    fn targets(fleet: &str, requests: impl Iterator<Item = String>) -> String {
+        let cases: String = requests.map(|request| format!("prompt=1 {request}\n{fleet}\n\n")).collect();
+        scores("session-affinity", "", &cases)
+            .lines()
+            .filter(|line| line.ends_with("<-"))
+            .map(|line| &line[..1])
+            .collect()
+    }
+
+    #[test]
+    fn sessions_spread_evenly_and_only_those_of_a_lost_replica_move() {
+        let sessions = || (0..3000u64).map(|i| format!("session={}", i.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let (all, without_b) = (targets("a\nb\nc", sessions()), targets("a\nc", sessions()));
+        for name in ['a', 'b', 'c'] {
+            let share = all.chars().filter(|target| *target == name).count();
+            assert!((900..1100).contains(&share), "{name}: {share} of 3000");
+        }
+        assert!(all.chars().zip(without_b.chars()).all(|(before, after)| before == 'b' || before == after));
+    }
+
+    #[test]
+    fn conversations_with_a_common_opening_part_once_it_is_known() {
+        // Eight conversations take turns; all open with block 1, their own begins after it.
+        let request = |i: u64| format!("blocks=1,{},{}", 1000 + i % 8, 100_000 + i);
+        let targets: Vec<char> = targets("a\nb\nc", (0..80).map(request)).chars().collect();
+        assert!(targets[..6].iter().all(|target| *target == targets[0]), "{targets:?}");
+        let by_conversation = |from: usize| (0..8).map(|i| targets[from + i]).collect::<String>();
+        // Each own opening was seen ten times by the end, which is common too: the key moves on, so look before that.
+        assert_eq!(by_conversation(8), by_conversation(24));
+        assert!(['a', 'b', 'c'].iter().all(|name| by_conversation(8).contains(*name)), "{}", by_conversation(8));
+    }
+}
