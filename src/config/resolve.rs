@@ -437,7 +437,7 @@ mod tests {
         let text = "[cluster]\nstrategy = \"gorgoo\"\n[[replica]]\nname = \"a\"\n[[replica]]\nname = \"a\"\nurl = \"a\"\nregion = \"eu\"\n\
                     [proxy]\nlisten = \"8000\"\nadmin = \"0.0.0.0:8001\"\n";
         assert_snapshot!(lines(&resolved(text, &Flags::default()).1), @"
-        line 2: cluster.strategy: unknown strategy `gorgoo`; did you mean `gorgo`?; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+        line 2: cluster.strategy: unknown strategy `gorgoo`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo`?
         line 3: replica[0].url: is missing
         line 3: replica[0].region: is missing
         line 7: replica[1].url: `a` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
@@ -458,7 +458,7 @@ mod tests {
         --replica 1: region: is missing
         --replica 1: max-running: 0 would never run anything; wanted 1 or more
         --set w_queue: `w_queue` is -1, wanted 0 to 100
-        --set w_rt: strategy `gorgo` has no parameter `w_rt`; did you mean `w_rtt`?; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue
+        --set w_rt: strategy `gorgo` has no parameter `w_rt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         --max-concurrent: 0 would never run anything; wanted 1 or more
         proxy.admin: 127.0.0.1:8001 is the address for requests already; wanted another port
         ");

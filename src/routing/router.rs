@@ -276,11 +276,15 @@ impl Router {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
-        let gate = self.gate()?;
-        let closed =
-            self.fleet.iter().filter_map(|replica| replica.gauges).filter(|(_, gauges)| gate.kv_full(Some(*gauges)));
-        let stale = closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS).plus_ms(STALE_MARGIN_MS)).min();
-        Some(stale.map_or(overdue, |stale| stale.min(overdue)))
+        let opens = self.gate().and_then(|gate| self.first_stale_gate(gate));
+        Some(opens.map_or(overdue, |opens| opens.min(overdue)))
+    }
+
+    /// When the first gate that is closed by KV use opens for want of fresh gauges.
+    fn first_stale_gate(&self, gate: Gate) -> Option<Time> {
+        let gauges = self.fleet.iter().filter_map(|replica| replica.gauges);
+        let closed = gauges.filter(|(_, gauges)| gate.kv_full(Some(*gauges)));
+        closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS + STALE_MARGIN_MS)).min()
     }
 
     /// Time has passed: refuses what was held too long and releases what may go.

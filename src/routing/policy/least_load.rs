@@ -8,9 +8,10 @@
 //! finish. As the authors' baseline computes it, requests and tokens are added as they are, and a prompt in the engine may count
 //! twice.
 //!
-//! A gauge that the engine does not tell counts as 0. Gauges are stale by design: an engine renews them per batch and the router reads them per poll, so a burst is invisible to them.
-//! in_flight is not stale. Gauges count only while **every** candidate has some that are no older than `gauge_max_age_ms`;
-//! otherwise all are compared by in_flight alone, since a replica whose metrics are gone would look idle beside the others.
+//! A gauge that the engine does not tell counts as 0. Gauges are stale by design: an engine renews them per batch and the router reads
+//! them per poll (the authors every 30 s), so a burst is invisible to them; in_flight is not stale. Gauges count only while **every**
+//! candidate has some that are no older than `gauge_max_age_ms`; otherwise all are compared by in_flight alone, since a replica whose
+//! metrics are gone would look idle beside the others.
 
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
@@ -23,7 +24,7 @@ pub(super) const GAUGE_MAX_AGE: Parameter = Parameter {
     default: 60_000.0,
     min: 0.0,
     max: 3_600_000.0,
-    help: "gauges older than this are not used, ms (the authors scrape every 30 s, so theirs reach that age)",
+    help: "gauges older than this are not used, ms",
 };
 
 pub(super) const ENTRY: Entry = Entry {
