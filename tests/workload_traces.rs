@@ -166,6 +166,19 @@ fn a_trace_with_its_end_cut_off_names_the_line() {
     assert!(error.problem.contains("truncated"), "{error}");
 }
 
+#[test]
+fn the_notice_names_every_file_of_data_and_its_licence() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let notice = text("NOTICE");
+    for entry in std::fs::read_dir(root.join("data")).unwrap() {
+        let name = format!("data/{}", entry.unwrap().file_name().display());
+        assert!(notice.contains(&name), "NOTICE does not name {name}");
+    }
+    assert!(notice.contains("LICENSES/Apache-2.0.txt"));
+    assert_eq!(text("LICENSES/Apache-2.0.txt"), text("LICENSE-APACHE"));
+}
+
 /// The table was made from a matrix that has two Japanese regions the wrong way round (Lambda's console: 1 is Osaka, 2 Tokyo).
 #[test]
 fn the_built_in_rtts_are_the_source_with_tokyo_and_osaka_swapped() {

@@ -72,7 +72,8 @@ impl FleetFile {
             problems.push(format!("{key}: unknown key; known are {}", known.join(", ")));
         }
         let gpus = gpus(&self.table, &mut problems);
-        let replicas = replicas(&self.table, &gpus, check_engine, &mut problems);
+        let engines = Engines { own: &gpus, declared: gpu_names(&self.table), check: check_engine };
+        let replicas = replicas(&self.table, &engines, &mut problems);
         let routers = routers(&self.table, &mut problems);
         let (rtt, jitter) = network(&self.table, matrix, &mut problems);
         check_pairs(&routers, &replicas, &rtt, &mut problems);
@@ -103,6 +104,12 @@ fn gpus(file: &Table, problems: &mut Vec<String>) -> BTreeMap<String, Arc<OwnGpu
         }
     }
     gpus
+}
+
+/// The names of the file's own GPUs, whatever else they lack.
+fn gpu_names(file: &Table) -> BTreeSet<&str> {
+    let gpus = file.get("gpu").and_then(|gpus| gpus.as_array());
+    gpus.into_iter().flatten().filter_map(|gpu| gpu.get("name")?.as_str()).collect()
 }
 
 /// The constants of a GPU, in the form whose keys are there.
@@ -163,57 +170,61 @@ fn hardware_figures(keys: &mut Keys<'_>) -> Option<Hardware> {
     })
 }
 
-fn replicas(
-    file: &Table,
-    gpus: &BTreeMap<String, Arc<OwnGpu>>,
-    check_engine: &dyn Fn(&Gpu, &str) -> Result<(), String>,
-    problems: &mut Vec<String>,
-) -> Vec<Replica> {
+/// What a `[[replica]]` is checked against.
+struct Engines<'a> {
+    /// The file's own GPUs that can be used.
+    own: &'a BTreeMap<String, Arc<OwnGpu>>,
+    /// Names of all its own GPUs; what is wrong with one is told once, where it stands.
+    declared: BTreeSet<&'a str>,
+    check: &'a dyn Fn(&Gpu, &str) -> Result<(), String>,
+}
+
+fn replicas(file: &Table, engines: &Engines<'_>, problems: &mut Vec<String>) -> Vec<Replica> {
     let tables = tables(file, "replica", problems);
     if tables.is_empty() {
         problems.push("replica: missing; at least one `[[replica]]` is wanted".to_owned());
     }
-    let declared: BTreeSet<&str> = file
-        .get("gpu")
-        .and_then(|gpu| gpu.as_array())
-        .into_iter()
-        .flatten()
-        .filter_map(|gpu| gpu.get("name")?.as_str())
-        .collect();
     let mut names = BTreeSet::new();
     let mut replicas = Vec::new();
     for (path, table) in tables {
         let mut keys = Keys::new(&path, table, problems);
-        let [name, region, gpu, model] = ["name", "region", "gpu", "model"].map(|key| {
-            let text = keys.text(key);
-            keys.required(key, text)
-        });
-        let count = if keys.has("count") { keys.count("count", 1..=MAX_COUNT) } else { Some(1) };
-        let overrides = overrides(&mut keys);
-        let own = gpu.as_ref().and_then(|gpu| gpus.get(gpu));
-        let is_broken = own.is_none() && gpu.as_deref().is_some_and(|gpu| declared.contains(gpu)); // told at the GPU itself
-        let gpu = gpu.map(|id| own.map_or(Gpu::Preset(id), |own| Gpu::Own(own.clone())));
-        if let (Some(gpu), Some(model), false) = (&gpu, &model, is_broken)
-            && let Err(why) = check_engine(gpu, model)
-        {
-            keys.problem("gpu", &why);
-        }
-        let names_here = name.as_ref().zip(count).map(|(name, count)| numbered(name, count)).unwrap_or_default();
-        for name in &names_here {
-            if !names.insert(name.clone()) {
-                keys.problem("name", &format!("the second replica called `{name}`"));
-            }
-        }
+        replicas.extend(replica(&mut keys, engines, &mut names));
         keys.finish();
-        if let (Some(region), Some(gpu), Some(model)) = (region, gpu, model) {
-            let region = Region::new(&region);
-            replicas.extend(names_here.into_iter().map(|name| {
-                let (region, gpu, model, overrides) = (region.clone(), gpu.clone(), model.clone(), overrides.clone());
-                Replica { name, region, gpu, model, overrides }
-            }));
-        }
     }
     replicas
+}
+
+/// The replicas of one table; none if something that they need is wrong.
+fn replica(keys: &mut Keys<'_>, engines: &Engines<'_>, names: &mut BTreeSet<String>) -> Vec<Replica> {
+    let [name, region, gpu, model] = ["name", "region", "gpu", "model"].map(|key| {
+        let text = keys.text(key);
+        keys.required(key, text)
+    });
+    let count = if keys.has("count") { keys.count("count", 1..=MAX_COUNT) } else { Some(1) };
+    let overrides = overrides(keys);
+    let gpu = gpu.map(|id| engines.find(keys, id, model.as_deref()));
+    let names_here = name.zip(count).map(|(name, count)| numbered(&name, count)).unwrap_or_default();
+    for name in &names_here {
+        if !names.insert(name.clone()) {
+            keys.problem("name", &format!("the second replica called `{name}`"));
+        }
+    }
+    let (Some(region), Some(gpu), Some(model)) = (region, gpu, model) else { return Vec::new() };
+    let one = Replica { name: String::new(), region: Region::new(&region), gpu, model, overrides };
+    names_here.into_iter().map(|name| Replica { name, ..one.clone() }).collect()
+}
+
+impl Engines<'_> {
+    /// The GPU with this id, checked against the model unless the file's own table is broken.
+    fn find(&self, keys: &mut Keys<'_>, id: String, model: Option<&str>) -> Gpu {
+        let is_broken = !self.own.contains_key(&id) && self.declared.contains(id.as_str());
+        let gpu = self.own.get(&id).map_or(Gpu::Preset(id), |own| Gpu::Own(own.clone()));
+        let verdict = model.filter(|_| !is_broken).map(|model| (self.check)(&gpu, model));
+        if let Some(Err(why)) = verdict {
+            keys.problem("gpu", &why);
+        }
+        gpu
+    }
 }
 
 /// `east`, or `east-1` to `east-n`.

@@ -26,6 +26,14 @@ struct Fields {
     hash_id_ranges: Vec<(u64, u64)>,
 }
 
+impl Fields {
+    /// Full blocks of the tool and system parts.
+    fn leading_blocks(&self) -> usize {
+        let tokens = self.tool_tokens.saturating_add(self.system_tokens);
+        usize::try_from(tokens / u64::from(BLOCK_SIZE)).unwrap_or(usize::MAX)
+    }
+}
+
 /// What makes a block the same as another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -41,15 +49,13 @@ pub(super) fn read(lines: &Lines<'_>, options: &ReadOptions) -> Result<Draft, Tr
     let mut sessions = Sessions::new();
     let mut interner = Interner::new();
     let mut openings: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    let mut keys = Vec::new();
     for line in lines.iter() {
         let fields: Fields = line.json()?;
         let input_tokens = line.input_tokens(fields.input_length)?;
         let ids = expand(&line, input_tokens, &fields.hash_id_ranges)?;
         let at_ms = line.duration_ms("t_s", fields.t_s * 1000.0)?;
         let session = sessions.ordinal(Some(fields.session_id.clone().into_text()));
-        let leading = fields.tool_tokens.saturating_add(fields.system_tokens) / u64::from(BLOCK_SIZE);
-        let leading = usize::try_from(leading).unwrap_or(usize::MAX).min(ids.len());
+        let leading = fields.leading_blocks().min(ids.len());
         let first = openings.entry(session).or_insert_with(|| ids[..leading].to_vec());
         let common = match options.openings {
             Openings::Separate => 0,
@@ -57,13 +63,10 @@ pub(super) fn read(lines: &Lines<'_>, options: &ReadOptions) -> Result<Draft, Tr
             Openings::EqualSizes => leading,
         };
         let (tool, system) = (fields.tool_tokens, fields.system_tokens);
-        keys.clear();
-        keys.extend((0..common).map(|place| Key::Opening { tool, system, place }));
-        keys.extend(ids[common..].iter().map(|&id| Key::Own { session, id }));
-        if !input_tokens.is_multiple_of(BLOCK_SIZE) {
-            keys.push(Key::Tail { line: line.number });
-        }
-        let blocks: Arc<[u64]> = keys.iter().map(|&key| interner.id(key, session)).collect();
+        let opening = (0..common).map(|place| Key::Opening { tool, system, place });
+        let own = ids[common..].iter().map(|&id| Key::Own { session, id });
+        let tail = (!input_tokens.is_multiple_of(BLOCK_SIZE)).then_some(Key::Tail { line: line.number });
+        let blocks: Arc<[u64]> = opening.chain(own).chain(tail).map(|key| interner.id(key, session)).collect();
         let row = Row {
             at_ms: None,
             think_ms: fields.think_s.map(|s| line.duration_ms("think_s", s * 1000.0)).transpose()?,
