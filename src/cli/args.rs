@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, config, proxy, version};
+use super::{completions, config, emulate, proxy, version};
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Run the central router, or talk to a running one
     #[command(subcommand)]
     Proxy(Box<proxy::Command>),
+    /// Emulate an inference engine or a wide-area network
+    #[command(subcommand)]
+    Emulate(Box<emulate::Command>),
     /// Check, show or describe gorgo.toml
     #[command(subcommand)]
     Config(config::Command),

@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod config;
 mod config_file;
+mod emulate;
 mod exit;
 mod human;
 mod printer;
@@ -77,6 +78,7 @@ pub fn install_tls() {
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Proxy(command) => Box::pin(proxy::run(*command, context)).await,
+        Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Config(command) => config::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Version(args) => version::run(&args, context),

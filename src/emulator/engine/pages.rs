@@ -32,6 +32,7 @@ pub(super) fn server_info(options: &EngineOptions, load: &Load) -> Value {
         Scheduler::Mixed => "mixed",
     };
     json!({
+        "engine": "emulator",
         "version": concat!("gorgo-", env!("CARGO_PKG_VERSION")),
         "status": "ready",
         "model_path": options.model,

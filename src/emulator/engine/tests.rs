@@ -362,6 +362,7 @@ async fn information_pages() {
     assert_eq!(page("/server_info").await, page("/get_server_info").await);
     assert_eq!(page("/server_info").await["max_total_num_tokens"], options().spec.kv_tokens);
     assert_eq!(page("/server_info").await["region"], "us-east-1");
+    assert_eq!(page("/server_info").await["engine"], EMULATOR.name);
 }
 
 #[tokio::test]

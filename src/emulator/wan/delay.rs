@@ -3,13 +3,12 @@
 //! One direction of one connection. Modelled: distance, jitter, spikes, TCP's set-up and its slow start after idling. Not
 //! modelled: bandwidth, loss as such (a spike stands for a retransmission), congestion avoidance, competing traffic.
 
-use std::str::FromStr;
-
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma};
 
 use crate::model::Time;
+use crate::workload::fleet::Jitter;
 
 /// Standard deviation of the jitter as a share of the one-way delay: the middle of 2 to 3 % (bench.md 3.2).
 const SIGMA: f64 = 0.025;
@@ -27,38 +26,6 @@ const INITIAL_WINDOW: u64 = 14_600;
 /// Linux sets the retransmission timeout to the smoothed RTT plus at least this, ms; after so long without sending the window
 /// falls back (`tcp_slow_start_after_idle`).
 const MIN_RTO_VARIANCE_MS: f64 = 200.0;
-
-/// How a path's delay varies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Jitter {
-    /// Not at all.
-    #[default]
-    None,
-    /// As on a provider's backbone: a few per cent.
-    Backbone,
-    /// As on the public Internet: also rare spikes of 50 to 400 ms.
-    Internet,
-}
-
-impl Jitter {
-    /// All of them with their names.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("none", Self::None), ("backbone", Self::Backbone), ("internet", Self::Internet)];
-}
-
-impl FromStr for Jitter {
-    type Err = UnknownJitter;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
-        found.map(|(_, jitter)| jitter).ok_or_else(|| UnknownJitter(name.to_owned()))
-    }
-}
-
-/// A jitter that does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown jitter `{0}`; known: none, backbone, internet")]
-pub struct UnknownJitter(String);
 
 /// One direction of one connection.
 #[derive(Debug)]
@@ -246,15 +213,6 @@ mod tests {
         assert!((60..=140).contains(&spikes), "{spikes} spikes of 100 expected");
         assert!(internet.iter().all(|delay| (50.0..480.0).contains(delay)));
         assert!(delays(Jitter::None).iter().all(|delay| *delay == 50.0));
-    }
-
-    #[test]
-    fn names_are_read_and_unknown_ones_are_told() {
-        for (name, jitter) in Jitter::ALL {
-            assert_eq!(name.parse(), Ok(jitter));
-        }
-        let message = "wild".parse::<Jitter>().unwrap_err().to_string();
-        assert_eq!(message, "unknown jitter `wild`; known: none, backbone, internet");
     }
 
     fn any_jitter() -> impl Strategy<Value = Jitter> {

@@ -20,10 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::delay::{Jitter, Path, UnknownJitter};
+pub use self::delay::Path;
 pub use self::relay::WINDOW_BYTES;
 use self::relay::{Connection, Link};
 use super::clock::Clock;
+pub use crate::workload::fleet::Jitter;
 
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -37,7 +38,7 @@ pub struct WanOptions {
     pub to: SocketAddr,
     /// Round-trip time that it adds, ms.
     pub rtt_ms: f64,
-    /// How that varies.
+    /// How that varies: not at all, by a few per cent, or also by rare spikes of 50 to 400 ms.
     pub jitter: Jitter,
     /// Seed of all variation.
     pub seed: u64,
