@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("machine: {}", machine::describe());
-    decision::run();
+    if let Err(error) = decision::run() {
+        println!("failed: {error:#}");
+        return ExitCode::FAILURE;
+    }
     memory::run()
 }

@@ -1,5 +1,6 @@
 //! Resident memory of an index of 10 million blocks, each stream of prompts in a process of its own.
 
+use std::array;
 use std::env;
 use std::process::{Command, ExitCode};
 
@@ -34,7 +35,7 @@ struct Feed {
     index: PrefixIndex,
     new_blocks: usize,
     baseline: usize,
-    reports: std::array::IntoIter<usize, 6>,
+    reports: array::IntoIter<usize, 4>,
     next_report: usize,
 }
 
@@ -42,7 +43,7 @@ impl Feed {
     fn new() -> Self {
         let mut index = PrefixIndex::new();
         (0..REPLICAS).for_each(|replica| index.add(ReplicaId(replica), BLOCKS / REPLICAS as usize));
-        let mut reports = [1, 2, 4, 8, 16, 32].map(|times| times * BLOCKS).into_iter();
+        let mut reports = [1, 2, 4, 8].map(|times| times * BLOCKS).into_iter();
         let next_report = reports.next().unwrap_or(0);
         Self { index, new_blocks: 0, baseline: resident_bytes(), reports, next_report }
     }
@@ -83,8 +84,8 @@ fn sessions(feed: &mut Feed) {
     let mut traffic = Traffic::new(4000, 1);
     feed.baseline = resident_bytes();
     loop {
-        let (replica, session) = traffic.placed_turn(REPLICAS);
-        if !feed.insert(replica, &session.hashes) {
+        let session = traffic.turn();
+        if !feed.insert(replica(session.affinity), &session.hashes) {
             return;
         }
     }

@@ -1,11 +1,13 @@
 //! Prompts as they come: shared openings, conversations that grow by a few blocks per turn, answers that are tried again.
 
-use gorgo::model::ReplicaId;
 use gorgo::routing::BLOCK_BYTES;
 use gorgo::routing::features::hash_blocks;
+use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Text has four bytes per token, as in the emulator.
+pub(crate) const BYTES_PER_TOKEN: usize = 4;
 /// System prompts and tool descriptions that sessions share; a few are far more frequent than the rest.
 const OPENINGS: usize = 200;
 /// Blocks of an opening.
@@ -16,10 +18,13 @@ const TURN_BLOCKS: std::ops::Range<usize> = 1..16;
 const RETRIED: f64 = 0.1;
 /// Share of turns after which a session ends.
 const ENDS: f64 = 0.05;
-/// Share of turns that another replica than the session's own serves.
+/// Share of turns that belong to another replica than the rest of their session.
 const MOVED: f64 = 0.1;
 /// Sessions end at this many blocks: 32,768 tokens of 4 bytes.
 pub(crate) const LONGEST: usize = 512;
+
+/// Blocks of a long session.
+const LONG: usize = LONGEST * 3 / 4;
 
 /// One conversation.
 #[derive(Clone)]
@@ -30,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) hashes: Vec<u64>,
     /// Number of the session.
     number: u64,
+    /// Where the turn at hand belongs: mostly the session's number.
+    pub(crate) affinity: u64,
 }
 
 impl Session {
@@ -63,8 +70,12 @@ impl Traffic {
     pub(crate) fn new(concurrent: usize, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let openings = (0..OPENINGS).map(|_| {
-            let mut opening =
-                Session { texts: Vec::with_capacity(LONGEST), hashes: Vec::with_capacity(LONGEST), number: 0 };
+            let mut opening = Session {
+                texts: Vec::with_capacity(LONGEST),
+                hashes: Vec::with_capacity(LONGEST),
+                number: 0,
+                affinity: 0,
+            };
             (0..random.random_range(OPENING_BLOCKS)).for_each(|_| opening.push(random.next_u64()));
             opening
         });
@@ -82,8 +93,12 @@ impl Traffic {
         // The square of a uniform number: the tenth most frequent opening is about a third as frequent as the first.
         let choice = self.random.random::<f64>().powi(2);
         let opening = &self.openings[(choice * OPENINGS as f64) as usize];
-        let mut session =
-            Session { texts: Vec::with_capacity(LONGEST), hashes: Vec::with_capacity(LONGEST), number: self.started };
+        let mut session = Session {
+            texts: Vec::with_capacity(LONGEST),
+            hashes: Vec::with_capacity(LONGEST),
+            number: self.started,
+            affinity: self.started,
+        };
         session.texts.extend_from_slice(&opening.texts);
         session.hashes.extend_from_slice(&opening.hashes);
         session
@@ -104,19 +119,17 @@ impl Traffic {
         for _ in 0..added {
             session.push(self.random.next_u64());
         }
+        session.affinity = if self.random.random_bool(MOVED) { self.random.next_u64() } else { session.number };
         session
     }
 
-    /// The next turn of some session and the replica of `replicas` that serves it: mostly the session's own.
-    pub(crate) fn placed_turn(&mut self, replicas: u32) -> (ReplicaId, &Session) {
-        let elsewhere = self.random.random_bool(MOVED).then(|| self.random.next_u64());
-        let session = self.turn();
-        (ReplicaId((elsewhere.unwrap_or(session.number) % u64::from(replicas)) as u32), session)
-    }
-
-    /// A session's prompt filled up to [`LONGEST`] blocks with new text: its longest possible next turn.
+    /// The next turn of one of the long sessions, filled up to [`LONGEST`] blocks; most of it was served before.
     pub(crate) fn long_turn(&mut self) -> Session {
-        let mut session = self.turn().clone();
+        let long: Vec<&Session> = self.sessions.iter().filter(|session| session.hashes.len() >= LONG).collect();
+        let mut session = match long.choose(&mut self.random) {
+            Some(&session) => session.clone(),
+            None => self.turn().clone(),
+        };
         while session.hashes.len() < LONGEST {
             session.push(self.random.next_u64());
         }
@@ -124,7 +137,8 @@ impl Traffic {
     }
 }
 
-/// The text of a block: bytes of a xorshift generator (Marsaglia 2003).
+/// The text of a block: printable ASCII from a xorshift generator (Marsaglia 2003); one character in 32 needs an escape in JSON, about
+/// as in code.
 fn block(seed: u64) -> [u8; BLOCK_BYTES] {
     let mut state = seed | 1;
     let mut text = [0; BLOCK_BYTES];
@@ -132,7 +146,7 @@ fn block(seed: u64) -> [u8; BLOCK_BYTES] {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.copy_from_slice(&state.to_le_bytes());
+        bytes.copy_from_slice(&((state & 0x3f3f_3f3f_3f3f_3f3f) + 0x2020_2020_2020_2020).to_le_bytes());
     }
     text
 }
