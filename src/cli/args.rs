@@ -29,11 +29,11 @@ pub(crate) struct Cli {
 /// Options that every command takes, before or after its name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Configuration file [default: GORGO_CONFIG, then ./gorgo.toml, then gorgo/gorgo.toml in the user's config folder]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Configuration file [default: $GORGO_CONFIG, else ./gorgo.toml, else gorgo/gorgo.toml in the user's config folder]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
     /// Print results, warnings and errors only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
 }
 

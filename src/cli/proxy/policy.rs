@@ -78,7 +78,7 @@ async fn show_document<T>(
 where
     T: serde::de::DeserializeOwned + serde::Serialize,
 {
-    let document: T = Client::new(admin)?.get(path).await?;
+    let document: T = Client::new(admin, context)?.get(path).await?;
     super::print(&document, json, context, show)?;
     Ok(Exit::Done)
 }
