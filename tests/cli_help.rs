@@ -56,7 +56,7 @@ fn every_help_text() {
 #[test]
 fn only_commands_that_exist_are_offered() {
     let (_, help, _) = gorgo(&["--help"]);
-    assert_eq!(subcommands(&help), ["proxy", "config", "completions", "version"]);
+    assert_eq!(subcommands(&help), ["emulate", "proxy", "config", "completions", "version"]);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn usage_errors_say_what_was_wanted_and_end_with_2() {
     $ gorgo proxy start --replica name=a,url=a,regoin=eu --replica name=a --strategy gorgoo --set x=1
     error: 7 problems in the configuration
       --replica 1: unknown key `regoin`; did you mean `region`?
-      --strategy: unknown strategy `gorgoo`; did you mean `gorgo`?; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+      --strategy: unknown strategy `gorgoo`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo`?
       --replica 1: region: is missing
       --replica 1: url: `a` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
       --replica 2: url: is missing

@@ -40,12 +40,12 @@ pub(crate) struct Global {
 /// The commands, in the order in which `--help` lists them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the central router, or talk to a running one
-    #[command(subcommand)]
-    Proxy(Box<proxy::Command>),
     /// Emulate an inference engine or a wide-area network
     #[command(subcommand)]
     Emulate(Box<emulate::Command>),
+    /// Run the central router, or talk to a running one
+    #[command(subcommand)]
+    Proxy(Box<proxy::Command>),
     /// Check, show or describe gorgo.toml
     #[command(subcommand)]
     Config(config::Command),
