@@ -57,7 +57,7 @@ pub(super) async fn forward(
     let limits = &shared.limits;
     let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout).await;
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
-    let Extracted { features, stream, include_usage, .. } = extract(dialect, &parts.headers, &body)
+    let Extracted { features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
@@ -97,7 +97,7 @@ enum Failure {
     /// No answer.
     NoAnswer(String),
     /// 502, 503 or 504: worth a try elsewhere.
-    Status(Response<Reply>),
+    Status(Box<Response<Reply>>),
 }
 
 impl Job<'_> {
@@ -142,7 +142,7 @@ impl Job<'_> {
             .map_err(|error: PoolError| Failure::NoAnswer(error.to_string()))?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                Err(Failure::Status(response))
+                Err(Failure::Status(Box::new(response)))
             }
             _ => Ok(response),
         }
@@ -201,7 +201,7 @@ impl Job<'_> {
         let text = match failure {
             Some((Failure::Status(response), sent, replica)) => {
                 ticket.failed_everywhere(response.status().as_u16());
-                return self.relay(response, None, &sent, &replica);
+                return self.relay(*response, None, &sent, &replica);
             }
             Some((Failure::NoAnswer(text), ..)) => Some(text),
             None => None,

@@ -17,11 +17,11 @@ use super::metrics::Metrics;
 use super::serve::{Shared, accept};
 use super::settings::GatewayConfig;
 use super::window::median;
-use crate::routing::Router;
+use crate::routing::{Health, Router};
 use crate::wire::RequestCounts;
 
-/// Pause between two looks at the requests in flight while draining.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Pause between two looks at what is waited for: the end of the requests in flight, a healthy replica.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The central proxy.
 pub struct Gateway;
@@ -134,20 +134,21 @@ impl GatewayHandle {
         median(errors.into_iter())
     }
 
-    /// Returns once some replica can serve.
+    /// Replicas in rotation.
+    #[must_use]
+    pub fn healthy(&self) -> usize {
+        let state = self.shared.brain.lock();
+        state.router.replicas().filter(|replica| replica.health() == Health::Healthy).count()
+    }
+
+    /// Returns once some replica is in rotation.
     ///
     /// # Errors
     /// If none can after `limit`.
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         let healthy = async {
-            loop {
-                let state = self.shared.brain.lock();
-                let any = state.router.replicas().any(|replica| replica.health() == crate::routing::Health::Healthy);
-                drop(state);
-                if any {
-                    return;
-                }
-                tokio::time::sleep(DRAIN_LOOK).await;
+            while self.healthy() == 0 {
+                tokio::time::sleep(LOOK).await;
             }
         };
         tokio::time::timeout(limit, healthy)
@@ -162,7 +163,7 @@ impl GatewayHandle {
         self.shared.stopping.cancel();
         let finished = async {
             while self.counts().in_flight > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         let all = tokio::time::timeout(self.shared.limits.drain_timeout, finished).await.is_ok();

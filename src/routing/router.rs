@@ -28,6 +28,9 @@ use super::ticket::{Attempt, Ticket};
 use super::tokens::TokenRatios;
 use crate::model::{ReplicaId, RequestId, Time};
 
+/// Who decides on requests that nothing is known of.
+const OPAQUE_STRATEGY: &str = "least-load";
+
 /// Weight of the newest finished request in the expected output length (as specified for `predictive`).
 const OUTPUT_WEIGHT: f64 = 0.02;
 
@@ -86,6 +89,8 @@ impl Strategy {
 pub struct Router {
     settings: Settings,
     strategy: Strategy,
+    /// For requests that nothing is known of (`Features::opaque`).
+    opaque: Strategy,
     fleet: Fleet,
     ledger: Ledger,
     index: PrefixIndex,
@@ -105,6 +110,7 @@ impl Router {
         settings.check()?;
         let strategy = Strategy::new(&settings.strategy, &settings.parameters, settings.seed)?;
         Ok(Self {
+            opaque: Strategy::new(OPAQUE_STRATEGY, &[], settings.seed)?,
             settings,
             strategy,
             fleet: Fleet::default(),

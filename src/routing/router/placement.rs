@@ -128,7 +128,8 @@ impl Router {
             })
             .collect();
         let query = Query { features, prompt_tokens, attempt: ticket.attempt, now };
-        let (candidates, best) = rank(&mut *self.strategy.policy, &query, &views);
+        let strategy = if features.opaque { &mut self.opaque } else { &mut self.strategy };
+        let (candidates, best) = rank(&mut *strategy.policy, &query, &views);
         let verdict = match best {
             Some(best) => Verdict::Dispatch(candidates[best].replica),
             None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
@@ -146,12 +147,13 @@ impl Router {
         candidates: Vec<Candidate>,
         excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
     ) -> Decision {
+        let strategy = if ticket.features.opaque { &self.opaque } else { &self.strategy };
         Decision {
             request,
             at,
-            strategy: self.strategy.entry.name,
+            strategy: strategy.entry.name,
             attempt: ticket.attempt,
-            unit: self.strategy.entry.unit,
+            unit: strategy.entry.unit,
             prompt_tokens: self.prompt_tokens(ticket),
             held_ms: ticket.held_ms,
             verdict,

@@ -466,3 +466,31 @@ fn the_same_seed_gives_the_same_answers() {
         }
     }
 }
+
+#[test]
+fn a_body_that_cannot_be_read_goes_where_the_load_is_least() {
+    let log = play(
+        settings("session-affinity"),
+        "
+        0    add east us-east-1
+        0    add west us-west-2
+        0    up east
+        0    up west
+        10   arrive 1 session=1 prompt=sys*20
+        20   arrive 2 session=1 prompt=sys*20
+        30   arrive 3 session=1 body=opaque
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add east us-east-1
+    0 add west us-west-2
+    0 up east
+    0 up west
+    10 arrive 1 session=1 prompt=sys*20
+       -> 01 attempt=1 strategy=session-affinity verdict=dispatch replica=east score=0.009 unit=rank cached=0 prompt=1280 candidates=2 excluded=0 held_ms=0.0
+    20 arrive 2 session=1 prompt=sys*20
+       -> 02 attempt=1 strategy=session-affinity verdict=dispatch replica=east score=0.009 unit=rank cached=1279 prompt=1280 candidates=2 excluded=0 held_ms=0.0
+    30 arrive 3 session=1 body=opaque
+       -> 03 attempt=1 strategy=least-load verdict=dispatch replica=west score=0.000 unit=tokens cached=0 prompt=0 candidates=2 excluded=0 held_ms=0.0
+    ");
+}
