@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tally::{Progress, Tally};
 
-/// Shared list of lines and a word on the present phase.
-#[derive(Debug, Default)]
+/// Shared list of lines and a word on the present phase. Clones show the same.
+#[derive(Clone, Debug, Default)]
 pub struct Board {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]

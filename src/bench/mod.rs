@@ -6,6 +6,7 @@
 pub mod board;
 pub mod body;
 pub mod client;
+pub mod demo;
 pub mod load;
 pub mod machine;
 pub mod play;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, config, emulate, proxy, version};
+use super::{bench, completions, config, demo, emulate, proxy, version};
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -40,6 +40,10 @@ pub(crate) struct Global {
 /// The commands, in the order in which `--help` lists them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Compare strategies on an emulated fleet of three regions on this machine
+    Demo(Box<demo::Args>),
+    /// Load a target and measure it
+    Bench(Box<bench::Args>),
     /// Emulate an inference engine or a wide-area network
     #[command(subcommand)]
     Emulate(Box<emulate::Command>),

@@ -138,9 +138,9 @@ pub const FIGURES: &[Figure] = &[
     figure(
         "prediction.ttft_error_median",
         "prediction error",
-        "%",
+        "ms",
         Better::Lower,
-        "Median of |predicted − measured| ÷ measured TTFT at the router, for strategies whose score is a time.",
+        "Median of |predicted − measured| TTFT at the router over its latest replies (warm-up included), for strategies whose score is a time.",
     ),
     figure(
         "bound.ttft_ms",
@@ -272,7 +272,7 @@ pub const COLUMNS: &[Column] = &[
     Column {
         figure: "prediction.ttft_error_median",
         part: "",
-        read: |run| percent(run.prediction.ttft_error_median),
+        read: |run| run.prediction.ttft_error_median,
         bound: None,
     },
 ];

@@ -251,7 +251,7 @@ pub struct Routing {
 /// Quality of the router's predictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Median of |predicted − measured| ÷ measured TTFT; null where the strategy predicts none.
+    /// Median of |predicted − measured| TTFT at the router, ms; null where the strategy predicts none.
     pub ttft_error_median: Option<f64>,
 }
 

@@ -140,7 +140,7 @@ mod tests {
         assert_snapshot!(render(&example::report()), @r"
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
         strategy         requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
-                               ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %    error %
+                               ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %   error ms
         ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════
         gorgo                 600    125*   100*   300*   500*  1800*  12.5   95.0    99.0*    40.0    60.0       21.0
         session-affinity      600    188    150    450    750   1890   12.0   95.1*   99.0*    60.0    50.0          -
