@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{EngineHandle, EngineOptions, start};
+use crate::emulator::wan::{self, Jitter, WanOptions};
 use crate::inference::engine::{EMULATOR, Flushed, Gauges};
 use crate::inference::sse::{Event, Scanner, Seen, Watch};
 use crate::inference::{Dialect, Usage, usage};
@@ -447,6 +448,30 @@ async fn a_killed_engine_cuts_its_streams() {
     engine.kill().await;
     let rest = timeout(BOUND, body.collect()).await.unwrap();
     assert!(rest.is_err(), "a cut stream must not look complete");
+}
+
+#[tokio::test]
+async fn a_dropped_handle_ends_the_engine() {
+    let engine = fast().await;
+    let address = engine.address();
+    let mut client = Client::connect(address).await;
+    drop(engine);
+    timeout(BOUND, &mut client.connection).await.expect("the connection is cut").unwrap();
+    timeout(BOUND, async { while TcpStream::connect(address).await.is_ok() {} }).await.expect("nobody listens");
+}
+
+#[tokio::test]
+async fn a_disconnect_passes_through_the_relay() {
+    let engine = slow(8).await;
+    let options =
+        WanOptions { listen: options().listen, to: engine.address(), rtt_ms: 20.0, jitter: Jitter::Internet, seed: 1 };
+    let relay = wan::start(options).await.unwrap();
+    let mut client = Client::connect(relay.address()).await;
+    let response = client.post("/v1/chat/completions", &streamed(chat(&"y".repeat(400), 100_000))).await;
+    until_load(&engine, 1, 0).await;
+    drop((response, client));
+    until_load(&engine, 0, 0).await;
+    assert_eq!(engine.counts().aborted, 1);
 }
 
 #[tokio::test]
