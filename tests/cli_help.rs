@@ -56,7 +56,7 @@ fn every_help_text() {
 #[test]
 fn only_commands_that_exist_are_offered() {
     let (_, help, _) = gorgo(&["--help"]);
-    assert_eq!(subcommands(&help), ["emulate", "proxy", "config", "completions", "version"]);
+    assert_eq!(subcommands(&help), ["demo", "bench", "emulate", "proxy", "config", "completions", "version"]);
 }
 
 #[test]
