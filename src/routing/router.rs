@@ -2,7 +2,8 @@
 //!
 //! Every event is a method with its time; what has to be done comes back. Events of unknown requests or replicas, and repeated ones, are
 //! ignored. The index learns a prompt at dispatch, so that a burst of equal prompts stays together. It keeps a prompt whose attempt
-//! failed: where the engine got it the belief is right, where it did not the next report of `cached_tokens` corrects it.
+//! failed: nobody can tell whether the engine got it before the connection broke, and a wrong belief costs one prefill, after which it
+//! is right.
 
 mod learning;
 mod placement;

@@ -14,7 +14,8 @@
 //!
 //! Different from the authors' code, on purpose: the round trip is not taken from `/health` (SGLang sleeps a second in it), "running"
 //! for the gate is the router's own count instead of a gauge half a second old, the head of the queue does not block the rest, the
-//! index is bounded and keeps a shared prefix when paths split, and it learns at dispatch instead of at the 2xx headers.
+//! index is bounded and keeps a shared prefix when paths split, it learns at dispatch instead of at the 2xx headers, and tokens are counted by
+//! a learned ratio instead of 4 bytes each.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;
 use super::parameters::{Parameter, Parameters};

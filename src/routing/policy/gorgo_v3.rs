@@ -12,7 +12,9 @@
 //!
 //! Different from the authors' code: our index learns a prompt at dispatch, theirs when 2xx headers arrive, so that two equal
 //! prompts in quick succession may part there; our index is bounded, theirs is not; we use every healthy replica, they use those
-//! whose last scrape succeeded.
+//! whose last scrape succeeded; ours counts tokens by a learned ratio, theirs has a tokenizer; an unmeasured round trip is assumed to be
+//! the longest known one, theirs is the duration of a scrape; equal scores go to the fewest requests without a first token, theirs to the
+//! first replica.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;
 use super::parameters::{Parameter, Parameters};

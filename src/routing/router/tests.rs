@@ -450,6 +450,29 @@ fn can_serve_says_why_not() {
     ");
 }
 
+/// Where 40 conversations with a common opening go, as shares of two equal replicas; all stay in flight.
+fn shares(strategy: &str) -> (usize, usize) {
+    let mut script = Script::new(settings(strategy));
+    for line in ["0 add a r1", "0 add b r2", "0 rtt a 2", "0 rtt b 2", "0 up a", "0 up b"] {
+        script.play(line);
+    }
+    for i in 0..40 {
+        script.play(&format!("{i} arrive {i} prompt=sys*8+user{i}*8"));
+    }
+    let in_flight: Vec<usize> =
+        script.router.snapshot(Time::ZERO).replicas.iter().map(|replica| replica.in_flight).collect();
+    (in_flight[0], in_flight[1])
+}
+
+#[test]
+fn a_common_opening_collapses_prefix_tree_only() {
+    assert_eq!(shares("prefix-tree"), (40, 0));
+    for strategy in ["gorgo", "gorgo-v3", "least-load", "round-robin"] {
+        let (a, b) = shares(strategy);
+        assert!(a.abs_diff(b) <= 4, "{strategy}: {a} and {b}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_answers() {
     for strategy in ["random", "power-of-two", "gorgo", "session-affinity"] {
