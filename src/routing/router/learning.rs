@@ -68,12 +68,15 @@ impl Router {
         if cached > prompt_tokens {
             return;
         }
+        // The belief was in tokens by the router's estimate of the prompt; comparable it is in the engine's own.
+        let share = f64::from(attempt.cached_tokens) / f64::from(attempt.prompt_tokens.max(1));
+        let believed = share * f64::from(prompt_tokens);
         if let Some(replica) = self.fleet.get_mut(attempt.replica) {
-            replica.prediction.cached_tokens.push(f64::from(attempt.cached_tokens), f64::from(cached));
+            replica.prediction.cached_tokens.push(believed, f64::from(cached));
             replica.totals.with_usage += 1;
             replica.totals.prompt_tokens += u64::from(prompt_tokens);
             replica.totals.cached_tokens += u64::from(cached);
-            replica.totals.predicted_cached_tokens += u64::from(attempt.cached_tokens);
+            replica.totals.predicted_cached_tokens += believed.round() as u64;
         }
         let features = &attempt.ticket.features;
         let predicted = blocks(features, attempt.cached_tokens, attempt.prompt_tokens);

@@ -406,9 +406,9 @@ fn usage_teaches_tokens_predictions_and_the_index() {
     2000 arrive 2 prompt=sys*8+turn*4
        -> 02 attempt=1 strategy=gorgo verdict=dispatch replica=a score=28.048 unit=ms cached=960 prompt=1152 candidates=1 excluded=0 held_ms=0.0
     [BytesPerToken { model: None, ratio: 2.5, samples: 3 }]
-    Totals { dispatched: 3, done: 3, failed: 0, cancelled: 0, with_usage: 3, prompt_tokens: 3840, cached_tokens: 192, predicted_cached_tokens: 1643 }
+    Totals { dispatched: 3, done: 3, failed: 0, cancelled: 0, with_usage: 3, prompt_tokens: 3840, cached_tokens: 192, predicted_cached_tokens: 2304 }
     Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, relative_error_median: Some(0.6494), bias: -42.583333333333336 })
-    Some(Accuracy { count: 3, predicted_median: 683.0, actual_median: 64.0, error_median: 619.0, relative_error_median: Some(8.0859375), bias: 483.6666666666667 })
+    Some(Accuracy { count: 3, predicted_median: 1023.7002341920374, actual_median: 64.0, error_median: 959.7002341920374, relative_error_median: Some(11.997658079625293), bias: 703.9000780640125 })
     12 of 84 blocks
     ");
 }
