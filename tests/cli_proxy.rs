@@ -133,7 +133,8 @@ impl Proxy {
         );
         stream.write_all((head + &body).as_bytes()).expect("sent");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        // An answer that is cut off is what some tests want to see; the others look at what they got.
+        let _ = stream.read_to_string(&mut answer);
         answer.split("\r\n\r\n").next().unwrap_or_default().to_owned()
     }
 
@@ -215,7 +216,8 @@ fn a_proxy_is_started_watched_changed_and_stopped() {
         cache["replicas"].as_array().into_iter().flatten().filter_map(|it| it["blocks"].as_u64()).sum::<u64>()
     };
     assert!(cached(&proxy.json(&["prefix-stats"])) > 0);
-    assert_eq!(proxy.ask(&["clear-cache"]).status.code(), Some(0));
+    let cleared = proxy.json(&["clear-cache"]);
+    assert_eq!(cleared["replicas"], serde_json::json!(["east", "west"]));
     assert_eq!(cached(&proxy.json(&["prefix-stats"])), 0);
 
     proxy.json(&["policy", "gorgo", "--set", "w_queue=0.3"]);
@@ -268,6 +270,22 @@ fn sigterm_finishes_what_is_in_flight() {
     let mut rest = String::new();
     proxy.stdout.read_to_string(&mut rest).expect("the pipe closes");
     assert_eq!(rest, "", "stdout holds the addresses and nothing else");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    let (engine, _release) = held_engine();
+    let mut proxy = Proxy::start(&[("east", engine)]);
+    proxy.until(&["status"], |status| status["replicas"]["healthy"] == 1);
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| proxy.chat("wait"));
+        proxy.until(&["status"], |status| status["requests"]["in_flight"] == 1);
+        proxy.signal("INT");
+        proxy.until(&["status"], |status| status["draining"] == true);
+        proxy.signal("INT");
+        answer.join().expect("no panic");
+    });
+    assert_eq!(proxy.ended(), Some(130));
 }
 
 #[test]

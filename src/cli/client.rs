@@ -44,6 +44,9 @@ pub(crate) struct Write {
     /// Print the request that would be sent, and send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A change, before it is sent. Its `Display` is the dry run.

@@ -119,19 +119,22 @@ pub struct Resolved {
     pub proxy: Proxy,
     /// Every value with its origin, in the order of the table of keys.
     pub settings: Vec<Setting>,
+    /// What is in the file and does not apply, in words.
+    pub left_out: Vec<String>,
 }
 
 /// Puts flags over the file over the defaults. Problems of the file's own spelling are [`super::read`]'s.
 #[must_use]
 pub fn resolve(document: &Document, flags: &Flags) -> (Resolved, Vec<Problem>) {
-    let mut resolver = Resolver { document, settings: Vec::new(), problems: Vec::new() };
+    let mut resolver = Resolver { document, settings: Vec::new(), left_out: Vec::new(), problems: Vec::new() };
     let proxy = resolver.proxy(flags);
-    (Resolved { proxy, settings: resolver.settings }, resolver.problems)
+    (Resolved { proxy, settings: resolver.settings, left_out: resolver.left_out }, resolver.problems)
 }
 
 struct Resolver<'a> {
     document: &'a Document,
     settings: Vec<Setting>,
+    left_out: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -183,8 +186,12 @@ impl Resolver<'_> {
     fn weights(&mut self, flags: &Flags, strategy: &str) -> BTreeMap<String, f64> {
         let of_file: String = self.document.file.cluster.strategy.clone().unwrap_or_else(|| parsed("cluster.strategy"));
         let mut weights = BTreeMap::new();
+        let written = &self.document.file.routing.weights;
         if of_file == strategy {
-            weights.clone_from(&self.document.file.routing.weights);
+            weights.clone_from(written);
+        } else if !written.is_empty() {
+            self.left_out
+                .push(format!("the weights of the file belong to `{of_file}` and do not apply to `{strategy}`"));
         }
         weights.extend(flags.weights.clone());
         let entry = registry::find(strategy).ok();
@@ -206,6 +213,9 @@ impl Resolver<'_> {
         let engine = self.pick("cluster.engine", None, cluster.engine.clone());
         let model = self.pick("cluster.model", None, cluster.model.clone());
         let from_flags = !flags.replicas.is_empty();
+        if from_flags && !self.document.file.replica.is_empty() {
+            self.left_out.push("the replicas of the file do not apply, `--replica` names others".to_owned());
+        }
         let mut replicas = if from_flags { flags.replicas.clone() } else { self.document.file.replica.clone() };
         let lines = &self.document.lines;
         let place = |i: usize, key: &str| {
@@ -421,6 +431,7 @@ mod tests {
         };
         let flags = Flags { replicas: vec![given.clone()], ..Flags::default() };
         let (resolved, problems) = resolved("[[replica]]\nname = \"a\"\n", &flags);
+        assert_eq!(resolved.left_out.len(), 1, "and that is said");
         assert_eq!((resolved.proxy.replicas, problems), (vec![given], vec![]));
     }
 
@@ -430,6 +441,7 @@ mod tests {
         let other = Flags { strategy: Some("round-robin".into()), ..Flags::default() };
         let (resolved, problems) = resolved(text, &other);
         assert_eq!((resolved.proxy.weights.len(), problems), (0, vec![]));
+        assert_eq!(resolved.left_out, ["the weights of the file belong to `gorgo` and do not apply to `round-robin`"]);
     }
 
     #[test]

@@ -57,6 +57,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
     let file = ConfigFile::find(context.config.as_deref())?;
     let resolved = meant(args, &file)?;
+    for note in &resolved.left_out {
+        context.printer.warn(note);
+    }
     if args.dry_run {
         context.printer.data(settings(&resolved.settings))?;
         return Ok(Exit::Done);

@@ -30,6 +30,9 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
     };
     let client = Client::new(&args.write.admin, context)?;
     context.printer.talk(format_args!("{} finishes {} requests", client.base(), drain.in_flight));
+    if args.write.json {
+        context.printer.json(&drain)?;
+    }
     match tokio::time::timeout(Duration::from_secs_f64(args.wait), gone(&client)).await {
         Ok(()) => {
             context.printer.talk("stopped");
