@@ -1,5 +1,6 @@
 //! The load generator against a small server that does what each session's name says.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ use super::tally::Tally;
 use crate::gateway::clock::Clock;
 use crate::inference::{Dialect, prompt};
 use crate::report::{Outcome, Sample};
-use crate::workload::{Plan, Session, Step};
+use crate::workload::{Arrivals, Plan, PlanOptions, Session, Step, Trace, build};
 
 /// Pause of the server before the first token and between tokens.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -336,4 +337,38 @@ async fn no_session_starts_after_the_end() {
     let sessions = vec![session("ok-a", 0.0, 1, 0.0), session("ok-b", 40.0, 1, 0.0)];
     let played = Player { to_ms: 30.0, ..player(&server, sessions, None) }.play().await;
     assert_eq!(played.samples.len(), 1);
+}
+
+/// What the server saw of one run, session by session, and when the plan wanted each session to start.
+async fn seen(seed: u64) -> (BTreeMap<String, Vec<String>>, Vec<f64>) {
+    let server = Server::start().await;
+    let trace = Trace::bundled().unwrap();
+    let arrivals = Arrivals::Poisson { per_s: 8.0 };
+    let options = PlanOptions { seconds: Some(1.0), max_output: Some(1), ..PlanOptions::new(arrivals, seed) };
+    let plan = build(&trace, &options).unwrap();
+    let clock = Clock::start();
+    let format = BodyFormat { dialect: Dialect::Chat, model: "m".into(), block_size: plan.block_size, seed };
+    let client = Arc::new(Client::new(&server.target(), format, clock).unwrap());
+    let player = Player { client, plan: Arc::new(plan), ..player(&server, Vec::new(), None) };
+    let plan = player.plan.clone();
+    let played = player.play().await;
+    assert!(played.samples.iter().all(Sample::ok), "{:?}", outcomes(&played));
+    let firsts = plan.sessions.iter().scan(0, |next, session| {
+        let first = *next;
+        *next += session.steps.len();
+        Some(played.samples[first].intended.ms())
+    });
+    let starts = firsts.collect();
+    let log = server.log.lock().unwrap();
+    let prompts = plan.sessions.iter().map(|session| (session.id.to_string(), prompts_of(&log, &session.id)));
+    (prompts.collect(), starts)
+}
+
+#[tokio::test]
+async fn two_runs_with_one_seed_start_the_same_sessions_with_the_same_prompts_in_the_same_order() {
+    let (first, second, other) = (seen(3).await, seen(3).await, seen(4).await);
+    assert!(first.0.len() >= 3, "{:?}", first.1);
+    assert!(first.0.values().any(|prompts| prompts.len() > 1), "some session has several turns");
+    assert_eq!(first, second);
+    assert_ne!(first.0, other.0);
 }
