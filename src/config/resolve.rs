@@ -123,7 +123,7 @@ pub struct Resolved {
     pub left_out: Vec<String>,
 }
 
-/// Puts flags over the file over the defaults. Problems of the file's own spelling are [`super::read`]'s.
+/// Puts flags over the file over the defaults. Problems of the file's own spelling are [`read()`](super::read())'s.
 #[must_use]
 pub fn resolve(document: &Document, flags: &Flags) -> (Resolved, Vec<Problem>) {
     let mut resolver = Resolver { document, settings: Vec::new(), left_out: Vec::new(), problems: Vec::new() };
