@@ -200,11 +200,14 @@ impl Router {
     /// First body byte with content came back.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
         if self.ledger.first_token(request)
-            && let Some(attempt) = self.attempts.get(&request)
-            && let Some(predicted) = attempt.ttft_ms
-            && let Some(replica) = self.fleet.get_mut(attempt.replica)
+            && let Some(attempt) = self.attempts.get_mut(&request)
         {
-            replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+            attempt.first_token = true;
+            if let Some(predicted) = attempt.ttft_ms
+                && let Some(replica) = self.fleet.get_mut(attempt.replica)
+            {
+                replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+            }
         }
         self.credit(now, request)
     }

@@ -64,6 +64,9 @@ impl Router {
     }
 
     /// Compares what the index believed with the engine's own count. More cached than there was prompt is nonsense and ignored.
+    ///
+    /// Equal prompts that are sent together all come back uncached, though the index foresaw the second one's hit: that says nothing
+    /// about what the cache can hold, so it does not correct the index (it would shrink it, or take the engine for restarted).
     fn learn_cached(&mut self, attempt: &Attempt, cached: u32, prompt_tokens: u32) {
         if cached > prompt_tokens {
             return;
@@ -77,6 +80,9 @@ impl Router {
             replica.totals.prompt_tokens += u64::from(prompt_tokens);
             replica.totals.cached_tokens += u64::from(cached);
             replica.totals.predicted_cached_tokens += believed.round() as u64;
+        }
+        if attempt.unproven {
+            return;
         }
         let features = &attempt.ticket.features;
         let predicted = blocks(features, attempt.cached_tokens, attempt.prompt_tokens);

@@ -517,3 +517,28 @@ fn a_body_that_cannot_be_read_goes_where_the_load_is_least() {
        -> 03 attempt=1 strategy=least-load verdict=dispatch replica=west score=0.000 unit=tokens cached=0 prompt=0 candidates=2 excluded=0 held_ms=0.0
     ");
 }
+
+#[test]
+fn a_burst_of_equal_prompts_is_no_sign_of_a_restart() {
+    let believed = |wait_for_first_token: bool| {
+        let mut events = String::from("0 add east us-east-1\n0 rtt east 2\n0 up east\n");
+        for request in 1..=4 {
+            events += &format!("{request} arrive {request} prompt=sys*40\n");
+            if wait_for_first_token {
+                events += &format!("{request} first {request}\n");
+            }
+        }
+        for request in 1..=4 {
+            events += &format!("100 done {request} prompt=2560 cached=0 out=1\n");
+        }
+        let log = play(settings("gorgo"), &(events + "200 arrive 9 prompt=sys*40+ann*1"));
+        let last = log.lines().last().and_then(|line| line.split_once("cached=")).unwrap().1.to_owned();
+        last.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(believed(false), "2560", "nobody could have found the prefix of a prompt that was not computed yet");
+    assert_eq!(
+        believed(true),
+        "0",
+        "three prompts did not find what was computed before them: the engine lost its cache"
+    );
+}
