@@ -35,7 +35,7 @@ fn check_run(run: &Run) {
     assert!(ttft.p50 <= ttft.p95 && ttft.p95 <= ttft.p99 && ttft.p99 <= ttft.max, "{ttft:?}");
     assert!(run.ttft_ms.max <= run.e2e_ms.max);
     let cache = run.cache;
-    assert!(cache.hit_ratio.unwrap() <= cache.infinite_cache_ratio.unwrap() + 0.02, "{cache:?}");
+    assert!(cache.hit_ratio.expect("told") <= cache.infinite_cache_ratio.expect("known") + 0.02, "{cache:?}");
     let bound = run.bound.as_ref().expect("the demo knows its fleet");
     assert!(bound.ttft_ms.mean < ttft.mean, "nothing beats the bound: {bound:?} and {ttft:?}");
 }
@@ -137,12 +137,12 @@ fn what_cannot_be_meant_ends_with_code_2_before_anything_starts() {
 async fn engine() -> (EngineHandle, String) {
     let options = EngineOptions {
         listen: ([127, 0, 0, 1], 0).into(),
-        spec: preset::engine("h100", "mistral-7b").unwrap(),
+        spec: preset::engine("h100", "mistral-7b").expect("a preset"),
         model: "mistral-7b".into(),
         region: Region::new("us-east-1"),
         seed: 1,
     };
-    let engine = engine::start(options).await.unwrap();
+    let engine = engine::start(options).await.expect("a port is free");
     let url = format!("http://{}", engine.address());
     (engine, url)
 }

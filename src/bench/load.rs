@@ -152,7 +152,8 @@ impl Bench<'_> {
         self.lag_ms.extend(&played.lag_ms);
         let name = client.strategy().map_or_else(|| config.target.url.clone(), |name| name.to_string());
         let name = if config.profile == Profile::Sweep { format!("{name}, {label}") } else { name };
-        let run = summarise(&name, load(arrivals), &played.samples, &self.rules(&plan, &played));
+        let mut run = summarise(&name, load(arrivals), &played.samples, &self.rules(&plan, &played));
+        run.requests.unsent = played.unsent;
         self.runs.push((run, per_session));
         Ok(())
     }

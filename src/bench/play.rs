@@ -53,7 +53,7 @@ pub struct Played {
     pub lag_ms: Vec<f64>,
     /// It was stopped before its end.
     pub stopped: bool,
-    /// Requests of started sessions that were never sent because the run ended first.
+    /// Requests of sessions that count and had started that were never sent because the run ended first.
     pub unsent: u64,
 }
 
@@ -170,7 +170,7 @@ impl Player {
             self.tally.ended(&sample, self.home.as_deref());
             samples.push(sample);
         }
-        let unsent = (session.steps.len() - samples.len()) as u64;
+        let unsent = if measured { (session.steps.len() - samples.len()) as u64 } else { 0 };
         SessionPlayed { index, samples, unsent }
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn report() -> Report {
     robin.requests.ok = 500;
     robin.requests.failed = 60;
     robin.requests.cancelled = 40;
+    robin.requests.unsent = 12;
     robin.requests.failures.insert("connect".into(), 60);
     Report {
         schema: SCHEMA.into(),

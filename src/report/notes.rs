@@ -137,17 +137,24 @@ fn warm_up(report: &Report) -> Option<Note> {
 
 fn lost(run: &Run) -> Option<Note> {
     let requests = &run.requests;
-    let lost = requests.total.saturating_sub(requests.ok);
-    let text = format!(
-        "{}: {lost} of {} requests did not end well ({} failed, {} refused, {} cancelled); its latencies cover the others only{}",
-        run.strategy,
-        requests.total,
-        requests.failed,
-        requests.refused,
-        requests.cancelled,
-        if lost_share(run) > MAX_LOST_SHARE { " and are not compared" } else { "" },
-    );
-    (lost > 0).then(|| Note::new(Kind::Warning, text))
+    let counts = [
+        (requests.failed, "failed"),
+        (requests.refused, "refused"),
+        (requests.cancelled, "unfinished"),
+        (requests.unsent, "never sent"),
+    ];
+    let told: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let wanted = requests.total + requests.unsent;
+    let compared = if lost_share(run) > MAX_LOST_SHARE {
+        "; its latencies cover the others only and are not compared"
+    } else {
+        ""
+    };
+    Some(Note::new(Kind::Warning, format!("{}: of {wanted} requests {}{compared}", run.strategy, told.join(", "))))
 }
 
 fn lag_warnings(report: &Report) -> Vec<Note> {
@@ -185,7 +192,7 @@ mod tests {
         Beaten: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
         Limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
-        Warning: round-robin: 100 of 600 requests did not end well (60 failed, 0 refused, 40 cancelled); its latencies cover the others only and are not compared
+        Warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent; its latencies cover the others only and are not compared
         ");
     }
 

@@ -15,8 +15,10 @@ use crate::workload::fleet::Jitter as FleetJitter;
 
 /// Any free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Longest wait until the router has found its engines healthy.
+/// Longest wait until the router has found all its engines healthy.
 const READY: Duration = Duration::from_secs(20);
+/// Pause between two looks at the router's replicas.
+const LOOK: Duration = Duration::from_millis(20);
 /// Engines have nothing left to finish when a lane ends.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -62,8 +64,21 @@ impl Lane {
         let gateway = GatewayConfig { listen: ANY, admin: ANY, ..GatewayConfig::new(settings, replicas) };
         let gateway =
             Gateway::start(gateway).await.with_context(|| format!("failed to start the proxy of `{strategy}`"))?;
-        gateway.ready(READY).await?;
-        Ok(Self { gateway, relays, engines })
+        let lane = Self { gateway, relays, engines };
+        lane.all_healthy().await.with_context(|| format!("the proxy of `{strategy}` did not find its engines"))?;
+        Ok(lane)
+    }
+
+    /// Waits until the router has found every engine: a strategy that starts with fewer would be judged on them.
+    async fn all_healthy(&self) -> Result<()> {
+        let found = async {
+            while self.gateway.healthy() < self.engines.len() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let missing =
+            || format!("{} of {} are healthy after {} s", self.gateway.healthy(), self.engines.len(), READY.as_secs());
+        tokio::time::timeout(READY, found).await.with_context(missing)
     }
 
     /// Where requests go.

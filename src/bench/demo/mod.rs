@@ -189,6 +189,7 @@ impl Demo<'_> {
             infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
         };
         let mut run = summarise(strategy, load(config.plan.arrivals), &played.samples, &rules);
+        run.requests.unsent = played.unsent;
         run.requests.retried = lane.gateway().counts().retried;
         run.prediction.ttft_error_median = lane.gateway().prediction_error_ms();
         run.bound = limit.map(|limit| limit.bound.clone());
