@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -55,7 +55,8 @@ pub(super) async fn forward(
     let started = shared.brain.clock().now();
     let (parts, incoming) = request.into_parts();
     let limits = &shared.limits;
-    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout).await;
+    let waits = parts.headers.contains_key(EXPECT);
+    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout, waits).await;
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
     let Extracted { features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::client::{BOUND, Client, PLAIN, STREAM, chat, config, get, piece, post, start, until, whole};
@@ -273,4 +274,24 @@ async fn the_kind_of_engine_is_found_out() {
     assert!(tokio::time::timeout(BOUND, whole(response.into_body())).await.unwrap().1);
     let replicas: gorgo::wire::Replicas = super::admin::get(&gateway, "/admin/v1/replicas").await;
     assert_eq!(replicas.replicas[0].engine, "emulator");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_its_body_is_asked() {
+    let mock = Mock::start(|_| hello()).await;
+    let gateway = start(config("gorgo", &[&mock])).await;
+    let mut stream = tokio::net::TcpStream::connect(gateway.listen()).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        STREAM.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    tokio::time::timeout(BOUND, stream.read_exact(&mut told)).await.unwrap().unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(STREAM.as_bytes()).await.unwrap();
+    let mut status = [0; 15];
+    tokio::time::timeout(BOUND, stream.read_exact(&mut status)).await.unwrap().unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    assert!(!mock.requests()[0].headers.contains_key("expect"));
 }

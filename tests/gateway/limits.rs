@@ -49,6 +49,13 @@ async fn a_body_over_the_limit_is_413_announced_or_not() {
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
 
+    let mut waiting = TcpStream::connect(gateway.listen()).await.unwrap();
+    let head =
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: 3000000\r\nexpect: 100-continue\r\n\r\n";
+    waiting.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut waiting).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "a body that is refused is not asked for: {answer}");
+
     let most = format!("{{\"x\":\"{}\"}}", "y".repeat((1 << 20) - 8));
     assert_eq!(Client::connect(&gateway).await.chat(most).await.status(), 200);
     assert_eq!(mock.requests().len(), 1);

@@ -8,3 +8,4 @@ mod failure;
 mod forward;
 mod limits;
 mod mock;
+mod tls;

@@ -81,7 +81,7 @@ async fn serve(stream: TcpStream, admin: Arc<Admin>) {
 
 async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Bytes> {
     let (parts, body) = request.into_parts();
-    match collect(body, MAX_BODY_BYTES, READ_LIMIT).await {
+    match collect(body, MAX_BODY_BYTES, READ_LIMIT, false).await {
         Ok(body) => admin.answer(&parts.method, &parts.uri, &parts.headers, &body),
         Err(error) => {
             let message = format!("the body cannot be taken: {error:?}");
