@@ -1,5 +1,7 @@
 //! Help texts and usage errors as people see them.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use insta::{assert_snapshot, with_settings};
@@ -256,6 +258,36 @@ fn configuration_is_shown_with_its_origins() {
     proxy.gauges_every_ms      500               default
     proxy.decisions_kept       1024              default
     "#);
+}
+
+#[test]
+fn the_configuration_file_is_the_one_named_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let user = folder.path().join("gorgo");
+    fs::create_dir(&user).expect("the user's folder");
+    let seed = |arguments: &[&str], variable: Option<&Path>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gorgo"));
+        command.args(["config", "show", "--json"]).args(arguments);
+        command.current_dir(folder.path()).env("XDG_CONFIG_HOME", folder.path()).env_remove("GORGO_CONFIG");
+        if let Some(path) = variable {
+            command.env("GORGO_CONFIG", path);
+        }
+        let output = command.output().expect("the binary runs");
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let settings = shown["settings"].as_array().expect("a list").clone();
+        settings.into_iter().find(|it| it["key"] == "routing.seed").expect("it is always shown")["value"].as_u64()
+    };
+    let write = |path: &Path, seed: u64| fs::write(path, format!("[routing]\nseed = {seed}\n")).expect("written");
+    assert_eq!(seed(&[], None), Some(0));
+    write(&user.join("gorgo.toml"), 1);
+    assert_eq!(seed(&[], None), Some(1));
+    write(&folder.path().join("gorgo.toml"), 2);
+    assert_eq!(seed(&[], None), Some(2));
+    let (variable, flag) = (folder.path().join("c.toml"), folder.path().join("d.toml"));
+    write(&variable, 3);
+    assert_eq!(seed(&[], Some(&variable)), Some(3));
+    write(&flag, 4);
+    assert_eq!(seed(&["--config", flag.to_str().expect("UTF-8")], Some(&variable)), Some(4));
 }
 
 #[test]

@@ -318,6 +318,19 @@ fn a_port_in_use_is_named_and_ends_with_1() {
 }
 
 #[test]
+fn what_is_no_admin_api_is_told_apart_from_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = engine().to_string();
+    let output = gorgo(folder.path()).args(["proxy", "status", "--admin", &engine]).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    let wanted =
+        format!("error: http://{engine}/admin/v1/status answered, but not with what gorgo's admin API says there\n");
+    assert!(errors.starts_with(&wanted), "{errors}");
+    assert!(errors.ends_with("hint: is this the admin port (8001 by default) of a gorgo proxy?\n"), "{errors}");
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let proxy = Proxy::start(&[("east", engine())]);
     let folder = tempfile::tempdir().expect("a folder");
