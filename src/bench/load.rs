@@ -89,7 +89,8 @@ pub async fn run(config: LoadConfig, board: &Board, stop: &CancellationToken) ->
 #[must_use]
 pub fn trace_info(trace: &Trace) -> TraceInfo {
     TraceInfo {
-        name: trace.name.clone(),
+        // The name of the file without its folder: results travel, folders do not.
+        name: trace.name.rsplit('/').next().unwrap_or(&trace.name).to_owned(),
         sha256: trace.sha256.clone(),
         requests: trace.requests() as u64,
         dropped: trace.dropped as u64,

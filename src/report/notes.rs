@@ -65,7 +65,11 @@ pub fn notes(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
     if let Some(subject) = report.runs.iter().find(|run| run.strategy == SUBJECT) {
         let others: Vec<&Run> = report.runs.iter().filter(|run| run.strategy != SUBJECT).collect();
-        if !others.is_empty() {
+        if lost_share(subject) > MAX_LOST_SHARE && subject.requests.total > 0 {
+            let text =
+                format!("{SUBJECT} lost {:.1} % of its requests and is not compared", lost_share(subject) * 100.0);
+            notes.push(Note::new(Kind::Beaten, text));
+        } else if !others.is_empty() {
             notes.extend(standing(subject, &others));
         }
         notes.extend(distance(subject));
@@ -208,6 +212,16 @@ mod tests {
         Warning: client lag p95 is 7.2 ms, above 5 ms: this machine was too slow or too busy; take the figures as rough
         Warning: interrupted: the figures cover what was measured until then
         ");
+    }
+
+    #[test]
+    fn a_subject_that_lost_requests_claims_nothing() {
+        let mut report = example::report();
+        report.runs[0].requests.ok = 570;
+        report.runs[0].requests.refused = 30;
+        let text = text(&report);
+        assert!(text.starts_with("Beaten: gorgo lost 5.0 % of its requests and is not compared\n"), "{text}");
+        assert!(!text.contains("wins"), "{text}");
     }
 
     #[test]

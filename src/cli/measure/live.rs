@@ -110,7 +110,7 @@ mod tests {
             7
         };
         assert_eq!(while_shown(&context, &board, work).await, 7);
-        assert_eq!(err.text(), "measuring\ngorgo        0/2 done\nround-robin  0/2 done\n");
+        assert_eq!(err.text(), "measuring\ngorgo        0/2\nround-robin  0/2\n");
         assert_eq!(out.text(), "");
     }
 }
