@@ -54,6 +54,13 @@ impl Gateway {
         for replica in config.replicas {
             fleet.add(replica)?;
         }
+        let timed = shared.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = timed.brain.keep_time() => {}
+                () = timed.stopped.cancelled() => {}
+            }
+        });
         tokio::spawn(accept(data, shared.clone()));
         let admin = Arc::new(Admin { shared: shared.clone(), fleet: fleet.clone(), listen });
         tokio::spawn(admin::run(admin_listener, admin));
