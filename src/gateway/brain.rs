@@ -273,6 +273,7 @@ impl Ticket {
         state.journal.decided(request, decision.clone());
         if !matches!(decision.verdict, Verdict::Reject { .. }) {
             state.counts.retried += 1;
+            self.brain.metrics.retries.inc();
         }
         self.stage = state.stage(&decision);
         state.deliver(now, effects);
@@ -309,6 +310,12 @@ impl Ticket {
 
     /// Broke after its first byte.
     pub(super) fn broken(mut self) {
+        self.end(OutcomeKind::Failed, Some(Outcome::Broken));
+    }
+
+    /// No answer came in time; the client gets this status from us.
+    pub(super) fn gave_up(mut self, status: u16) {
+        self.ended.status = Some(status);
         self.end(OutcomeKind::Failed, Some(Outcome::Broken));
     }
 

@@ -166,11 +166,15 @@ async fn the_last_engines_own_words_reach_the_client() {
 #[tokio::test]
 async fn a_silent_engine_is_given_up() {
     let mock = Mock::start(|_| hello().after(Step::Hang)).await;
-    let mut config = config("gorgo", &[&mock]);
+    let other = Mock::start(|_| hello()).await;
+    let mut config = config("round-robin", &[&mock, &other]);
     config.limits.upstream_timeout = Duration::from_millis(100);
     let gateway = start(config).await;
+    until("both healthy", || gateway.healthy() == 2).await;
     let mut client = Client::connect(&gateway).await;
-    assert_eq!(code(client.chat(STREAM).await).await, (502, "all_tried".to_owned()));
+    assert_eq!(code(client.chat(STREAM).await).await, (504, "upstream_timeout".to_owned()));
+    assert!(other.requests().is_empty(), "the engine may be working on it: nobody else gets it");
+    assert!(gateway.fleet().remove("r1"));
     until("cancelled at the engine", || mock.aborted() == 1).await;
 
     mock.set(|_| Answer::events(&[HELLO]).then(Step::Hang));
