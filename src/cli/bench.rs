@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
-use super::measure::{Output, TraceArgs, json_values, positive, read_file, seconds, slo, while_shown};
-use super::signal::Stops;
+use super::measure::{Output, TraceArgs, json_values, positive, read_file, seconds, slo, stoppable};
 use crate::bench::load::{self, LoadConfig};
 use crate::bench::profile::{Numbers, Profile};
 use crate::bench::{Board, Target};
@@ -110,20 +109,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     output.check()?;
     let config = args.meant()?;
     let (board, stop) = (Board::default(), CancellationToken::new());
-    let mut stops = Stops::listen()?;
-    let measuring = while_shown(context, &board, load::run(config, &board, &stop));
-    let mut measuring = std::pin::pin!(measuring);
-    let report = loop {
-        tokio::select! {
-            report = &mut measuring => break report?,
-            _ = stops.next() => {
-                if stop.is_cancelled() {
-                    return Ok(Exit::Interrupted);
-                }
-                context.printer.warn("interrupted: no further requests; reporting what was measured");
-                stop.cancel();
-            }
-        }
+    let Some(report) = stoppable(context, &board, &stop, load::run(config, &board, &stop)).await? else {
+        return Ok(Exit::Interrupted);
     };
     output.write(&report, "gorgo bench", context)?;
     let answered = report.runs.iter().any(|run| run.requests.ok > 0 || run.window.warmup_requests > 0);
@@ -228,5 +215,58 @@ impl Args {
             ("max_output", self.max_output.map(|tokens| json!(tokens))),
             ("seed", Some(json!(self.seed))),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::bench::load::LoadConfig;
+    use crate::bench::profile::Profile;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::exit::Failure;
+    use crate::inference::Dialect;
+
+    fn meant(options: &[&str]) -> Result<LoadConfig, Failure> {
+        let line = ["gorgo", "bench", "--target", "http://127.0.0.1:8000"].iter().chain(options);
+        match Cli::try_parse_from(line).expect("parses").command {
+            Command::Bench(args) => args.meant(),
+            other => panic!("not the bench: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_profile_follows_from_the_numbers() {
+        let cases: [(&[&str], Profile, Option<f64>, f64); 5] = [
+            (&[], Profile::Synchronous, None, 0.0),
+            (&["--rate", "3", "--seconds", "20"], Profile::Poisson, Some(20.0), 2.0),
+            (&["--concurrency", "3", "--seconds", "500"], Profile::Concurrent, Some(500.0), 10.0),
+            (&["--profile", "sweep"], Profile::Sweep, Some(30.0), 3.0),
+            (&["--rate", "3", "--seconds", "20", "--warmup", "5"], Profile::Poisson, Some(20.0), 5.0),
+        ];
+        for (options, profile, seconds, warmup_s) in cases {
+            let config = meant(options).unwrap();
+            assert_eq!(
+                (config.profile, config.plan.seconds, config.warmup_s),
+                (profile, seconds, warmup_s),
+                "{options:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn prompts_have_a_column_and_an_output_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("prompts.jsonl");
+        std::fs::write(&file, "{\"ask\": \"one\", \"prompt\": \"two\"}\n").unwrap();
+        let path = file.to_str().unwrap();
+        let config =
+            meant(&["--prompts", path, "--prompt-column", "ask", "--output-tokens", "9", "--api", "completions"])
+                .unwrap();
+        let row = config.trace.rows().next().unwrap();
+        assert_eq!((row.text.as_deref(), row.output_tokens), (Some("one"), 9));
+        assert_eq!(config.dialect, Dialect::Completions);
+        assert!(meant(&["--api-key-env", "GORGO_TEST_NO_SUCH_KEY"]).is_err());
     }
 }

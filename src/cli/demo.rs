@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
-use super::measure::{Output, TraceArgs, json_values, positive, seconds, slo, while_shown};
-use super::signal::Stops;
+use super::measure::{Output, TraceArgs, json_values, positive, seconds, slo, stoppable};
 use crate::bench::Board;
 use crate::bench::demo::{self, DEFAULT_STRATEGIES, DemoConfig, fleet};
 use crate::report::Slo;
@@ -82,20 +81,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     output.check()?;
     let config = args.meant()?;
     let (board, stop) = (Board::default(), CancellationToken::new());
-    let mut stops = Stops::listen()?;
-    let measuring = while_shown(context, &board, demo::run(config, &board, &stop));
-    let mut measuring = std::pin::pin!(measuring);
-    let report = loop {
-        tokio::select! {
-            report = &mut measuring => break report?,
-            _ = stops.next() => {
-                if stop.is_cancelled() {
-                    return Ok(Exit::Interrupted);
-                }
-                context.printer.warn("interrupted: no further requests; reporting what was measured");
-                stop.cancel();
-            }
-        }
+    let Some(report) = stoppable(context, &board, &stop, demo::run(config, &board, &stop)).await? else {
+        return Ok(Exit::Interrupted);
     };
     output.write(&report, "gorgo demo", context)?;
     Ok(if report.interrupted { Exit::Interrupted } else { Exit::Done })
@@ -227,4 +214,49 @@ fn describe_fleet(fleet: &Fleet, file: Option<&Path>) -> Value {
         "replicas": replicas,
         "jitter": format!("{:?}", fleet.jitter).to_lowercase(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::bench::demo::DemoConfig;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::exit::Failure;
+    use crate::workload::Arrivals;
+
+    fn meant(options: &[&str]) -> Result<DemoConfig, Failure> {
+        let line = ["gorgo", "demo"].iter().chain(options);
+        match Cli::try_parse_from(line).expect("parses").command {
+            Command::Demo(args) => args.meant(),
+            other => panic!("not the demo: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_meant_when_nothing_is_said() {
+        let config = meant(&[]).unwrap();
+        assert_eq!(config.strategies, ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        assert_eq!((config.plan.seconds, config.warmup_s, config.seed), (Some(40.0), 8.0, 1));
+        assert_eq!(config.plan.arrivals, Arrivals::Poisson { per_s: 2.0 });
+        assert_eq!((config.trace.requests(), config.trace.dropped), (1142, 0));
+        assert_eq!(config.fleet.replicas.len(), 3);
+    }
+
+    #[test]
+    fn load_options_choose_the_arrivals_and_exclude_each_other() {
+        assert_eq!(meant(&["--concurrency", "8"]).unwrap().plan.arrivals, Arrivals::Concurrent { sessions: 8 });
+        assert_eq!(meant(&["--rate", "0.5"]).unwrap().plan.arrivals, Arrivals::Poisson { per_s: 0.5 });
+        let untimed = meant(&["--time-scale", "2"]).unwrap_err().to_string();
+        assert!(untimed.contains("no timestamps"), "{untimed}");
+        assert!(Cli::try_parse_from(["gorgo", "demo", "--rate", "1", "--concurrency", "2"]).is_err());
+    }
+
+    #[test]
+    fn long_prompts_are_dropped_and_counted() {
+        let config = meant(&["--max-input", "4000"]).unwrap();
+        assert!(config.trace.dropped > 0 && config.trace.rows().all(|row| row.input_tokens <= 4000));
+        assert!(meant(&["--max-input", "1"]).unwrap_err().to_string().contains("--max-input"));
+        assert!(meant(&["--warmup", "40"]).unwrap_err().to_string().contains("--warmup"));
+    }
 }

@@ -32,7 +32,7 @@ pub fn comparison(runs: &[Run]) -> String {
     let shown: Vec<&Column> = columns(runs);
     let mut table = Table::new();
     let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
-    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     let mut header = vec![Cell::new("strategy"), Cell::new("requests\nok")];
     header.extend(shown.iter().map(|column| Cell::new(heading(column))));
     table.set_header(header);

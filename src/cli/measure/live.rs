@@ -3,18 +3,46 @@
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::Board;
 use crate::bench::board::Shown;
 use crate::cli::Context;
+use crate::cli::exit::Failure;
+use crate::cli::signal::Stops;
+use crate::report::Report;
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(250);
 /// How often plain lines are written: enough to see life in a log, not enough to fill it.
 const PLAIN: Duration = Duration::from_secs(10);
 
+/// Runs a measurement and shows `board` meanwhile. The first Ctrl-C fires `stop`: the work ends early and reports what it has; at the
+/// second one there is no report.
+pub(crate) async fn stoppable(
+    context: &Context,
+    board: &Board,
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<Report>>,
+) -> Result<Option<Report>, Failure> {
+    let mut stops = Stops::listen()?;
+    let mut work = std::pin::pin!(while_shown(context, board, work));
+    loop {
+        tokio::select! {
+            report = &mut work => return Ok(Some(report?)),
+            _ = stops.next() => {
+                if stop.is_cancelled() {
+                    return Ok(None);
+                }
+                context.printer.warn("interrupted: no further requests; reporting what was measured");
+                stop.cancel();
+            }
+        }
+    }
+}
+
 /// Runs `work` and shows `board` until it ends.
-pub(crate) async fn while_shown<T>(context: &Context, board: &Board, work: impl Future<Output = T>) -> T {
+async fn while_shown<T>(context: &Context, board: &Board, work: impl Future<Output = T>) -> T {
     let mut view = View::new(context);
     let mut ticks = tokio::time::interval(if context.printer.is_live() { REDRAW } else { PLAIN });
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -4,7 +4,7 @@ mod live;
 mod output;
 mod workload;
 
-pub(super) use live::while_shown;
+pub(super) use live::stoppable;
 pub(super) use output::Output;
 pub(super) use workload::{TraceArgs, json_values, read_file};
 
