@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{completions, proxy, version};
+use super::{bench, completions, config, demo, emulate, proxy, version};
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -29,20 +29,30 @@ pub(crate) struct Cli {
 /// Options that every command takes, before or after its name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Configuration file [default: ./gorgo.toml, then gorgo/gorgo.toml in the user's config folder]
-    #[arg(long, global = true, value_name = "FILE", env = "GORGO_CONFIG", hide_env_values = true)]
+    /// Configuration file [default: $GORGO_CONFIG, else ./gorgo.toml, else gorgo/gorgo.toml in the user's config folder]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
     /// Print results, warnings and errors only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
 }
 
 /// The commands, in the order in which `--help` lists them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Compare strategies on an emulated fleet of three regions on this machine
+    Demo(Box<demo::Args>),
+    /// Load a target and measure it
+    Bench(Box<bench::Args>),
+    /// Emulate an inference engine or a wide-area network
+    #[command(subcommand)]
+    Emulate(Box<emulate::Command>),
     /// Run the central router, or talk to a running one
     #[command(subcommand)]
-    Proxy(proxy::Command),
+    Proxy(Box<proxy::Command>),
+    /// Check, show or describe gorgo.toml
+    #[command(subcommand)]
+    Config(config::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version

@@ -7,7 +7,10 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Context;
+use super::config_file::ConfigFile;
 use super::exit::{Exit, Failure};
+use crate::config::{Flags, resolve};
 use crate::wire::ErrorBody;
 
 /// Longest wait for a connection: the admin API is on this machine or behind a tunnel.
@@ -18,9 +21,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Where the admin API is.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Admin {
-    /// Admin API of the proxy
-    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:8001", value_parser = base_url)]
-    url: Url,
+    /// Admin API of the proxy [default: `proxy.admin` of gorgo.toml, or http://127.0.0.1:8001]
+    #[arg(long = "admin", value_name = "URL", value_parser = base_url)]
+    url: Option<Url>,
 }
 
 /// Options of commands that read.
@@ -41,6 +44,9 @@ pub(crate) struct Write {
     /// Print the request that would be sent, and send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A change, before it is sent. Its `Display` is the dry run.
@@ -64,12 +70,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client; nothing is sent yet.
-    pub(crate) fn new(admin: &Admin) -> Result<Self, Failure> {
+    /// A client of the API that `--admin` names, else of the one that the configuration names. Nothing is sent yet.
+    pub(crate) fn new(admin: &Admin, context: &Context) -> Result<Self, Failure> {
+        let base = admin.url.clone().map_or_else(|| configured(context), Ok)?;
         // A proxy from the environment must not see, nor break, what goes to this machine.
         let http =
             reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).timeout(ANSWER_LIMIT).build()?;
-        Ok(Self { base: admin.url.clone(), http })
+        Ok(Self { base, http })
     }
 
     /// The document at `path` (with its query, if any).
@@ -147,6 +154,16 @@ impl Client {
         };
         Failure { exit, error, hint: None }
     }
+}
+
+/// The admin address that `proxy start` would take here.
+fn configured(context: &Context) -> Result<Url, Failure> {
+    let file = ConfigFile::find(context.config.as_deref())?;
+    let (resolved, _) = resolve(&file.document, &Flags::default());
+    if !file.problems.is_empty() {
+        context.printer.warn(format_args!("{} has problems; `gorgo config check` lists them", file.name()));
+    }
+    Ok(Url::parse(&format!("http://{}", resolved.proxy.admin))?)
 }
 
 /// An admin URL as typed: `http://host:port`, or just `host:port`.

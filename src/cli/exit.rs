@@ -67,11 +67,6 @@ impl Failure {
         Self { exit: Exit::Usage, error: error.into(), hint: None }
     }
 
-    /// Nothing suitable was found (exit code 4).
-    pub(crate) fn nothing_suitable(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::NothingSuitable, error: error.into(), hint: None }
-    }
-
     /// The same failure with a hint.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -2,10 +2,16 @@
 
 mod args;
 mod assignment;
+mod bench;
 mod client;
 mod completions;
+mod config;
+mod config_file;
+mod demo;
+mod emulate;
 mod exit;
 mod human;
+mod measure;
 mod printer;
 mod proxy;
 mod signal;
@@ -74,7 +80,11 @@ pub fn install_tls() {
 /// Every command and where it lives.
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
-        Command::Proxy(command) => Box::pin(proxy::run(command, context)).await,
+        Command::Proxy(command) => Box::pin(proxy::run(*command, context)).await,
+        Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
+        Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
+        Command::Demo(args) => Box::pin(demo::run(*args, context)).await,
+        Command::Config(command) => config::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Version(args) => version::run(&args, context),
     }

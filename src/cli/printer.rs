@@ -76,6 +76,16 @@ impl Printer {
         }
     }
 
+    /// True if talk is not wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// True if stderr takes colours.
+    pub(crate) fn is_coloured(&self) -> bool {
+        self.colour
+    }
+
     /// True if progress may redraw lines: stderr is a terminal and talk is wanted.
     pub(crate) fn is_live(&self) -> bool {
         self.live

@@ -1,9 +1,16 @@
 //! `gorgo.toml`: what may be written, what is wrong with it, and what it means together with flags and defaults. Pure: the caller
 //! finds and reads the file.
 
+pub mod file;
+pub mod keys;
 pub mod problem;
+pub mod read;
 pub mod replica;
-pub(crate) mod suggest;
+pub mod resolve;
+pub mod schema;
 
 pub use problem::{Problem, Problems};
+pub use read::{Document, read};
 pub use replica::ReplicaEntry;
+pub use resolve::{Flags, Resolved, resolve};
+pub use schema::schema;

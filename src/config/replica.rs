@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::suggest::closest;
+use crate::model::spelling::nearest;
 
 /// Kinds of engine that can be named.
 pub const ENGINES: [&str; 3] = ["sglang", "vllm", "emulator"];
@@ -165,7 +165,7 @@ fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
 }
 
 fn unknown(key: &str) -> String {
-    match closest(key, FLAG_KEYS) {
+    match nearest(key, FLAG_KEYS.into_iter()) {
         Some(near) => format!("unknown key `{key}`; did you mean `{near}`?"),
         None => format!("unknown key `{key}`; known: {}", FLAG_KEYS.join(", ")),
     }

@@ -1,1 +1,5 @@
-//! `emulator`.
+//! Stand-ins for what costs money: an inference engine's HTTP face over the simulated engine, and a relay with WAN delay.
+
+mod clock;
+pub mod engine;
+pub mod wan;

@@ -18,12 +18,25 @@ use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::{Decision, Effect, Features, Outcome, Refusal, Router, Usage, Verdict};
 use crate::wire::{OutcomeKind, RequestCounts};
 
+/// Bounds of the pause between two looks at the queue: a deadline can come nearer meanwhile, and one that has passed must not spin.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
 /// Router, clock and everything that must change together with them.
 pub(super) struct Brain {
     state: Mutex<State>,
     clock: Clock,
     next_request: AtomicU64,
     metrics: Arc<Metrics>,
+}
+
+/// What a brain is told at its start, the router's own settings apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BrainSettings {
+    /// Most requests whose decisions are kept.
+    pub(super) decisions_kept: usize,
+    /// As the router was told.
+    pub(super) max_concurrent: Option<u32>,
 }
 
 /// What the lock protects.
@@ -36,6 +49,8 @@ pub(super) struct State {
     pub(super) journal: Journal,
     /// Requests since the start.
     pub(super) counts: RequestCounts,
+    /// Limit of running requests per replica as set by people; `None` = the strategy's own rule.
+    pub(super) max_concurrent: Option<u32>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Step>>,
 }
 
@@ -51,12 +66,13 @@ pub(super) enum Step {
 impl Brain {
     /// A brain around a router.
     #[must_use]
-    pub(super) fn new(router: Router, clock: Clock, decisions_kept: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(router: Router, clock: Clock, settings: BrainSettings, metrics: Arc<Metrics>) -> Arc<Self> {
         let state = State {
             router,
             replicas: BTreeMap::new(),
-            journal: Journal::new(decisions_kept),
+            journal: Journal::new(settings.decisions_kept),
             counts: RequestCounts::default(),
+            max_concurrent: settings.max_concurrent,
             waiting: BTreeMap::new(),
         };
         // Ids differ between starts and grow within one: 51 bits of microseconds leave room for 4096 requests per microsecond.
@@ -97,23 +113,17 @@ impl Brain {
         answer
     }
 
-    /// When the queue has to be looked at again, if it has to.
-    #[must_use]
-    pub(super) fn deadline(&self) -> Option<Time> {
-        self.lock().router.deadline()
-    }
-
-    /// How long a request in the queue sleeps before it looks at the ages itself. The floor keeps a late release from spinning.
-    fn pause(&self) -> Duration {
-        match self.deadline() {
-            Some(at) => self.clock.until(at).max(Duration::from_millis(1)),
-            None => Duration::from_secs(1),
+    /// Looks at the ages in the queue when the router wants it, for as long as it is polled. One task for all held requests: they
+    /// themselves wait for nothing but their answer.
+    pub(super) async fn keep_time(&self) {
+        loop {
+            let deadline = self.lock().router.deadline();
+            let pause = deadline.map_or(LONGEST_PAUSE, |at| self.clock.until(at).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+            tokio::time::sleep(pause).await;
+            if deadline.is_some_and(|at| self.clock.now() >= at) {
+                self.event(|state, now| ((), state.router.tick(now)));
+            }
         }
-    }
-
-    /// Looks at the ages in the queue.
-    pub(super) fn tick(&self) {
-        self.event(|state, now| ((), state.router.tick(now)));
     }
 
     /// Counts a request that was refused before the router saw it.
@@ -131,7 +141,8 @@ impl Brain {
         state.counts.total += 1;
         state.counts.in_flight += 1;
         let decision = state.router.arrive(now, request, features);
-        state.journal.open(request, started, model, decision.clone());
+        self.metrics.decision.observe(self.clock.now().since_ms(now) / 1000.0);
+        state.journal.open(request, model, decision.clone());
         let stage = state.stage(&decision);
         drop(state);
         Ticket { brain: self.clone(), request, started, stage, replica: None, ended: Ended::default() }
@@ -231,28 +242,14 @@ impl Ticket {
         self.request
     }
 
-    /// The brain it belongs to.
-    #[must_use]
-    pub(super) fn brain(&self) -> &Arc<Brain> {
-        &self.brain
-    }
-
     /// Where it goes now; waits while the router holds it.
     pub(super) async fn next(&mut self) -> Step {
-        let step = loop {
-            let pause = self.brain.pause();
-            match &mut self.stage {
-                Stage::Waiting(answer) => tokio::select! {
-                    answer = answer => {
-                        let step = answer.expect("the sender stays in `waiting` until it has sent");
-                        self.stage = Stage::Decided(step);
-                    }
-                    () = tokio::time::sleep(pause) => self.brain.tick(),
-                },
-                Stage::Decided(step) => break step.clone(),
-                Stage::Sent | Stage::Refused | Stage::Over => unreachable!("asked once per decision"),
-            }
-        };
+        if let Stage::Waiting(answer) = &mut self.stage {
+            let step = answer.await.expect("the sender stays in `waiting` until it has sent");
+            self.stage = Stage::Decided(step);
+        }
+        let Stage::Decided(step) = &self.stage else { unreachable!("asked once per decision") };
+        let step = step.clone();
         match &step {
             Step::Go(_, replica) => {
                 replica.dispatched();
@@ -276,6 +273,7 @@ impl Ticket {
         state.journal.decided(request, decision.clone());
         if !matches!(decision.verdict, Verdict::Reject { .. }) {
             state.counts.retried += 1;
+            self.brain.metrics.retries.inc();
         }
         self.stage = state.stage(&decision);
         state.deliver(now, effects);
@@ -315,6 +313,12 @@ impl Ticket {
         self.end(OutcomeKind::Failed, Some(Outcome::Broken));
     }
 
+    /// No answer came in time; the client gets this status from us.
+    pub(super) fn gave_up(mut self, status: u16) {
+        self.ended.status = Some(status);
+        self.end(OutcomeKind::Failed, Some(Outcome::Broken));
+    }
+
     /// The last failed answer is handed to the client as it came.
     pub(super) fn failed_everywhere(mut self, status: u16) {
         self.ended.status = Some(status);
@@ -348,6 +352,15 @@ impl Ticket {
         let foreseen = state.journal.close(self.request, kind, self.replica.as_deref(), &self.ended);
         state.deliver(now, effects);
         drop(state);
+        tracing::debug!(
+            request = %self.request,
+            outcome = ?kind,
+            replica = self.replica.as_deref().map(|replica| &*replica.name),
+            status = self.ended.status,
+            ttft_ms = self.ended.ttft_ms,
+            e2e_ms = self.ended.e2e_ms,
+            "ended"
+        );
         if let Some(replica) = &self.replica {
             replica.ended(kind, &self.ended, foreseen);
         }
@@ -358,5 +371,131 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.end(OutcomeKind::Cancelled, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::{Brain, BrainSettings, Step, Ticket};
+    use crate::gateway::clock::Clock;
+    use crate::gateway::metrics::Metrics;
+    use crate::gateway::pool::{Pool, PoolSettings};
+    use crate::gateway::replica::Replica;
+    use crate::gateway::settings::ReplicaConfig;
+    use crate::routing::{Features, Limits, Rates, ReplicaSpec, Router, Settings, Usage};
+
+    fn brain(replicas: usize) -> Arc<Brain> {
+        let settings =
+            Settings { strategy: "random".into(), max_concurrent: Some(2), queue_limit: 4, ..Settings::default() };
+        let router = Router::new(settings).unwrap();
+        let kept = BrainSettings { decisions_kept: 8, max_concurrent: Some(2) };
+        let brain = Brain::new(router, Clock::start(), kept, Arc::new(Metrics::new()));
+        for i in 0..replicas {
+            let config = ReplicaConfig::new(&format!("r{i}"), "http://127.0.0.1:1", "here");
+            let pool = Pool::new(config.url.parse().unwrap(), PoolSettings::default(), brain.clock()).unwrap();
+            let metrics = brain.metrics().replica(&config.name, "here");
+            let spec = ReplicaSpec {
+                name: config.name.as_str().into(),
+                region: config.region.clone(),
+                models: Vec::new(),
+                limits: Limits::default(),
+                rates: Rates::default(),
+            };
+            brain.event(|state, now| {
+                let (id, _) = state.router.add_replica(now, spec);
+                state.replicas.insert(id, Replica::new(id, config, pool, metrics));
+                ((), state.router.health(now, id, true))
+            });
+        }
+        brain
+    }
+
+    /// One look at where a request goes; `None` = it still waits.
+    fn look(ticket: &mut Ticket) -> Option<Step> {
+        match pin!(ticket.next()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(step) => Some(step),
+            Poll::Pending => None,
+        }
+    }
+
+    /// A request as its task would hold it: not looked at yet or waiting, or at a replica.
+    enum Held {
+        Undecided(Ticket),
+        Sent(Ticket),
+    }
+
+    #[test]
+    fn whatever_happens_every_request_leaves_the_books() {
+        let mut seen = [0; 4];
+        for seed in 0..40 {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let brain = brain(3);
+            let mut held: Vec<Held> = Vec::new();
+            for _ in 0..300 {
+                if held.is_empty() || random.random_range(0..3) == 0 {
+                    let ticket = brain.arrive(brain.request_id(), Arc::new(Features::default()), brain.clock().now());
+                    held.push(Held::Undecided(ticket));
+                    continue;
+                }
+                let chosen = held.swap_remove(random.random_range(0..held.len()));
+                match (chosen, random.random_range(0..4)) {
+                    // The client leaves: before it was looked at, in the queue, or at a replica.
+                    (_, 0) => {}
+                    (Held::Undecided(mut ticket), _) => match look(&mut ticket) {
+                        None => held.push(Held::Undecided(ticket)),
+                        Some(Step::Go(..)) => held.push(Held::Sent(ticket)),
+                        Some(Step::Refused(_, reason, _)) => ticket.refused(503, reason),
+                    },
+                    (Held::Sent(mut ticket), 1) => {
+                        ticket.failed();
+                        // Failures in a row would take all replicas out and end the game.
+                        let ids: Vec<_> = brain.lock().replicas.keys().copied().collect();
+                        brain.event(|state, now| {
+                            let effects = ids.iter().flat_map(|id| state.router.health(now, *id, true)).collect();
+                            ((), effects)
+                        });
+                        held.push(Held::Undecided(ticket));
+                    }
+                    (Held::Sent(ticket), 2) => ticket.broken(),
+                    (Held::Sent(mut ticket), _) => {
+                        ticket.headers(200);
+                        ticket.first_token();
+                        ticket.done(Usage::default());
+                    }
+                }
+                let state = brain.lock();
+                let counts = state.counts;
+                let ended = counts.ok + counts.failed + counts.refused + counts.cancelled;
+                assert_eq!(counts.total, counts.in_flight + ended, "seed {seed}");
+                assert_eq!(counts.in_flight, held.len() as u64, "seed {seed}");
+                assert!(state.router.in_flight() + state.router.queue_len() <= held.len(), "seed {seed}");
+                assert_eq!(state.waiting.len(), state.router.queue_len(), "seed {seed}");
+            }
+            drop(held);
+            let state = brain.lock();
+            assert_eq!(
+                (state.router.in_flight(), state.router.queue_len(), state.waiting.len()),
+                (0, 0, 0),
+                "seed {seed}"
+            );
+            assert_eq!(state.counts.in_flight, 0);
+            for (sum, count) in seen.iter_mut().zip([
+                state.counts.ok,
+                state.counts.failed,
+                state.counts.refused,
+                state.counts.cancelled,
+            ]) {
+                *sum += count;
+            }
+        }
+        assert!(seen.iter().all(|count| *count > 100), "every ending is met often: {seen:?}");
     }
 }

@@ -29,12 +29,21 @@ pub(super) enum CollectError {
 
 /// Reads a body of at most `limit` bytes whose pieces are at most `pause` apart. A body in one piece is not copied.
 ///
+/// `waits`: the client waits to be told to send it (`expect: 100-continue`), so a refused body must not be asked for.
+///
 /// # Errors
 /// See [`CollectError`].
-pub(super) async fn collect(mut body: Incoming, limit: usize, pause: Duration) -> Result<Bytes, CollectError> {
+pub(super) async fn collect(
+    mut body: Incoming,
+    limit: usize,
+    pause: Duration,
+    waits: bool,
+) -> Result<Bytes, CollectError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
-        tokio::spawn(linger(body));
+        if !waits {
+            tokio::spawn(linger(body));
+        }
         return Err(CollectError::TooLarge);
     }
     let mut first = Bytes::new();

@@ -19,8 +19,6 @@ pub(super) struct Extracted {
     pub(super) stream: bool,
     /// The client asked for usage in the stream itself.
     pub(super) include_usage: bool,
-    /// The body could be read. Otherwise it is forwarded all the same, without a prompt to go by.
-    pub(super) readable: bool,
 }
 
 /// A header of ours with a value that means nothing.
@@ -37,22 +35,23 @@ pub(super) struct BadHeader {
 /// If a header of ours has a value that means nothing: it would be wrong to go on as if it were not there.
 pub(super) fn extract(dialect: Dialect, headers: &HeaderMap, body: &[u8]) -> Result<Extracted, BadHeader> {
     let parsed = parse(dialect, body);
-    let readable = parsed.is_ok();
+    let opaque = parsed.is_err();
     if let Err(error) = &parsed {
         tracing::debug!(%error, "forwarding a body that cannot be read");
     }
     let parsed = parsed.unwrap_or_default();
     let mut features = features_of(&parsed);
-    if !readable {
+    if opaque {
         // The work it means is unknown; its length is the best guess.
         features.prompt_bytes = body.len() as u64;
+        features.opaque = true;
     }
     if let Some(key) = headers.get(&headers::SESSION).or_else(|| headers.get(&headers::SESSION_AFFINITY)) {
         features.session = Some(xxh3_64(key.as_bytes()));
     }
     features.priority = priority(headers)?;
     features.residency = residency(headers)?;
-    Ok(Extracted { features, stream: parsed.stream, include_usage: parsed.include_usage, readable })
+    Ok(Extracted { features, stream: parsed.stream, include_usage: parsed.include_usage })
 }
 
 fn features_of(parsed: &Parsed<'_>) -> Features {
@@ -67,6 +66,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         prompt_bytes: parsed.canonical_len(),
         prompt_tokens: None,
         max_tokens: parsed.max_tokens,
+        opaque: false,
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
     fn what_cannot_be_read_has_no_prompt_but_goes_on() {
         for body in ["", "not json", "{\"messages\":", "[1,2]"] {
             let extracted = of(&[("x-gorgo-priority", "-3"), ("x-gorgo-residency", "eu")], body);
-            assert!(!extracted.readable, "{body}");
+            assert!(extracted.features.opaque, "{body}");
             assert!(extracted.features.blocks.is_empty());
             assert_eq!(extracted.features.prompt_bytes, body.len() as u64);
             assert_eq!((extracted.features.priority, extracted.features.residency.as_deref()), (-3, Some("eu")));

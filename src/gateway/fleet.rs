@@ -31,6 +31,9 @@ impl Fleet {
     ///
     /// # Errors
     /// If the name is empty or the URL is not one. Nothing has changed then.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: the probes are tasks.
     pub fn add(&self, config: ReplicaConfig) -> anyhow::Result<ReplicaId> {
         ensure!(!config.name.trim().is_empty(), "a replica needs a name");
         ensure!(!config.region.as_str().trim().is_empty(), "replica `{}` needs a region", config.name);

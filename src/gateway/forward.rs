@@ -1,9 +1,10 @@
 //! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,7 +18,7 @@ use super::extract::{Extracted, extract};
 use super::headers;
 use super::inject::ask_for_usage;
 use super::observe::Observer;
-use super::pool::{Outgoing, PoolError, Reply};
+use super::pool::{Outgoing, Reply};
 use super::reject::Rejection;
 use super::relay::{Content, Manner, Relay};
 use super::replica::Replica;
@@ -55,9 +56,10 @@ pub(super) async fn forward(
     let started = shared.brain.clock().now();
     let (parts, incoming) = request.into_parts();
     let limits = &shared.limits;
-    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout).await;
+    let waits = parts.headers.contains_key(EXPECT);
+    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout, waits).await;
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
-    let Extracted { features, stream, include_usage, .. } = extract(dialect, &parts.headers, &body)
+    let Extracted { features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
@@ -94,10 +96,27 @@ fn collect_rejection(error: &CollectError, limit: usize) -> Rejection {
 
 /// Why an attempt gave nothing to hand on.
 enum Failure {
-    /// No answer.
+    /// It is worth a try elsewhere.
+    Elsewhere(Reason),
+    /// Silence for as long as allowed. The engine may be working on it, so it is not given to another.
+    Silent,
+}
+
+/// Why it is worth a try elsewhere.
+enum Reason {
+    /// No connection, or it broke.
     NoAnswer(String),
-    /// 502, 503 or 504: worth a try elsewhere.
-    Status(Response<Reply>),
+    /// 502, 503 or 504.
+    Status(Box<Response<Reply>>),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(text) => f.write_str(text),
+            Self::Status(response) => write!(f, "status {}", response.status().as_u16()),
+        }
+    }
 }
 
 impl Job<'_> {
@@ -113,15 +132,11 @@ impl Job<'_> {
             };
             match self.attempt(&replica).await {
                 Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
-                Err(failed) => {
-                    let text = match &failed {
-                        Failure::NoAnswer(text) => text.clone(),
-                        Failure::Status(response) => format!("status {}", response.status()),
-                    };
-                    tracing::warn!(request = %self.id, replica = %replica.name, problem = text, "attempt failed");
+                Err(Failure::Silent) => return self.give_up(ticket, &decision, &replica),
+                Err(Failure::Elsewhere(reason)) => {
+                    tracing::warn!(request = %self.id, replica = %replica.name, %reason, "attempt failed");
                     ticket.failed();
-                    self.shared.brain.metrics().retries.inc();
-                    failure = Some((failed, decision, replica));
+                    failure = Some((reason, decision, replica));
                 }
             }
         }
@@ -131,18 +146,18 @@ impl Job<'_> {
     async fn attempt(&self, replica: &Replica) -> Result<Response<Reply>, Failure> {
         let endpoint = replica.pool.endpoint();
         let path = self.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
-        let target = endpoint.target(&path).map_err(|error| Failure::NoAnswer(error.to_string()))?;
+        let target = endpoint.target(&path).map_err(|error| no_answer(&error))?;
         let mut headers = self.headers.clone();
         headers::for_engine(&mut headers, endpoint.authority());
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
         let response = timeout(limit, replica.pool.send(&outgoing))
             .await
-            .map_err(|_| Failure::NoAnswer(format!("no answer within {} s", limit.as_secs_f64())))?
-            .map_err(|error: PoolError| Failure::NoAnswer(error.to_string()))?;
+            .map_err(|_| Failure::Silent)?
+            .map_err(|error| no_answer(&error))?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                Err(Failure::Status(response))
+                Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
             }
             _ => Ok(response),
         }
@@ -196,14 +211,14 @@ impl Job<'_> {
         decision: &Decision,
         reason: Refusal,
         retry_after_ms: Option<f64>,
-        failure: Option<(Failure, Arc<Decision>, Arc<Replica>)>,
+        failure: Option<(Reason, Arc<Decision>, Arc<Replica>)>,
     ) -> Response<Content> {
         let text = match failure {
-            Some((Failure::Status(response), sent, replica)) => {
+            Some((Reason::Status(response), sent, replica)) => {
                 ticket.failed_everywhere(response.status().as_u16());
-                return self.relay(response, None, &sent, &replica);
+                return self.relay(*response, None, &sent, &replica);
             }
-            Some((Failure::NoAnswer(text), ..)) => Some(text),
+            Some((Reason::NoAnswer(text), ..)) => Some(text),
             None => None,
         };
         let mut rejection = Rejection::refused(reason, retry_after_ms);
@@ -211,6 +226,20 @@ impl Job<'_> {
             rejection.message = format!("{}; the last one: {text}", rejection.message).into();
         }
         ticket.refused(rejection.status.as_u16(), reason);
+        self.reject(&rejection, decision)
+    }
+
+    /// The replica has been silent for too long.
+    fn give_up(&self, ticket: Ticket, decision: &Decision, replica: &Replica) -> Response<Content> {
+        let seconds = self.shared.limits.upstream_timeout.as_secs_f64();
+        let message = format!("replica `{}` gave no answer within {seconds} s", replica.name);
+        tracing::warn!(request = %self.id, replica = %replica.name, "no answer within {seconds} s");
+        let rejection = Rejection::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message);
+        ticket.gave_up(rejection.status.as_u16());
+        self.reject(&rejection, decision)
+    }
+
+    fn reject(&self, rejection: &Rejection, decision: &Decision) -> Response<Content> {
         let mut response = rejection.response();
         self.shared.brain.metrics().refused(rejection.code);
         self.label(response.headers_mut(), decision);
@@ -225,6 +254,10 @@ impl Job<'_> {
             headers.insert(headers::DECISION, decision_header(decision));
         }
     }
+}
+
+fn no_answer(error: &dyn fmt::Display) -> Failure {
+    Failure::Elsewhere(Reason::NoAnswer(error.to_string()))
 }
 
 /// The identity as header value.

@@ -9,18 +9,19 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::brain::Brain;
+use super::admin::{self, Admin};
+use super::brain::{Brain, BrainSettings};
 use super::clock::Clock;
 use super::fleet::Fleet;
 use super::metrics::Metrics;
 use super::serve::{Shared, accept};
 use super::settings::GatewayConfig;
 use super::window::median;
-use crate::routing::Router;
+use crate::routing::{Health, Router};
 use crate::wire::RequestCounts;
 
-/// Pause between two looks at the requests in flight while draining.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Pause between two looks at what is waited for: the end of the requests in flight, a healthy replica.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The central proxy.
 pub struct Gateway;
@@ -33,14 +34,19 @@ impl Gateway {
     pub async fn start(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
         let router = Router::new(config.routing.clone())?;
-        let brain = Brain::new(router, clock, config.decisions_kept, Arc::new(Metrics::new()));
-        let data = bind(config.listen, "requests").await?;
+        let settings =
+            BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
+        let brain = Brain::new(router, clock, settings, Arc::new(Metrics::new()));
+        let admin_listener = admin::bind(config.admin).await?;
+        let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
+        let data = bind(config.listen).await?;
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
         let shared = Arc::new(Shared {
             brain: brain.clone(),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
+            stop_asked: CancellationToken::new(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -48,16 +54,25 @@ impl Gateway {
         for replica in config.replicas {
             fleet.add(replica)?;
         }
+        let timed = shared.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = timed.brain.keep_time() => {}
+                () = timed.stopped.cancelled() => {}
+            }
+        });
         tokio::spawn(accept(data, shared.clone()));
-        tracing::info!(%listen, "listening");
-        Ok(GatewayHandle { shared, fleet, listen })
+        let admin = Arc::new(Admin { shared: shared.clone(), fleet: fleet.clone(), listen });
+        tokio::spawn(admin::run(admin_listener, admin));
+        tracing::info!(%listen, admin = %admin_address, "listening");
+        Ok(GatewayHandle { shared, fleet, listen, admin: admin_address })
     }
 }
 
-/// Binds a listener; the error says what for and what to try.
-async fn bind(address: SocketAddr, purpose: &str) -> anyhow::Result<TcpListener> {
+/// Binds the data listener; the error says what to try.
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("failed to listen on {address} for {purpose}; if the port is in use, stop the other program or choose another port")
+        format!("failed to listen on {address} for requests; if the port is in use, choose another with `--listen`")
     })
 }
 
@@ -66,9 +81,21 @@ pub struct GatewayHandle {
     shared: Arc<Shared>,
     fleet: Arc<Fleet>,
     listen: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl GatewayHandle {
+    /// Address of the admin API.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns when somebody has asked over the admin API that the process end; [`GatewayHandle::drain`] is to follow.
+    pub async fn stop_asked(&self) {
+        self.shared.stop_asked.cancelled().await;
+    }
+
     /// Address that takes requests.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
@@ -114,20 +141,21 @@ impl GatewayHandle {
         median(errors.into_iter())
     }
 
-    /// Returns once some replica can serve.
+    /// Replicas in rotation.
+    #[must_use]
+    pub fn healthy(&self) -> usize {
+        let state = self.shared.brain.lock();
+        state.router.replicas().filter(|replica| replica.health() == Health::Healthy).count()
+    }
+
+    /// Returns once some replica is in rotation.
     ///
     /// # Errors
     /// If none can after `limit`.
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         let healthy = async {
-            loop {
-                let state = self.shared.brain.lock();
-                let any = state.router.replicas().any(|replica| replica.health() == crate::routing::Health::Healthy);
-                drop(state);
-                if any {
-                    return;
-                }
-                tokio::time::sleep(DRAIN_LOOK).await;
+            while self.healthy() == 0 {
+                tokio::time::sleep(LOOK).await;
             }
         };
         tokio::time::timeout(limit, healthy)
@@ -142,7 +170,7 @@ impl GatewayHandle {
         self.shared.stopping.cancel();
         let finished = async {
             while self.counts().in_flight > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         let all = tokio::time::timeout(self.shared.limits.drain_timeout, finished).await.is_ok();

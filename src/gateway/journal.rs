@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::replica::Replica;
-use crate::model::{RequestId, Time};
+use crate::model::RequestId;
 use crate::routing::{Decision, Unit, Usage};
 use crate::wire::OutcomeKind;
 
@@ -36,8 +36,6 @@ pub(super) struct Foreseen {
 /// One request.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// When it was taken in.
-    pub(super) started: Time,
     /// The model that was asked for.
     pub(super) model: Option<Arc<str>>,
     /// Its decisions, first to last.
@@ -68,7 +66,7 @@ impl Journal {
     }
 
     /// A request with its first decision.
-    pub(super) fn open(&mut self, request: RequestId, started: Time, model: Option<Arc<str>>, decision: Arc<Decision>) {
+    pub(super) fn open(&mut self, request: RequestId, model: Option<Arc<str>>, decision: Arc<Decision>) {
         if self.capacity == 0 {
             return;
         }
@@ -78,7 +76,7 @@ impl Journal {
             self.entries.remove(&oldest);
         }
         self.order.push_back(request);
-        self.entries.insert(request, Entry { started, model, decisions: vec![decision], outcome: None });
+        self.entries.insert(request, Entry { model, decisions: vec![decision], outcome: None });
     }
 
     /// A further decision.

@@ -3,6 +3,7 @@
 //! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
 //! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
 
+mod admin;
 mod brain;
 pub mod clock;
 mod collect;

@@ -193,11 +193,11 @@ impl Watcher {
 
     fn measured(&self, rtt_ms: f64) {
         let id = self.replica.id;
-        let now = self.brain.event(|state, now| {
+        self.brain.event(|state, now| {
             state.router.rtt(now, id, rtt_ms);
-            (now, Vec::new())
+            ((), Vec::new())
         });
-        self.replica.figures().rtt = Some((rtt_ms, now));
+        self.replica.figures().last_rtt_ms = Some(rtt_ms);
     }
 
     fn health(&self, result: Result<(), String>) {

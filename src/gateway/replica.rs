@@ -11,8 +11,7 @@ use super::pool::Pool;
 use super::settings::ReplicaConfig;
 use super::window::Window;
 use crate::inference::engine::Engine;
-use crate::model::{ReplicaId, Time};
-use crate::routing::Gauges;
+use crate::model::ReplicaId;
 use crate::wire::{OutcomeKind, ReplicaRequests};
 
 /// Requests per replica that figures about latency look back on.
@@ -50,10 +49,8 @@ pub(super) struct Figures {
     pub(super) predictions: Window<(f64, f64)>,
     /// Requests whose reply told its usage, and the sums over them.
     pub(super) usage: UsageSums,
-    /// The last round trip and when it was measured, ms.
-    pub(super) rtt: Option<(f64, Time)>,
-    /// The last gauges and when they were read.
-    pub(super) gauges: Option<(Gauges, Time)>,
+    /// The last round trip, ms.
+    pub(super) last_rtt_ms: Option<f64>,
     /// What the engine turned out to be.
     pub(super) engine: Option<&'static Engine>,
     /// Why the last health check failed, if it did.
@@ -84,8 +81,7 @@ impl Replica {
             ttft_ms: Window::new(WINDOW),
             predictions: Window::new(WINDOW),
             usage: UsageSums::default(),
-            rtt: None,
-            gauges: None,
+            last_rtt_ms: None,
             engine: config.engine,
             health_problem: None,
             models: Arc::default(),

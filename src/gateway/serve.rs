@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     pub(super) inject_usage: bool,
     /// New requests are refused.
     pub(super) draining: AtomicBool,
+    /// Somebody asked for the end of the process.
+    pub(super) stop_asked: CancellationToken,
     /// Connections take no further requests: the listener is gone.
     pub(super) stopping: CancellationToken,
     /// Everything ends now.
@@ -94,9 +98,12 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, _permit: OwnedSemaphorePe
     builder.http2().max_concurrent_streams(MAX_STREAMS);
     let mut connection = pin!(builder.serve_connection(io, service));
     let tick = tick(&shared.limits);
+    // The set polls what is in it only when that was woken: otherwise every chunk would pass four locks shared by all connections.
+    let mut signals = FuturesUnordered::new();
+    signals.push(signal(shared.clone(), pulse.clone(), tick, false));
     let mut leaving = false;
     loop {
-        tokio::select! {
+        let signal = tokio::select! {
             biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
@@ -104,20 +111,43 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, _permit: OwnedSemaphorePe
                 }
                 break;
             }
-            () = shared.stopped.cancelled() => break,
-            () = shared.stopping.cancelled(), if !leaving => {
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = pulse.closing() => connection.as_mut().graceful_shutdown(),
-            () = tokio::time::sleep(tick) => match pulse.judge(shared.brain.clock().now(), &shared.limits) {
+            Some(signal) = signals.next() => signal,
+        };
+        match signal {
+            Signal::Cut => break,
+            Signal::Leave => connection.as_mut().graceful_shutdown(),
+            Signal::Tick => match pulse.judge(shared.brain.clock().now(), &shared.limits) {
                 Judgement::Keep => {}
                 Judgement::Idle => connection.as_mut().graceful_shutdown(),
                 Judgement::Stuck => break,
             },
         }
+        leaving |= signal == Signal::Leave;
+        signals.push(self::signal(shared.clone(), pulse.clone(), tick, leaving));
     }
     connections.dec();
+}
+
+/// What a connection is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    /// End now.
+    Cut,
+    /// Finish the answers that are on their way, take no further request.
+    Leave,
+    /// Time to be judged.
+    Tick,
+}
+
+/// The next signal. One that is leaving already need not be told again.
+async fn signal(shared: Arc<Shared>, pulse: Arc<Pulse>, tick: Duration, leaving: bool) -> Signal {
+    tokio::select! {
+        biased;
+        () = shared.stopped.cancelled() => Signal::Cut,
+        () = shared.stopping.cancelled(), if !leaving => Signal::Leave,
+        () = pulse.closing(), if !leaving => Signal::Leave,
+        () = tokio::time::sleep(tick) => Signal::Tick,
+    }
 }
 
 /// How often a connection is judged: often enough that a limit is overrun by a quarter at most.

@@ -53,8 +53,11 @@ impl Scanner {
         let mut rest = chunk;
         // Data of the current event as long as it is one line within this chunk.
         let mut borrowed: Option<&[u8]> = None;
-        if std::mem::take(&mut self.after_cr) && rest.first() == Some(&b'\n') {
-            rest = &rest[1..];
+        if let [first, after @ ..] = rest
+            && std::mem::take(&mut self.after_cr)
+            && *first == b'\n'
+        {
+            rest = after;
         }
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, ending) = rest.split_at(end);

@@ -3,6 +3,7 @@
 mod ids;
 mod region;
 mod secret;
+pub mod spelling;
 mod time;
 
 pub use ids::{ReplicaId, RequestId};

@@ -48,7 +48,7 @@ fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
             max_share: Some(east.max(round(0.9 - east))),
             cross_region_share: Some(round(1.0 - east)),
         },
-        prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(0.21) },
+        prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(21.0) },
         bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0) }),
         ttft_quantiles_ms: quantiles(p50),
         series: Some(Series {
@@ -68,6 +68,7 @@ pub(crate) fn report() -> Report {
     robin.requests.ok = 500;
     robin.requests.failed = 60;
     robin.requests.cancelled = 40;
+    robin.requests.unsent = 12;
     robin.requests.failures.insert("connect".into(), 60);
     Report {
         schema: SCHEMA.into(),

@@ -45,37 +45,44 @@ pub const FIGURES: &[Figure] = &[
         "window",
         "s",
         Better::Neither,
-        "The requests that count are those of the sessions that start from the end of the warm-up until the starts end, so every \
-         strategy is judged on the same requests. Requests of sessions that start during the warm-up are sent but not counted; \
-         after the last start the run drains.",
+        "The requests that count are those of the sessions that start from the end of the warm-up until the starts \
+         end, so every strategy is judged on the same requests. Requests of sessions that start during the warm-up \
+         are sent but not counted; after the last start the run drains.",
     ),
     figure(
         "load",
         "load",
         "",
         Better::Neither,
-        "Open: sessions start by the clock, at the given rate, however slow replies are. Closed: a fixed number of sessions at once, each followed by the next. Within a session a request waits for the reply before.",
+        "Open: sessions start by the clock, at the given rate, however slow replies are. Closed: a fixed number of \
+         sessions at once, each followed by the next. Within a session a request waits for the reply before.",
     ),
     figure(
         "requests",
         "requests",
         "",
         Better::Neither,
-        "Sent requests of the window: total = ok (complete reply) + failed (any error, by kind) + refused (429 or 503) + cancelled (given up by the client: interrupted, or unfinished when the drain ended). Retried: needed more than one attempt at a replica. Latencies cover ok requests only.",
+        "Sent requests of the window: total = ok (complete reply) + failed (any error, by kind) + refused (429 or \
+         503) + cancelled (given up by the client: interrupted, or unfinished when the drain ended). Retried: further \
+         attempts at other replicas that the router made, warm-up included; 0 where the router is not ours. Unsent: \
+         later turns of the window's sessions that were never sent because the run ended. Latencies cover ok requests \
+         only.",
     ),
     figure(
         "ttft_ms",
         "TTFT",
         "ms",
         Better::Lower,
-        "Time to first token: from handing the request to the connection until the first event with content arrives at the client. Events that carry only a role, and comments, do not count.",
+        "Time to first token: from handing the request to the connection until the first event with content arrives \
+         at the client. Events that carry only a role, and comments, do not count.",
     ),
     figure(
         "ttft_intended_ms",
         "TTFT from intended start",
         "ms",
         Better::Lower,
-        "The same from the moment at which the plan wanted the request sent, so that a late load generator cannot hide waiting (coordinated omission).",
+        "The same from the moment at which the plan wanted the request sent, so that a late load generator cannot \
+         hide waiting (coordinated omission).",
     ),
     figure(
         "e2e_ms",
@@ -89,42 +96,48 @@ pub const FIGURES: &[Figure] = &[
         "ITL",
         "ms",
         Better::Lower,
-        "Inter-token latency: gaps between consecutive content events, pooled over all requests, so long replies weigh more. An engine that sends several tokens per event shows fewer, longer gaps.",
+        "Inter-token latency: gaps between consecutive content events, pooled over all requests, so long replies \
+         weigh more. An engine that sends several tokens per event shows fewer, longer gaps.",
     ),
     figure(
         "tpot_ms",
         "TPOT",
         "ms",
         Better::Lower,
-        "Time per output token after the first: (E2E − TTFT) ÷ (output tokens − 1), one value per request with at least two tokens.",
+        "Time per output token after the first: (E2E − TTFT) ÷ (output tokens − 1), one value per request with at \
+         least two tokens.",
     ),
     figure(
         "throughput",
         "throughput",
         "1/s",
         Better::Higher,
-        "Complete replies, their prompt tokens and their output tokens per second, over the replies that ended between the end of the warm-up and the last start, whichever session they belong to.",
+        "Complete replies, their prompt tokens and their output tokens per second, over the replies that ended \
+         between the end of the warm-up and the last start, whichever session they belong to.",
     ),
     figure(
         "goodput",
         "goodput",
         "%",
         Better::Higher,
-        "Share of all requests of the window (failed, refused and cancelled ones miss) with TTFT, mean gap between their own tokens and E2E within the objectives.",
+        "Share of all requests of the window (failed, refused and cancelled ones miss) with TTFT, mean gap between \
+         their own tokens and E2E within the objectives.",
     ),
     figure(
         "cache.hit_ratio",
         "cache hits",
         "%",
         Better::Higher,
-        "Prompt tokens that the engines report as found in their prefix caches ÷ prompt tokens, over ok requests whose reply tells it.",
+        "Prompt tokens that the engines report as found in their prefix caches ÷ prompt tokens, over ok requests \
+         whose reply tells it.",
     ),
     figure(
         "cache.infinite_cache_ratio",
         "infinite cache",
         "%",
         Better::Neither,
-        "The same ratio for one cache of infinite size that sees the requests in the order of the plan: the most that any routing can reach.",
+        "The same ratio for one cache of infinite size that sees the requests in the order of the plan: the most that \
+         any routing can reach.",
     ),
     figure("routing.share", "share", "%", Better::Neither, "Ok requests by the replica that served them."),
     figure("routing.max_share", "max share", "%", Better::Neither, "The largest share of one replica."),
@@ -133,21 +146,24 @@ pub const FIGURES: &[Figure] = &[
         "cross region",
         "%",
         Better::Neither,
-        "Ok requests served in another region than the router's. Not bad in itself: it costs a round trip and may save a prefill or a queue.",
+        "Ok requests served in another region than the router's. Not bad in itself: it costs a round trip and may \
+         save a prefill or a queue.",
     ),
     figure(
         "prediction.ttft_error_median",
         "prediction error",
-        "%",
+        "ms",
         Better::Lower,
-        "Median of |predicted − measured| ÷ measured TTFT at the router, for strategies whose score is a time.",
+        "Median of |predicted − measured| TTFT at the router over its latest replies (warm-up included), for \
+         strategies whose score is a time.",
     ),
     figure(
         "bound.ttft_ms",
         "lower bound",
         "ms",
         Better::Neither,
-        "No routing can be faster on these requests: each request goes to the replica where round trip plus prefill is shortest, nothing waits, and all replicas share one cache of infinite size.",
+        "No routing can be faster on these requests: each request goes to the replica where round trip plus prefill \
+         is shortest, nothing waits, and all replicas share one cache of infinite size.",
     ),
     figure("cost.gpu_usd", "GPU cost", "USD", Better::Lower, "Price of the fleet's GPUs for the length of the window."),
     figure(
@@ -169,7 +185,8 @@ pub const FIGURES: &[Figure] = &[
         "time series",
         "",
         Better::Neither,
-        "Slices of equal length from the start of the run, warm-up and drain included: TTFT median of the requests sent in the slice, and requests under way (mean over the slice).",
+        "Slices of equal length from the start of the run, warm-up and drain included: TTFT median of the requests \
+         sent in the slice, and requests under way (mean over the slice).",
     ),
     figure(
         "per_seed",
@@ -184,7 +201,8 @@ pub const FIGURES: &[Figure] = &[
         "client lag",
         "ms",
         Better::Lower,
-        "How much later than intended the load generator sent requests: its own error. Above 5 ms at the 95th percentile the machine was too slow for the load and the figures suffer.",
+        "How much later than intended the load generator sent requests: its own error. Above 5 ms at the 95th \
+         percentile the machine was too slow for the load and the figures suffer.",
     ),
     figure(
         "/emulator_error_ms",
@@ -272,7 +290,7 @@ pub const COLUMNS: &[Column] = &[
     Column {
         figure: "prediction.ttft_error_median",
         part: "",
-        read: |run| percent(run.prediction.ttft_error_median),
+        read: |run| run.prediction.ttft_error_median,
         bound: None,
     },
 ];
@@ -281,11 +299,11 @@ pub const COLUMNS: &[Column] = &[
 /// flatter a strategy that lost the slow ones.
 pub const MAX_LOST_SHARE: f64 = 0.01;
 
-/// Share of a run's requests that did not end well.
+/// Share of a run's requests, the unsent included, that did not end well; 1 for a run without requests.
 #[must_use]
 pub fn lost_share(run: &Run) -> f64 {
-    let lost = run.requests.total - run.requests.ok.min(run.requests.total);
-    if run.requests.total == 0 { 1.0 } else { lost as f64 / run.requests.total as f64 }
+    let wanted = run.requests.total + run.requests.unsent;
+    if wanted == 0 { 1.0 } else { wanted.saturating_sub(run.requests.ok) as f64 / wanted as f64 }
 }
 
 /// The value that a table shows: enough digits to compare, none that are noise.

@@ -65,7 +65,11 @@ pub fn notes(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
     if let Some(subject) = report.runs.iter().find(|run| run.strategy == SUBJECT) {
         let others: Vec<&Run> = report.runs.iter().filter(|run| run.strategy != SUBJECT).collect();
-        if !others.is_empty() {
+        if lost_share(subject) > MAX_LOST_SHARE && subject.requests.total > 0 {
+            let text =
+                format!("{SUBJECT} lost {:.1} % of its requests and is not compared", lost_share(subject) * 100.0);
+            notes.push(Note::new(Kind::Beaten, text));
+        } else if !others.is_empty() {
             notes.extend(standing(subject, &others));
         }
         notes.extend(distance(subject));
@@ -137,17 +141,24 @@ fn warm_up(report: &Report) -> Option<Note> {
 
 fn lost(run: &Run) -> Option<Note> {
     let requests = &run.requests;
-    let lost = requests.total.saturating_sub(requests.ok);
-    let text = format!(
-        "{}: {lost} of {} requests did not end well ({} failed, {} refused, {} cancelled); its latencies cover the others only{}",
-        run.strategy,
-        requests.total,
-        requests.failed,
-        requests.refused,
-        requests.cancelled,
-        if lost_share(run) > MAX_LOST_SHARE { " and are not compared" } else { "" },
-    );
-    (lost > 0).then(|| Note::new(Kind::Warning, text))
+    let counts = [
+        (requests.failed, "failed"),
+        (requests.refused, "refused"),
+        (requests.cancelled, "unfinished"),
+        (requests.unsent, "never sent"),
+    ];
+    let told: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let wanted = requests.total + requests.unsent;
+    let compared = if lost_share(run) > MAX_LOST_SHARE {
+        "; its latencies cover the others only and are not compared"
+    } else {
+        ""
+    };
+    Some(Note::new(Kind::Warning, format!("{}: of {wanted} requests {}{compared}", run.strategy, told.join(", "))))
 }
 
 fn lag_warnings(report: &Report) -> Vec<Note> {
@@ -185,7 +196,7 @@ mod tests {
         Beaten: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
         Limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
-        Warning: round-robin: 100 of 600 requests did not end well (60 failed, 0 refused, 40 cancelled); its latencies cover the others only and are not compared
+        Warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent; its latencies cover the others only and are not compared
         ");
     }
 
@@ -201,6 +212,16 @@ mod tests {
         Warning: client lag p95 is 7.2 ms, above 5 ms: this machine was too slow or too busy; take the figures as rough
         Warning: interrupted: the figures cover what was measured until then
         ");
+    }
+
+    #[test]
+    fn a_subject_that_lost_requests_claims_nothing() {
+        let mut report = example::report();
+        report.runs[0].requests.ok = 570;
+        report.runs[0].requests.refused = 30;
+        let text = text(&report);
+        assert!(text.starts_with("Beaten: gorgo lost 5.0 % of its requests and is not compared\n"), "{text}");
+        assert!(!text.contains("wins"), "{text}");
     }
 
     #[test]

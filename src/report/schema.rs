@@ -183,12 +183,15 @@ pub struct Requests {
     pub ok: u64,
     /// Ended by an error of any kind but a refusal.
     pub failed: u64,
-    /// Of all: those that needed more than one attempt at a replica.
+    /// Attempts that the router repeated at another replica, counted beside the outcomes.
     pub retried: u64,
     /// Answered with 429 or 503.
     pub refused: u64,
     /// Given up by the client: interrupted, or still running when the drain ended.
     pub cancelled: u64,
+    /// Later turns of the window's sessions that were never sent because the run ended first; not in `total`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsent: u64,
     /// `failed` by kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<String, u64>,
@@ -251,7 +254,7 @@ pub struct Routing {
 /// Quality of the router's predictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Median of |predicted − measured| ÷ measured TTFT; null where the strategy predicts none.
+    /// Median of |predicted − measured| TTFT at the router, ms; null where the strategy predicts none.
     pub ttft_error_median: Option<f64>,
 }
 
@@ -310,6 +313,11 @@ pub struct Interval {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Report {

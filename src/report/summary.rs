@@ -8,8 +8,8 @@ use super::sample::{Outcome, Sample};
 use super::schema::{Bound, Cache, Goodput, Latency, Load, Requests, Routing, Run, Series, Slo, Throughput, Window};
 use crate::model::Time;
 
-/// Most slices of the time series: finer ones cannot be told apart in a chart of that width.
-const MAX_SLICES: f64 = 90.0;
+/// Most slices of the time series: with more, the medians of a minute's run rest on a handful of requests each and only wriggle.
+const MAX_SLICES: f64 = 30.0;
 /// Steps of the stored TTFT distribution: half per cents.
 const QUANTILE_STEPS: u32 = 200;
 

@@ -32,7 +32,7 @@ pub fn comparison(runs: &[Run]) -> String {
     let shown: Vec<&Column> = columns(runs);
     let mut table = Table::new();
     let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
-    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     let mut header = vec![Cell::new("strategy"), Cell::new("requests\nok")];
     header.extend(shown.iter().map(|column| Cell::new(heading(column))));
     table.set_header(header);
@@ -72,7 +72,7 @@ fn heading(column: &Column) -> String {
 /// `600` when all ended well, else `500/600`.
 #[must_use]
 pub fn ended_well(run: &Run) -> String {
-    let (ok, total) = (run.requests.ok, run.requests.total);
+    let (ok, total) = (run.requests.ok, run.requests.total + run.requests.unsent);
     if ok == total { total.to_string() } else { format!("{ok}/{total}") }
 }
 
@@ -140,12 +140,12 @@ mod tests {
         assert_snapshot!(render(&example::report()), @r"
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
         strategy         requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
-                               ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %    error %
+                               ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %   error ms
         ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════
         gorgo                 600    125*   100*   300*   500*  1800*  12.5   95.0    99.0*    40.0    60.0       21.0
         session-affinity      600    188    150    450    750   1890   12.0   95.1*   99.0*    60.0    50.0          -
         least-load            600    225    180    540    900   1860   11.0*  80.0    99.0*    70.0    60.0          -
-        round-robin       500/600    112   90.0    270    450   1710   12.0   70.0    99.0     66.0    56.0          -
+        round-robin       500/612    112   90.0    270    450   1710   12.0   70.0    99.0     66.0    56.0          -
         (lower bound)               75.0   60.0    180    300      -      -      -       -        -       -          -
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
         * best of its column; every figure is defined in the HTML report
@@ -156,8 +156,8 @@ mod tests {
         BEATEN: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
         limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
-        warning: round-robin: 100 of 600 requests did not end well (60 failed, 0 refused, 40 cancelled); its latencies
-                 cover the others only and are not compared
+        warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent; its latencies cover the others
+                 only and are not compared
         infinite cache would hit 95.4 % of the prompt tokens
         client lag p50 0.10 ms, p95 0.80 ms, p99 1.90 ms (n = 3600)
         emulator error p50 0.20 ms, p95 1.10 ms, p99 2.40 ms (n = 1800)

@@ -70,3 +70,79 @@ fn write_refusal(out: &mut String, reason: Refusal, retry_after_ms: Option<f64>)
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use crate::model::{ReplicaId, RequestId, Time};
+    use crate::routing::decision::Terms;
+    use crate::routing::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
+
+    fn candidate(id: u32, name: &str, cached: u32, terms: [(&'static str, f64); 3]) -> Candidate {
+        let terms: Terms = terms.into_iter().map(|(name, value)| Term { name, value }).collect();
+        Candidate {
+            replica: ReplicaId(id),
+            name: name.into(),
+            cached_tokens: cached,
+            uncached_tokens: 6000 - cached,
+            score: terms.iter().map(|term| term.value).sum(),
+            terms,
+        }
+    }
+
+    fn decision(verdict: Verdict) -> Decision {
+        Decision {
+            request: RequestId(42),
+            at: Time::from_ms(1234.5),
+            strategy: "gorgo",
+            attempt: 2,
+            unit: Unit::Ms,
+            prompt_tokens: 6000,
+            held_ms: 17.25,
+            verdict,
+            candidates: vec![
+                candidate(0, "us-east", 0, [("network", 40.0), ("prefill", 564.0), ("queue", 28.2)]),
+                candidate(2, "eu", 5376, [("network", 110.0), ("prefill", 58.656), ("queue", 0.0)]),
+            ],
+            excluded: vec![
+                (ReplicaId(1), "us-west".into(), Excluded::Tried),
+                (ReplicaId(3), "ap-south".into(), Excluded::Unhealthy),
+            ],
+        }
+    }
+
+    #[test]
+    fn dispatched() {
+        let decision = decision(Verdict::Dispatch(ReplicaId(2)));
+        assert_snapshot!(decision, @"request=000000000000002a attempt=2 strategy=gorgo verdict=dispatch replica=eu score=168.656 unit=ms cached=5376 prompt=6000 candidates=2 excluded=2 held_ms=17.2");
+        assert_snapshot!(decision.explain(), @r"
+        request 000000000000002a, attempt 2, strategy gorgo (scores in ms, smallest wins)
+          prompt 6000 tokens, decided at 1234.500 ms, held 17.2 ms before
+          us-east        632.200 = network 40.000 + prefill 564.000 + queue 28.200   (0 tokens cached, 6000 to compute)
+        * eu             168.656 = network 110.000 + prefill 58.656 + queue 0.000   (5376 tokens cached, 624 to compute)
+          us-west   excluded: already tried for this request
+          ap-south  excluded: not known to be healthy
+        verdict: dispatch to eu
+        ");
+    }
+
+    #[test]
+    fn held_and_refused() {
+        let nobody = |verdict| Decision { candidates: Vec::new(), ..decision(verdict) };
+        let held = nobody(Verdict::Hold);
+        assert_snapshot!(held, @"request=000000000000002a attempt=2 strategy=gorgo verdict=hold prompt=6000 candidates=0 excluded=2 held_ms=17.2");
+        assert_snapshot!(held.explain(), @r"
+        request 000000000000002a, attempt 2, strategy gorgo (scores in ms, smallest wins)
+          prompt 6000 tokens, decided at 1234.500 ms, held 17.2 ms before
+          us-west   excluded: already tried for this request
+          ap-south  excluded: not known to be healthy
+        verdict: hold in the router's queue until a replica has room
+        ");
+        let refused = nobody(Verdict::Reject { reason: Refusal::QueueFull, retry_after_ms: Some(1500.0) });
+        assert_snapshot!(refused, @"request=000000000000002a attempt=2 strategy=gorgo verdict=reject reason=queue_full retry_after_ms=1500 prompt=6000 candidates=0 excluded=2 held_ms=17.2");
+        assert_snapshot!(refused.explain().lines().last().unwrap(), @"verdict: refuse, the router's queue is full (queue_full); try again in 1500 ms");
+        let refused = nobody(Verdict::Reject { reason: Refusal::Residency, retry_after_ms: None });
+        assert_snapshot!(refused.explain().lines().last().unwrap(), @"verdict: refuse, the residency class leaves no replica (residency)");
+    }
+}

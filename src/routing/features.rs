@@ -26,6 +26,8 @@ pub struct Features {
     pub prompt_tokens: Option<u32>,
     /// The request's own limit on output tokens.
     pub max_tokens: Option<u32>,
+    /// The body could not be read: nothing is known to go by, so the request goes where the load is least, whatever the strategy.
+    pub opaque: bool,
 }
 
 /// Chained hashes of the full [`BLOCK_BYTES`] blocks of a prompt given in pieces (the pieces' boundaries do not matter).

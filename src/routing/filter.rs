@@ -122,3 +122,120 @@ impl Filters<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::{Filters, Gate};
+    use crate::model::{Region, ReplicaId, RequestId, Time};
+    use crate::routing::fleet::Fleet;
+    use crate::routing::ledger::{Demand, Ledger};
+    use crate::routing::residency::Residency;
+    use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaSpec};
+
+    const NOW: Time = Time::from_micros(60_000_000);
+
+    /// One word per replica, `name:flags`; flags: `u` unhealthy, `?` not checked, `d` draining, `m` serves only model "other", `e` in
+    /// eu-1 (else us-1), `f` two requests in flight, `k` KV full, `K` KV full by an old gauge, `t` tried.
+    fn fleet(text: &str) -> (Fleet, Ledger, Vec<ReplicaId>) {
+        let (mut fleet, mut ledger, mut tried) = (Fleet::default(), Ledger::default(), Vec::new());
+        for word in text.split_whitespace() {
+            let (name, flags) = word.split_once(':').unwrap();
+            let has = |flag: char| flags.contains(flag);
+            let id = fleet.upsert(ReplicaSpec {
+                name: name.into(),
+                region: Region::new(if has('e') { "eu-1" } else { "us-1" }),
+                models: if has('m') { vec!["other".into()] } else { Vec::new() },
+                limits: Limits::default(),
+                rates: Rates::default(),
+            });
+            let replica = fleet.get_mut(id).unwrap();
+            let checks = if has('u') { 3 } else { u32::from(!has('?')) };
+            for _ in 0..checks {
+                replica.observe_health(!has('u'), HealthThresholds::default());
+            }
+            replica.draining = has('d');
+            if has('k') || has('K') {
+                let age = if has('K') { 5001.0 } else { 5000.0 };
+                let gauges = Gauges { kv_usage: Some(0.95), ..Gauges::default() };
+                replica.observe_gauges(Time::from_ms(NOW.ms() - age), gauges);
+            }
+            for _ in 0..if has('f') { 2 } else { 1 } {
+                let demand = Demand { prompt_tokens: 1, uncached_tokens: 1, output_tokens: 1 };
+                ledger.dispatch(RequestId(ledger.in_flight() as u64), id, demand, NOW);
+            }
+            tried.extend(has('t').then_some(id));
+        }
+        (fleet, ledger, tried)
+    }
+
+    fn outcome(text: &str, gate: Option<Gate>, class: Option<&str>) -> String {
+        let (fleet, ledger, tried) = fleet(text);
+        let classes = [("eu".to_owned(), vec!["eu-*".to_owned()]), ("mars".to_owned(), vec!["mars-*".to_owned()])];
+        let residency = Residency { classes: classes.into() };
+        let filters = Filters { fleet: &fleet, ledger: &ledger, residency: &residency, gate, now: NOW };
+        let features = Features { model: Some("m".into()), residency: class.map(Into::into), ..Features::default() };
+        let verdicts = filters.apply(&features, &tried);
+        let words: Vec<&str> = verdicts.iter().map(|verdict| verdict.map_or("ok", |reason| reason.as_str())).collect();
+        let nobody = verdicts.iter().all(Option::is_some);
+        let refusal = if nobody { filters.refusal(&features, &verdicts).as_str() } else { "-" };
+        format!("{:<28} {:<60} {refusal}\n", format!("{text} {}", class.unwrap_or("")), words.join(" "))
+    }
+
+    #[test]
+    fn who_is_left_out_and_why() {
+        let gate = Some(Gate { max_running: 2, max_kv_usage: 0.95 });
+        let cases = [
+            ("", None),
+            ("a: b:u c:d d:m e:f f:k g:t", None),
+            ("a:f b:k c:K", None),
+            ("a:? b:?", None),
+            ("a:? b:", None),
+            ("a:? b:d c:m d:t", None),
+            ("a:u b:u", None),
+            ("a:u b:d", None),
+            ("a:m b:m", None),
+            ("a:m b:u", None),
+            ("a:mu", None),
+            ("a:t b:u", None),
+            ("a:tf b:f", None),
+            ("a:e b: c:eu", Some("eu")),
+            ("a: b:u", Some("eu")),
+            ("a:e b:e", Some("mars")),
+            ("a:e b:e", Some("unknown")),
+            ("a:eumdtf", None),
+            ("a:udmtf", Some("eu")),
+        ];
+        let table: String = cases.into_iter().map(|(fleet, class)| outcome(fleet, gate, class)).collect();
+        assert_snapshot!(table, @r"
+                                                                                                  no_replica
+        a: b:u c:d d:m e:f f:k g:t   ok unhealthy draining model capacity capacity tried          -
+        a:f b:k c:K                  capacity capacity ok                                         -
+        a:? b:?                      ok ok                                                        -
+        a:? b:                       unhealthy ok                                                 -
+        a:? b:d c:m d:t              ok draining model tried                                      -
+        a:u b:u                      unhealthy unhealthy                                          none_healthy
+        a:u b:d                      unhealthy draining                                           none_healthy
+        a:m b:m                      model model                                                  unknown_model
+        a:m b:u                      model unhealthy                                              none_healthy
+        a:mu                         unhealthy                                                    unknown_model
+        a:t b:u                      tried unhealthy                                              all_tried
+        a:tf b:f                     tried capacity                                               all_tried
+        a:e b: c:eu eu               ok residency unhealthy                                       -
+        a: b:u eu                    residency residency                                          residency
+        a:e b:e mars                 residency residency                                          residency
+        a:e b:e unknown              residency residency                                          residency
+        a:eumdtf                     unhealthy                                                    unknown_model
+        a:udmtf eu                   residency                                                    residency
+        ");
+    }
+
+    #[test]
+    fn without_a_gate_nothing_is_full() {
+        assert_eq!(
+            outcome("a:f b:k", None, None).split_whitespace().collect::<Vec<_>>(),
+            ["a:f", "b:k", "ok", "ok", "-"]
+        );
+    }
+}

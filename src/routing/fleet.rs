@@ -123,6 +123,8 @@ pub struct Replica {
     pub rtt: Ewma,
     /// Gauges and when they were read; only plausible readings.
     pub gauges: Option<(Time, Gauges)>,
+    /// KV capacity as the engine said last, tokens.
+    told_kv_tokens: Option<f64>,
     /// How good predictions for it were.
     pub prediction: Prediction,
     /// What was sent there and how it ended.
@@ -138,6 +140,7 @@ impl Replica {
             draining: false,
             rtt: Ewma::new(RTT_WEIGHT),
             gauges: None,
+            told_kv_tokens: None,
             prediction: Prediction::default(),
             totals: Totals::default(),
             health: HealthTracker::default(),
@@ -164,7 +167,9 @@ impl Replica {
 
     /// Takes gauges; readings that make no sense count as not told.
     pub fn observe_gauges(&mut self, now: Time, gauges: Gauges) {
-        self.gauges = Some((now, gauges.plausible()));
+        let gauges = gauges.plausible();
+        self.told_kv_tokens = gauges.kv_tokens.filter(|tokens| *tokens >= 1.0).or(self.told_kv_tokens);
+        self.gauges = Some((now, gauges));
     }
 
     /// Gauges that are at most `max_age_ms` old.
@@ -173,11 +178,10 @@ impl Replica {
         self.gauges.filter(|(at, _)| now.since_ms(*at) <= max_age_ms).map(|(_, gauges)| gauges)
     }
 
-    /// KV capacity in tokens: as configured, else as the engine says.
+    /// KV capacity in tokens: as configured, else as the engine said last. One reading without it changes nothing.
     #[must_use]
     pub fn kv_tokens(&self) -> Option<f64> {
-        let told = self.gauges.and_then(|(_, gauges)| gauges.kv_tokens).filter(|tokens| *tokens >= 1.0);
-        self.spec.limits.kv_tokens.map(|tokens| tokens as f64).or(told)
+        self.spec.limits.kv_tokens.map(|tokens| tokens as f64).or(self.told_kv_tokens)
     }
 }
 
@@ -294,6 +298,9 @@ mod tests {
             Gauges { kv_tokens: Some(f64::NAN), running: Some(-1.0), waiting: Some(2.0), ..Gauges::default() };
         replica.observe_gauges(Time::ZERO, readings);
         assert_eq!(replica.kv_tokens(), None);
+        replica.observe_gauges(Time::ZERO, Gauges { kv_tokens: Some(9e4), ..Gauges::default() });
+        replica.observe_gauges(Time::ZERO, readings);
+        assert_eq!(replica.kv_tokens(), Some(9e4), "one reading without it changes nothing");
         let kept = Gauges { waiting: Some(2.0), ..Gauges::default() };
         assert_eq!(replica.gauges, Some((Time::ZERO, kept)));
         assert!(replica.fresh_gauges(Time::from_ms(10.0), 10.0).is_some());

@@ -2,7 +2,8 @@
 //!
 //! Every event is a method with its time; what has to be done comes back. Events of unknown requests or replicas, and repeated ones, are
 //! ignored. The index learns a prompt at dispatch, so that a burst of equal prompts stays together. It keeps a prompt whose attempt
-//! failed: where the engine got it the belief is right, where it did not the next report of `cached_tokens` corrects it.
+//! failed: nobody can tell whether the engine got it before the connection broke, and a wrong belief costs one prefill, after which it
+//! is right.
 
 mod learning;
 mod placement;
@@ -27,6 +28,9 @@ use super::settings::{Settings, SettingsError};
 use super::ticket::{Attempt, Ticket};
 use super::tokens::TokenRatios;
 use crate::model::{ReplicaId, RequestId, Time};
+
+/// Who decides on requests that nothing is known of.
+const OPAQUE_STRATEGY: &str = "least-load";
 
 /// Weight of the newest finished request in the expected output length (as specified for `predictive`).
 const OUTPUT_WEIGHT: f64 = 0.02;
@@ -86,6 +90,8 @@ impl Strategy {
 pub struct Router {
     settings: Settings,
     strategy: Strategy,
+    /// For requests that nothing is known of (`Features::opaque`).
+    opaque: Strategy,
     fleet: Fleet,
     ledger: Ledger,
     index: PrefixIndex,
@@ -105,6 +111,7 @@ impl Router {
         settings.check()?;
         let strategy = Strategy::new(&settings.strategy, &settings.parameters, settings.seed)?;
         Ok(Self {
+            opaque: Strategy::new(OPAQUE_STRATEGY, &[], settings.seed)?,
             settings,
             strategy,
             fleet: Fleet::default(),
@@ -193,11 +200,14 @@ impl Router {
     /// First body byte with content came back.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
         if self.ledger.first_token(request)
-            && let Some(attempt) = self.attempts.get(&request)
-            && let Some(predicted) = attempt.ttft_ms
-            && let Some(replica) = self.fleet.get_mut(attempt.replica)
+            && let Some(attempt) = self.attempts.get_mut(&request)
         {
-            replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+            attempt.first_token = true;
+            if let Some(predicted) = attempt.ttft_ms
+                && let Some(replica) = self.fleet.get_mut(attempt.replica)
+            {
+                replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+            }
         }
         self.credit(now, request)
     }
@@ -276,11 +286,15 @@ impl Router {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
-        let gate = self.gate()?;
-        let closed =
-            self.fleet.iter().filter_map(|replica| replica.gauges).filter(|(_, gauges)| gate.kv_full(Some(*gauges)));
-        let stale = closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS).plus_ms(STALE_MARGIN_MS)).min();
-        Some(stale.map_or(overdue, |stale| stale.min(overdue)))
+        let opens = self.gate().and_then(|gate| self.first_stale_gate(gate));
+        Some(opens.map_or(overdue, |opens| opens.min(overdue)))
+    }
+
+    /// When the first gate that is closed by KV use opens for want of fresh gauges.
+    fn first_stale_gate(&self, gate: Gate) -> Option<Time> {
+        let gauges = self.fleet.iter().filter_map(|replica| replica.gauges);
+        let closed = gauges.filter(|(_, gauges)| gate.kv_full(Some(*gauges)));
+        closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS + STALE_MARGIN_MS)).min()
     }
 
     /// Time has passed: refuses what was held too long and releases what may go.

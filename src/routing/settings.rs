@@ -70,7 +70,7 @@ pub enum SettingsError {
     #[error(transparent)]
     UnknownStrategy(#[from] UnknownStrategy),
     /// The strategy has no parameter of this name.
-    #[error("strategy `{strategy}` has no parameter `{key}`{hint}; it has: {known}")]
+    #[error("strategy `{strategy}` has no parameter `{key}`; it has: {known}{hint}")]
     UnknownParameter {
         /// The strategy.
         strategy: &'static str,
@@ -93,4 +93,32 @@ pub enum SettingsError {
         /// Largest allowed.
         max: f64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, SettingsError};
+    use crate::routing::HealthThresholds;
+
+    #[test]
+    fn figures_out_of_range_name_their_key() {
+        let health = |failures_out, successes_in| HealthThresholds { failures_out, successes_in };
+        let cases = [
+            (Settings::default(), None),
+            (Settings { max_concurrent: Some(1), queue_limit: 0, ..Settings::default() }, None),
+            (Settings { max_concurrent: Some(0), ..Settings::default() }, Some("max_concurrent")),
+            (Settings { queue_timeout_ms: 0.0, ..Settings::default() }, Some("queue_timeout_ms")),
+            (Settings { queue_timeout_ms: f64::NAN, ..Settings::default() }, Some("queue_timeout_ms")),
+            (Settings { queue_timeout_ms: f64::INFINITY, ..Settings::default() }, Some("queue_timeout_ms")),
+            (Settings { health: health(0, 1), ..Settings::default() }, Some("failures_out")),
+            (Settings { health: health(1, 0), ..Settings::default() }, Some("successes_in")),
+        ];
+        for (settings, expected) in cases {
+            let found = match settings.check() {
+                Err(SettingsError::OutOfRange { key, .. }) => Some(key),
+                other => other.err().map(|error| error.to_string()),
+            };
+            assert_eq!(found.as_deref(), expected, "{settings:?}");
+        }
+    }
 }

@@ -38,6 +38,11 @@ pub(super) struct Attempt {
     pub(super) cached_tokens: u32,
     /// Time to first token as predicted, ms, if the strategy predicts one.
     pub(super) ttft_ms: Option<f64>,
+    /// The belief about its cached tokens rests on a prompt that was itself still waiting for its first token, which the engine may
+    /// not have computed yet: no evidence for or against the index.
+    pub(super) unproven: bool,
+    /// Its first token came.
+    pub(super) first_token: bool,
     /// Was the replica already credited with answering?
     pub(super) answered: bool,
 }

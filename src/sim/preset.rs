@@ -28,20 +28,32 @@ pub struct PresetError(pub String);
 /// # Errors
 /// Unknown ids and models that do not fit the GPU.
 pub fn engine(gpu: &str, model: &str) -> Result<EngineSpec, PresetError> {
-    let gpu = find_gpu(gpu)?;
-    let model = find_model(model)?;
-    let timing = StepTiming::from_hardware(gpu, model, Efficiency::END_TO_END, TensorParallel::NONE)
-        .ok_or_else(|| no_fp8(gpu, model))?;
+    engine_on(find_gpu(gpu)?, find_model(model)?, Efficiency::END_TO_END)
+}
+
+/// The engine that any GPU and a model give at some efficiency.
+///
+/// # Errors
+/// A model that does not fit the GPU, or that it cannot compute with.
+pub fn engine_on(gpu: &Gpu, model: &Model, efficiency: Efficiency) -> Result<EngineSpec, PresetError> {
+    let timing =
+        StepTiming::from_hardware(gpu, model, efficiency, TensorParallel::NONE).ok_or_else(|| no_fp8(gpu, model))?;
     let kv_tokens = kv_tokens(gpu, model).ok_or_else(|| does_not_fit(gpu, model))?;
-    Ok(EngineSpec {
+    Ok(EngineSpec { kv_tokens, usd_per_hour: gpu.usd_per_hour, ..sglang_like(timing, chunk(gpu)) })
+}
+
+/// An engine with SGLang's scheduler and our limits, of unknown price and (still) without KV.
+#[must_use]
+pub fn sglang_like(timing: StepTiming, chunk: u32) -> EngineSpec {
+    EngineSpec {
         timing,
-        chunk: chunk(gpu),
+        chunk,
         max_running: MAX_RUNNING,
-        kv_tokens,
+        kv_tokens: 0,
         block: BLOCK,
         scheduler: Scheduler::PrefillFirst,
-        usd_per_hour: gpu.usd_per_hour,
-    })
+        usd_per_hour: None,
+    }
 }
 
 /// The GPU with this id.

@@ -33,8 +33,48 @@ pub struct Step {
     pub input_tokens: u32,
     /// Output length, tokens (exact through `max_tokens` and `ignore_eos`).
     pub output_tokens: u32,
-    /// One id per STARTED block of `block_size` tokens; equal ids give equal text. Unused when `text` is given.
+    /// One id per STARTED block of `block_size` tokens; equal ids give equal text. With `text`
+    /// they are made from it and serve statistics only.
     pub blocks: Arc<[u64]>,
     /// Literal prompt text (prompt files); otherwise it is synthesised from `blocks`.
     pub text: Option<Arc<str>>,
+}
+
+impl Plan {
+    /// Number of requests.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.sessions.iter().map(|session| session.steps.len()).sum()
+    }
+
+    /// All requests in plan order: by the earliest time at which each can be sent (start of its session and the pauses up to
+    /// it, as if replies took no time), in a closed loop session by session.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<Request<'_>> {
+        let mut requests = Vec::with_capacity(self.requests());
+        for (session, played) in self.sessions.iter().enumerate() {
+            let mut earliest_ms = played.start_ms;
+            for (place, step) in played.steps.iter().enumerate() {
+                earliest_ms += step.think_ms;
+                requests.push(Request { session, place, earliest_ms, step });
+            }
+        }
+        if self.concurrency.is_none() {
+            requests.sort_by(|a, b| a.earliest_ms.total_cmp(&b.earliest_ms));
+        }
+        requests
+    }
+}
+
+/// One request of a plan and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request<'a> {
+    /// Index into [`Plan::sessions`].
+    pub session: usize,
+    /// Index into [`Session::steps`].
+    pub place: usize,
+    /// Earliest time at which it can be sent, ms from the beginning of the run.
+    pub earliest_ms: f64,
+    /// The request.
+    pub step: &'a Step,
 }

@@ -21,7 +21,6 @@ use tokio::sync::{Notify, mpsc};
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub(super) struct Received {
-    pub(super) method: Method,
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -190,7 +189,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Dead)?.to_bytes();
     let path = parts.uri.path_and_query().unwrap().to_string();
-    let received = Received { method: parts.method, path, headers: parts.headers, body };
+    let received = Received { path, headers: parts.headers, body };
     seen.requests.lock().unwrap().push(received.clone());
     let script = script.lock().unwrap().clone();
     let Answer { before, status, headers, body } = script(&received);

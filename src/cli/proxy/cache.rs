@@ -28,6 +28,9 @@ pub(super) async fn run_clear(args: &ClearArgs, context: &Context) -> Outcome {
     if let Some(cleared) = super::write::<Cleared>(&args.write, &change, context).await? {
         let names = cleared.replicas.join(", ");
         context.printer.talk(format_args!("forgot {} blocks of {names}", human::count(cleared.blocks)));
+        if args.write.json {
+            context.printer.json(&cleared)?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -14,6 +14,7 @@ use crate::wire::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Request, as in the response header `x-gorgo-request-id`; without it the last requests are listed
+    #[arg(value_parser = request_id)]
     id: Option<RequestId>,
     /// How many requests to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "id")]
@@ -30,11 +31,17 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
     };
     let path = paths::decision(&id.to_string());
     let explanation: Explanation =
-        Client::new(&args.read.admin)?.get(&path).await.map_err(|failure| not_found(failure, id))?;
+        Client::new(&args.read.admin, context)?.get(&path).await.map_err(|failure| not_found(failure, id))?;
     super::print(&explanation, args.read.json, context, explain)?;
     Ok(Exit::Done)
 }
 
+/// An id as the gateway writes it.
+fn request_id(text: &str) -> Result<RequestId, String> {
+    text.parse().map_err(|_| "wanted up to 16 hexadecimal digits, as in `x-gorgo-request-id`".to_owned())
+}
+
+/// A hint where the proxy does not know the request.
 fn not_found(failure: Failure, id: RequestId) -> Failure {
     if failure.exit == Exit::NothingSuitable {
         failure

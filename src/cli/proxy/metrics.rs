@@ -14,7 +14,7 @@ pub(crate) struct Args {
 
 /// Prints the text that a Prometheus server would scrape.
 pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
-    let text = Client::new(&args.admin)?.text(paths::METRICS).await?;
+    let text = Client::new(&args.admin, context)?.text(paths::METRICS).await?;
     context.printer.data(text.trim_end())?;
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ mod latency;
 mod metrics;
 mod policy;
 mod servers;
+mod start;
 mod status;
 mod stop;
 
@@ -19,6 +20,8 @@ use super::signal::or_interrupted;
 /// The commands of `gorgo proxy`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the central router in front of these replicas until it is stopped
+    Start(start::Args),
     /// Finish what is in flight, then end the proxy
     Stop(stop::Args),
     /// Show version, strategy, queue and requests so far
@@ -44,6 +47,8 @@ pub(crate) enum Command {
 /// Every command and where it lives.
 pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     match command {
+        // It stays in charge of Ctrl-C: the first one drains.
+        Command::Start(args) => start::run(&args, context).await,
         Command::Stop(args) => or_interrupted(stop::run(&args, context)).await,
         Command::Status(args) => or_interrupted(status::run(&args, context)).await,
         Command::Servers(args) => or_interrupted(servers::run(&args, context)).await,
@@ -62,7 +67,7 @@ async fn read<T>(args: &Read, path: &str, context: &Context, show: impl FnOnce(&
 where
     T: serde::de::DeserializeOwned + serde::Serialize,
 {
-    let document: T = Client::new(&args.admin)?.get(path).await?;
+    let document: T = Client::new(&args.admin, context)?.get(path).await?;
     print(&document, args.json, context, show)?;
     Ok(Exit::Done)
 }
@@ -82,7 +87,7 @@ async fn write<T>(args: &Write, change: &Change, context: &Context) -> Result<Op
 where
     T: serde::de::DeserializeOwned,
 {
-    let client = Client::new(&args.admin)?;
+    let client = Client::new(&args.admin, context)?;
     if args.dry_run {
         context.printer.data(client.describe(change)?)?;
         return Ok(None);

@@ -20,9 +20,6 @@ pub(crate) struct PolicyArgs {
     set: Vec<Assignment>,
     #[command(flatten)]
     write: Write,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Arguments of `gorgo proxy tune`.
@@ -36,20 +33,17 @@ pub(crate) struct TuneArgs {
     max_concurrent: Option<u32>,
     #[command(flatten)]
     write: Write,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Shows or replaces the strategy.
 pub(super) async fn run(args: &PolicyArgs, context: &Context) -> Outcome {
     let Some(strategy) = args.strategy.clone() else {
-        return show_document(&args.write.admin, paths::POLICY, args.json, context, show).await;
+        return show_document(&args.write.admin, paths::POLICY, args.write.json, context, show).await;
     };
     let change = Change::new(paths::POLICY, &SetPolicy { strategy, parameters: by_key(&args.set)? })?;
     if let Some(policy) = super::write::<Policy>(&args.write, &change, context).await? {
         context.printer.talk(format_args!("strategy is now `{}`", policy.strategy));
-        super::print(&policy, args.json, context, |policy| parameters(&policy.parameters))?;
+        super::print(&policy, args.write.json, context, |policy| parameters(&policy.parameters))?;
     }
     Ok(Exit::Done)
 }
@@ -58,11 +52,11 @@ pub(super) async fn run(args: &PolicyArgs, context: &Context) -> Outcome {
 pub(super) async fn run_tune(args: &TuneArgs, context: &Context) -> Outcome {
     let set = SetTune { parameters: by_key(&args.set)?, max_concurrent: args.max_concurrent };
     if set == (SetTune { parameters: BTreeMap::new(), max_concurrent: None }) {
-        return show_document(&args.write.admin, paths::TUNE, args.json, context, show_tune).await;
+        return show_document(&args.write.admin, paths::TUNE, args.write.json, context, show_tune).await;
     }
     let change = Change::new(paths::TUNE, &set)?;
     if let Some(tune) = super::write::<Tune>(&args.write, &change, context).await? {
-        super::print(&tune, args.json, context, show_tune)?;
+        super::print(&tune, args.write.json, context, show_tune)?;
     }
     Ok(Exit::Done)
 }
@@ -78,7 +72,7 @@ async fn show_document<T>(
 where
     T: serde::de::DeserializeOwned + serde::Serialize,
 {
-    let document: T = Client::new(admin)?.get(path).await?;
+    let document: T = Client::new(admin, context)?.get(path).await?;
     super::print(&document, json, context, show)?;
     Ok(Exit::Done)
 }

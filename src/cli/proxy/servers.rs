@@ -100,11 +100,16 @@ fn addition(entry: ReplicaEntry) -> AddReplica {
 async fn apply(write: &Write, changes: Vec<(String, ReplicaChange)>, context: &Context) -> Outcome {
     let (total, mut failed) = (changes.len(), Vec::new());
     let mut exit = Exit::Done;
+    let mut after = None;
     for (name, change) in changes {
         let change = Change::new(paths::REPLICAS, &change)?;
         match super::write::<Replicas>(write, &change, context).await {
-            Ok(Some(_)) => context.printer.talk(format_args!("{name}: done")),
-            Ok(None) => {}
+            Ok(replicas) => {
+                if replicas.is_some() {
+                    context.printer.talk(format_args!("{name}: done"));
+                }
+                after = replicas.or(after);
+            }
             Err(failure) if total == 1 => return Err(failure),
             Err(failure) => {
                 context.printer.failure(&failure);
@@ -112,6 +117,9 @@ async fn apply(write: &Write, changes: Vec<(String, ReplicaChange)>, context: &C
                 failed.push(name);
             }
         }
+    }
+    if let (true, Some(replicas)) = (write.json, &after) {
+        context.printer.json(replicas)?;
     }
     match failed.len() {
         0 => Ok(Exit::Done),

@@ -28,8 +28,11 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
     let Some(drain) = super::write::<Drain>(&args.write, &change, context).await? else {
         return Ok(Exit::Done);
     };
-    let client = Client::new(&args.write.admin)?;
+    let client = Client::new(&args.write.admin, context)?;
     context.printer.talk(format_args!("{} finishes {} requests", client.base(), drain.in_flight));
+    if args.write.json {
+        context.printer.json(&drain)?;
+    }
     match tokio::time::timeout(Duration::from_secs_f64(args.wait), gone(&client)).await {
         Ok(()) => {
             context.printer.talk("stopped");

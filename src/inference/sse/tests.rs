@@ -33,6 +33,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("data: a\r\n\r\ndata: b\r\n\r\n", &["a", "b"]),
     ("data: a\r\rdata: b\r\r", &["a", "b"]),
     ("data: a\ndata: b\n\ndata: c\n\n", &["a\nb", "c"]),
+    ("data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n", &["a\nb", "c"]),
     ("data\n\ndata:\n\n", &["", ""]),
     (": keep-alive\n\ndata: a\n\n:\n\n", &[":", "a", ":"]),
     ("event: x\nid: 7\nretry: 1\ndata: a\n\nevent: y\n\n", &["a"]),

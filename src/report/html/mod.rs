@@ -9,6 +9,8 @@ mod svg;
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::figures::{Column, FIGURES, PERCENTILES, best, display};
 use super::notes::{Kind, notes};
 use super::schema::{Report, Run, Spread};
@@ -127,14 +129,14 @@ fn figures(html: &mut String, report: &Report) {
 fn configuration(report: &Report) -> String {
     let mut html = String::from("<h2>Set-up</h2>\n<dl>\n");
     let mut item = |name: &str, value: &str| {
-        let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escape::text(name), escape::text(value));
+        let lines: Vec<String> = value.lines().map(escape::text).collect();
+        let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escape::text(name), lines.join("<br/>"));
     };
     let trace = &report.trace;
     item("trace", &format!("{}: {} requests, {} dropped as too long", trace.name, trace.requests, trace.dropped));
     item("trace sha256", &trace.sha256);
     for (key, value) in &report.config {
-        let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        item(key, &plain);
+        item(key, &plain(value));
     }
     item("gorgo", &report.gorgo);
     let machine = &report.machine;
@@ -145,6 +147,21 @@ fn configuration(report: &Report) -> String {
     item("client lag", &spread(report.client_lag_ms));
     item("emulator error", &spread(report.emulator_error_ms));
     html + "</dl>\n"
+}
+
+/// A value of the configuration as people read it: `key value, key value`, and a line for each object of a list.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("\n"),
+        Value::Object(map) => {
+            let (lists, single): (Vec<_>, Vec<_>) = map.iter().partition(|(_, value)| value.is_array());
+            let words: Vec<String> = single.into_iter().map(|(key, value)| format!("{key} {}", plain(value))).collect();
+            let lines = lists.into_iter().map(|(_, list)| plain(list));
+            std::iter::once(words.join(", ")).chain(lines).collect::<Vec<_>>().join("\n")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn spread(spread: Option<Spread>) -> String {
@@ -174,7 +191,9 @@ fn definitions() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use serde_json::json;
+
+    use super::{page, plain};
     use crate::report::{Report, example};
 
     /// Tags in order; void elements and the doctype left out. Knows no attributes with `>` in them, which [`super::escape`]
@@ -245,6 +264,12 @@ mod tests {
         if let Some(path) = std::env::var_os("GORGO_PAGE") {
             std::fs::write(path, page(&example::report(), "gorgo demo").unwrap()).unwrap();
         }
+    }
+
+    #[test]
+    fn nested_configuration_reads_as_lines() {
+        let value = json!({ "router": "us", "replicas": [{ "name": "a", "rtt_ms": 2 }, { "name": "b" }] });
+        assert_eq!(plain(&value), "router us\nname a, rtt_ms 2\nname b");
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl PrefixTree {
     /// Most blocks of any tree: node positions and depths are 32 bits wide.
     pub const MAX_CAPACITY: usize = u32::MAX as usize - 1;
     /// Bound of [`Self::bytes`] per block of the largest capacity so far, reached when every block is a node of its own: 48 for the node,
-    /// 12 as spare room of the slab, 16 for the table at its emptiest, 16 for the allocation of a run, up to 8 for the path.
-    pub const BYTES_PER_BLOCK: usize = 104;
+    /// 12 as spare room of the slab, 16 for the table at its emptiest, up to 8 for the path. Long runs take 8 per block.
+    pub const BYTES_PER_BLOCK: usize = 84;
     /// Bound of what [`Self::bytes`] counts besides: the tree itself and the smallest sizes of its containers.
     pub const FIXED_BYTES: usize = 2048;
 
@@ -197,10 +197,11 @@ impl PrefixTree {
     /// Memory held, bytes, estimated from capacities of the containers and what an allocator adds to each run.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let hashes = (self.len - self.nodes.live()) * size_of::<u64>();
-        let allocations = self.nodes.live() * ALLOCATION_BYTES;
+        // The first hash of a run stands in its node; only runs of two and more have an allocation.
+        let further = self.len - self.nodes.live();
+        let runs = further * size_of::<u64>() + further.min(self.nodes.live()) * ALLOCATION_BYTES;
         let path = self.path.capacity() * size_of::<u32>();
-        size_of::<Self>() + self.nodes.bytes() + self.table.bytes() + hashes + allocations + path
+        size_of::<Self>() + self.nodes.bytes() + self.table.bytes() + runs + path
     }
 
     /// The node that continues `parent` with the first of `blocks`.

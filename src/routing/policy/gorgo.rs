@@ -76,3 +76,106 @@ impl Policy for Gorgo {
         ])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "gorgo",
+            "",
+            "
+            # a cold, near replica against a far one that holds most of the prompt
+            prompt=6000
+            near rtt=40 cached=0
+            far rtt=110 cached=5376
+
+            # a short prompt stays near
+            prompt=200
+            near rtt=40 cached=0
+            far rtt=110 cached=128
+
+            # the queue counts raw prompt tokens until the end of decoding, cache hits included, at a tenth
+            prompt=1000
+            busy rtt=2 cached=960 sent=20000 answered=10000 decoding=60000
+            idle rtt=90 cached=0
+
+            # a replica's own rates
+            prompt=1000
+            slow rtt=2 prefill=0.4 queue=0.8 sent=1000
+            fast rtt=90 prefill=0.05 sent=1000
+
+            # without a probe the longest known round trip is assumed
+            prompt=100
+            new
+            far rtt=165
+            near rtt=97
+
+            # equal scores: fewest requests without a first token, then the first
+            prompt=100
+            a rtt=5 sent=100
+            b rtt=5 decoding=100
+            c rtt=5 decoding=100
+
+            # nothing to compute at all
+            prompt=0
+            a rtt=5
+            b rtt=4
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # a cold, near replica against a far one that holds most of the prompt
+        near     604.000 = network 40.000 + prefill 564.000 + queue 0.000
+        far      168.656 = network 110.000 + prefill 58.656 + queue 0.000  <-
+
+        # a short prompt stays near
+        near      58.800 = network 40.000 + prefill 18.800 + queue 0.000  <-
+        far      116.768 = network 110.000 + prefill 6.768 + queue 0.000
+
+        # the queue counts raw prompt tokens until the end of decoding, cache hits included, at a tenth
+        busy     851.760 = network 2.000 + prefill 3.760 + queue 846.000
+        idle     184.000 = network 90.000 + prefill 94.000 + queue 0.000  <-
+
+        # a replica's own rates
+        slow     482.000 = network 2.000 + prefill 400.000 + queue 80.000
+        fast     149.400 = network 90.000 + prefill 50.000 + queue 9.400  <-
+
+        # without a probe the longest known round trip is assumed
+        new      174.400 = network 165.000 + prefill 9.400 + queue 0.000
+        far      174.400 = network 165.000 + prefill 9.400 + queue 0.000
+        near     106.400 = network 97.000 + prefill 9.400 + queue 0.000  <-
+
+        # equal scores: fewest requests without a first token, then the first
+        a         15.340 = network 5.000 + prefill 9.400 + queue 0.940
+        b         15.340 = network 5.000 + prefill 9.400 + queue 0.940  <-
+        c         15.340 = network 5.000 + prefill 9.400 + queue 0.940
+
+        # nothing to compute at all
+        a          5.000 = network 5.000 + prefill 0.000 + queue 0.000
+        b          4.000 = network 4.000 + prefill 0.000 + queue 0.000  <-
+        ");
+    }
+
+    #[test]
+    fn weights_and_rates() {
+        let log = scores(
+            "gorgo",
+            "w_rtt=2 w_queue=0.5 prefill_ms_per_token=0.1 queue_ms_per_token=0.2",
+            "
+            # each weight in its place
+            prompt=1000
+            a rtt=10 cached=400 sent=300
+            b rtt=10 cached=400 sent=300 prefill=1 queue=1
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # each weight in its place
+        a        110.000 = network 20.000 + prefill 60.000 + queue 30.000  <-
+        b        770.000 = network 20.000 + prefill 600.000 + queue 150.000
+        ");
+    }
+}

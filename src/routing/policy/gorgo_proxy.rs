@@ -14,7 +14,8 @@
 //!
 //! Different from the authors' code, on purpose: the round trip is not taken from `/health` (SGLang sleeps a second in it), "running"
 //! for the gate is the router's own count instead of a gauge half a second old, the head of the queue does not block the rest, the
-//! index is bounded and keeps a shared prefix when paths split, and it learns at dispatch instead of at the 2xx headers.
+//! index is bounded and keeps a shared prefix when paths split, it learns at dispatch instead of at the 2xx headers, and tokens are counted by
+//! a learned ratio instead of 4 bytes each.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;
 use super::parameters::{Parameter, Parameters};
@@ -100,5 +101,96 @@ impl Policy for GorgoProxy {
 
     fn gate(&self) -> Option<Gate> {
         (self.gate_running > 0).then_some(Gate { max_running: self.gate_running, max_kv_usage: KV_USAGE_LIMIT })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+    use super::{ENTRY, Parameters};
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "gorgo-proxy",
+            "",
+            "
+            # running: prompt tokens until the headers, at half; what is answered or decoding counts nothing
+            prompt=2000
+            busy rtt=2 sent=3000,1000 answered=5000 decoding=9000
+            idle rtt=97
+
+            # cache against distance
+            prompt=2000
+            near rtt=2 cached=0
+            far rtt=97 cached=1024
+
+            # with the gate on the engine's queue is not in the cost
+            prompt=2000
+            full rtt=2 waiting=50
+            free rtt=97
+
+            # a replica's own rate holds for all its tokens
+            prompt=1000
+            slow rtt=2 sent=1000 prefill=0.2
+            fast rtt=97 sent=1000 prefill=0.05
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # running: prompt tokens until the headers, at half; what is answered or decoding counts nothing
+        busy     378.000 = network 2.000 + running 188.000 + queue 0.000 + prefill 188.000
+        idle     285.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 188.000  <-
+
+        # cache against distance
+        near     190.000 = network 2.000 + running 0.000 + queue 0.000 + prefill 188.000
+        far      188.744 = network 97.000 + running 0.000 + queue 0.000 + prefill 91.744  <-
+
+        # with the gate on the engine's queue is not in the cost
+        full     190.000 = network 2.000 + running 0.000 + queue 0.000 + prefill 188.000  <-
+        free     285.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 188.000
+
+        # a replica's own rate holds for all its tokens
+        slow     302.000 = network 2.000 + running 100.000 + queue 0.000 + prefill 200.000
+        fast     172.000 = network 97.000 + running 25.000 + queue 0.000 + prefill 50.000  <-
+        ");
+    }
+
+    #[test]
+    fn without_the_gate_the_engine_queue_is_priced() {
+        let log = scores(
+            "gorgo-proxy",
+            "gate_running=0 q=1",
+            "
+            # three waiting, at the mean prompt of the two running
+            prompt=1000
+            a rtt=2 waiting=3 sent=600,1000
+            b rtt=97
+
+            # at 500 tokens while none of ours runs
+            prompt=1000
+            a rtt=2 waiting=3
+            b rtt=97
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # three waiting, at the mean prompt of the two running
+        a        472.000 = network 2.000 + running 150.400 + queue 225.600 + prefill 94.000
+        b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
+
+        # at 500 tokens while none of ours runs
+        a        237.000 = network 2.000 + running 0.000 + queue 141.000 + prefill 94.000
+        b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
+        ");
+    }
+
+    #[test]
+    fn the_gate_is_a_parameter() {
+        let gate = |value: f64| {
+            let parameters = Parameters::resolve(ENTRY.name, ENTRY.parameters, &[("gate_running".into(), value)]);
+            (ENTRY.build)(&parameters.unwrap(), 0).gate().map(|gate| (gate.max_running, gate.max_kv_usage))
+        };
+        assert_eq!((gate(10.0), gate(3.0), gate(0.0)), (Some((10, 0.95)), Some((3, 0.95)), None));
     }
 }

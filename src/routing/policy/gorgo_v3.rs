@@ -12,7 +12,9 @@
 //!
 //! Different from the authors' code: our index learns a prompt at dispatch, theirs when 2xx headers arrive, so that two equal
 //! prompts in quick succession may part there; our index is bounded, theirs is not; we use every healthy replica, they use those
-//! whose last scrape succeeded.
+//! whose last scrape succeeded; ours counts tokens by a learned ratio, theirs has a tokenizer; an unmeasured round trip is assumed to be
+//! the longest known one, theirs is the duration of a scrape; equal scores go to the fewest requests without a first token, theirs to the
+//! first replica.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;
 use super::parameters::{Parameter, Parameters};
@@ -83,5 +85,68 @@ impl Policy for GorgoV3 {
             ("prefill", prefill_rate * uncached),
             ("queue", self.w_queue * queue_rate * queued),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "gorgo-v3",
+            "",
+            "
+            # the published weights: distance hardly counts, the queue counts half
+            prompt=1000
+            near rtt=2 cached=0 sent=100
+            far rtt=165 cached=0
+
+            # a warm cache loses against a queue of a little more than twice the hit
+            prompt=6000
+            warm rtt=2 cached=5000 decoding=10100
+            cold rtt=2 cached=0
+
+            # rates of its own count relative to 0.094 ms per token
+            prompt=1000
+            twice rtt=10 prefill=0.188 queue=0.047 sent=400
+            one rtt=10 sent=400
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # the published weights: distance hardly counts, the queue counts half
+        near    1050.552 = network 0.552 + prefill 1000.000 + queue 50.000
+        far     1045.540 = network 45.540 + prefill 1000.000 + queue 0.000  <-
+
+        # a warm cache loses against a queue of a little more than twice the hit
+        warm    6050.552 = network 0.552 + prefill 1000.000 + queue 5050.000
+        cold    6000.552 = network 0.552 + prefill 6000.000 + queue 0.000  <-
+
+        # rates of its own count relative to 0.094 ms per token
+        twice   2102.760 = network 2.760 + prefill 2000.000 + queue 100.000
+        one     1202.760 = network 2.760 + prefill 1000.000 + queue 200.000  <-
+        ");
+    }
+
+    #[test]
+    fn tuned_weights() {
+        let log = scores(
+            "gorgo-v3",
+            "w_rtt=2 w_queue=0.104 prefill_rate=3 queue_rate=5 reference_ms_per_token=0.1",
+            "
+            # each weight in its place
+            prompt=1000
+            a rtt=10 cached=400 sent=300
+            b rtt=10 cached=400 sent=300 prefill=0.2
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # each weight in its place
+        a       1976.000 = network 20.000 + prefill 1800.000 + queue 156.000  <-
+        b       3776.000 = network 20.000 + prefill 3600.000 + queue 156.000
+        ");
     }
 }

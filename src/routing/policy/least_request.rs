@@ -39,3 +39,51 @@ impl Policy for LeastRequest {
         terms([("running", running.max(in_flight))])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "least-request",
+            "",
+            "
+            # the larger of gauge and own count
+            prompt=100
+            a running=1 sent=10,10,10
+            b running=4
+            c running=2 decoding=10,10 age=60000
+
+            # a gauge that is too old does not count
+            prompt=100
+            a running=9 sent=10 age=60001
+            b running=2
+
+            # ties: fewest without a first token, then the first
+            prompt=100
+            a sent=10
+            b decoding=10
+            c decoding=10
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # the larger of gauge and own count
+        a          3.000 = running 3.000
+        b          4.000 = running 4.000
+        c          2.000 = running 2.000  <-
+
+        # a gauge that is too old does not count
+        a          1.000 = running 1.000  <-
+        b          2.000 = running 2.000
+
+        # ties: fewest without a first token, then the first
+        a          1.000 = running 1.000
+        b          1.000 = running 1.000  <-
+        c          1.000 = running 1.000
+        ");
+    }
+}

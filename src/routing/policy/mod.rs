@@ -1,6 +1,5 @@
 //! The strategies: one file each, one line each in [`registry`].
 
-mod names;
 pub mod parameters;
 pub mod registry;
 

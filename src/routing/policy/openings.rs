@@ -1,47 +1,78 @@
 //! Which openings of prompts are common to all traffic: the part that says nothing about who is talking.
 //!
-//! Counts, over the most recent [`RECENT`] prompts, how many share each of their first [`DEPTH`] blocks. Block hashes are chained, so equal
-//! hash means equal prompt up to there, and the counts fall along a prompt. Memory is bounded by `RECENT · DEPTH` counts
-//! (8 MiB or so when no two prompts share anything).
+//! Counts, over the most recent [`RECENT`] conversations, how many share each of their first [`DEPTH`] blocks. Block hashes are chained,
+//! so equal hash means equal prompt up to there, and the counts fall along a prompt. A prompt that continues a recent one takes its
+//! place instead of being counted beside it: otherwise a long conversation would come to look like common traffic, and lose its place.
+//! Memory is bounded by `RECENT · DEPTH` counts (8 MiB or so when no two prompts share anything).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Prompts that count as recent.
+/// Conversations that count as recent.
 const RECENT: usize = 1024;
 
-/// Blocks looked at per prompt: 256 of 256 bytes, some 16,000 tokens of system prompt and tools.
+/// Blocks counted per prompt: 256 of 256 bytes, some 16,000 tokens of system prompt and tools.
 const DEPTH: usize = 256;
 
-/// An opening shared by at least this part of recent prompts is common.
+/// Blocks that one turn may add to a conversation and still be seen as its continuation.
+const LONGEST_TURN: usize = 512;
+
+/// An opening shared by at least this part of recent conversations is common.
 const COMMON_SHARE: f64 = 0.02;
 
-/// While fewer prompts than this were seen, shares are of this many: six equal openings are the first to be common. Without it the very
-/// first prompt would be shared by all traffic.
+/// While fewer conversations than this were seen, shares are of this many: six equal openings are the first to be common. Without it the
+/// very first prompt would be shared by all traffic.
 const LEAST_SEEN: usize = 256;
+
+/// A recent prompt.
+#[derive(Clone, Debug)]
+struct Recent {
+    /// Its first blocks, which are counted.
+    opening: Box<[u64]>,
+    /// Its last full block, by which its continuation is known.
+    tail: u64,
+}
 
 /// Counts of recent openings.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Openings {
-    recent: VecDeque<Box<[u64]>>,
-    counts: HashMap<u64, u32, BuildHasherDefault<BlockHasher>>,
+    /// By order of arrival.
+    recent: BTreeMap<u64, Recent>,
+    arrivals: u64,
+    /// The newest recent prompt that ends in a block.
+    tails: BlockMap<u64>,
+    /// How many recent prompts have a block.
+    counts: BlockMap<u32>,
 }
 
 impl Openings {
-    /// Counts a prompt, and forgets the oldest beyond [`RECENT`].
+    /// Counts a prompt of at least one block, in the place of the one that it continues, and forgets the oldest beyond [`RECENT`].
     pub(super) fn observe(&mut self, blocks: &[u64]) {
+        let Some((tail, before)) = blocks.split_last() else { return };
+        let continued = before.iter().rev().take(LONGEST_TURN).find_map(|block| self.tails.get(block).copied());
+        if let Some(earlier) = continued {
+            self.forget(earlier);
+        }
         let opening = &blocks[..blocks.len().min(DEPTH)];
         for block in opening {
             *self.counts.entry(*block).or_insert(0) += 1;
         }
-        self.recent.push_back(opening.into());
-        if self.recent.len() > RECENT {
-            self.forget_oldest();
+        self.tails.insert(*tail, self.arrivals);
+        self.recent.insert(self.arrivals, Recent { opening: opening.into(), tail: *tail });
+        self.arrivals += 1;
+        if self.recent.len() > RECENT
+            && let Some((oldest, _)) = self.recent.first_key_value()
+        {
+            self.forget(*oldest);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        for block in self.recent.pop_front().unwrap_or_default() {
+    fn forget(&mut self, arrival: u64) {
+        let Some(Recent { opening, tail }) = self.recent.remove(&arrival) else { return };
+        if self.tails.get(&tail) == Some(&arrival) {
+            self.tails.remove(&tail);
+        }
+        for block in opening {
             if let Some(count) = self.counts.get_mut(&block) {
                 *count -= 1;
                 if *count == 0 {
@@ -62,7 +93,10 @@ impl Openings {
     }
 }
 
-/// Block hashes are hashes already (xxh3): taken as they are. The map is never walked, so its order never shows.
+/// Never walked, so its order never shows.
+type BlockMap<V> = HashMap<u64, V, BuildHasherDefault<BlockHasher>>;
+
+/// Block hashes are hashes already (xxh3): taken as they are.
 #[derive(Clone, Copy, Debug, Default)]
 struct BlockHasher(u64);
 
@@ -84,7 +118,7 @@ impl Hasher for BlockHasher {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, proptest};
+    use proptest::prelude::proptest;
 
     use super::{DEPTH, LEAST_SEEN, Openings, RECENT};
 
@@ -106,13 +140,33 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_keeps_its_block_while_it_grows_and_openings_go_out_of_use() {
+    fn a_long_conversation_keeps_its_block() {
         let mut openings = Openings::default();
-        for turn in 0..12 {
-            openings.observe(&prompt(3, 2 + turn, turn % 4));
+        for turn in 0..50 {
+            for whose in 0..8 {
+                openings.observe(&prompt(3, 2 + turn, whose));
+                let expected = if turn == 0 && whose < 5 { 0 } else { (whose + 1) * 1_000_000 };
+                assert_eq!(
+                    openings.first_own_block(&prompt(3, 2 + turn, whose)),
+                    Some(expected),
+                    "{whose}, turn {turn}"
+                );
+            }
         }
-        let block = openings.first_own_block(&prompt(3, 2, 1));
-        assert_eq!(block, openings.first_own_block(&prompt(3, 40, 1)));
+        assert_eq!(openings.recent.len(), 8);
+    }
+
+    #[test]
+    fn equal_prompts_count_one_by_one() {
+        let mut openings = Openings::default();
+        (0..6).for_each(|_| openings.observe(&prompt(3, 0, 0)));
+        assert_eq!(openings.first_own_block(&prompt(3, 0, 0)), None);
+    }
+
+    #[test]
+    fn openings_go_out_of_use() {
+        let mut openings = Openings::default();
+        (0..6).for_each(|whose| openings.observe(&prompt(3, 2, whose)));
         for whose in 0..RECENT as u64 {
             openings.observe(&[u64::MAX - whose]);
         }
@@ -129,19 +183,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn memory_is_bounded_and_counts_match_the_window(prompts in proptest::collection::vec((0..5u64, 0..300u64, any::<u16>()), 0..40)) {
+        fn memory_is_bounded_and_counts_match_what_is_recent(
+            prompts in proptest::collection::vec((0..5u64, 0..300u64, 0..4u64), 0..40),
+        ) {
             let mut openings = Openings::default();
             for (shared, own, whose) in prompts {
-                openings.observe(&prompt(shared, own, whose.into()));
+                openings.observe(&prompt(shared, own, whose));
             }
             let counted: u32 = openings.counts.values().sum();
-            let held: usize = openings.recent.iter().map(|opening| opening.len()).sum();
+            let held: usize = openings.recent.values().map(|recent| recent.opening.len()).sum();
             assert_eq!(counted as usize, held);
-            assert!(openings.recent.iter().all(|opening| opening.len() <= DEPTH));
-            while !openings.recent.is_empty() {
-                openings.forget_oldest();
+            assert!(openings.recent.values().all(|recent| recent.opening.len() <= DEPTH));
+            assert!(openings.tails.len() <= openings.recent.len());
+            while let Some((&oldest, _)) = openings.recent.first_key_value() {
+                openings.forget(oldest);
             }
-            assert!(openings.counts.is_empty());
+            assert!(openings.counts.is_empty() && openings.tails.is_empty());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Weights and rates of a strategy: what there is, and the values in force.
 
-use super::names;
+use crate::model::spelling;
 use crate::routing::settings::{SettingsError, in_range};
 
 /// One documented parameter of a strategy.
@@ -59,7 +59,7 @@ impl Parameters {
 
 fn unknown(strategy: &'static str, known: &[Parameter], key: &str) -> SettingsError {
     let keys: Vec<&str> = known.iter().map(|parameter| parameter.key).collect();
-    let hint = names::hint(key, keys.iter().copied());
+    let hint = spelling::hint(key, keys.iter().copied());
     let known = if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
     SettingsError::UnknownParameter { strategy, key: key.to_owned(), hint, known }
 }

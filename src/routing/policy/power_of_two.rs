@@ -48,3 +48,68 @@ impl Policy for PowerOfTwo {
         terms([("in_flight", in_flight), ("not_drawn", if drawn { 0.0 } else { self.handicap })])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn the_less_loaded_of_two() {
+        let log = scores(
+            "power-of-two",
+            "",
+            "
+            # only one
+            prompt=100
+            a sent=5,5
+
+            # two: always the less loaded
+            prompt=100
+            a sent=5,5
+            b sent=5
+
+            # three: one is not drawn
+            prompt=100
+            a sent=5,5
+            b sent=5
+            c sent=5,5,5
+
+            # drawn anew each time
+            prompt=100
+            a sent=5,5
+            b sent=5
+            c sent=5,5,5
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # only one
+        a          2.000 = in_flight 2.000 + not_drawn 0.000  <-
+
+        # two: always the less loaded
+        a          2.000 = in_flight 2.000 + not_drawn 0.000
+        b          1.000 = in_flight 1.000 + not_drawn 0.000  <-
+
+        # three: one is not drawn
+        a          2.000 = in_flight 2.000 + not_drawn 0.000
+        b          1.000 = in_flight 1.000 + not_drawn 0.000  <-
+        c          6.000 = in_flight 3.000 + not_drawn 3.000
+
+        # drawn anew each time
+        a          6.000 = in_flight 2.000 + not_drawn 4.000
+        b          1.000 = in_flight 1.000 + not_drawn 0.000  <-
+        c          3.000 = in_flight 3.000 + not_drawn 0.000
+        ");
+    }
+
+    #[test]
+    fn every_pair_is_drawn_about_equally() {
+        let case = "prompt=1\na\nb sent=1\nc sent=1,1\n\n";
+        let log = scores("power-of-two", "", &case.repeat(3000));
+        let wins = |name: &str| log.lines().filter(|line| line.starts_with(name) && line.ends_with("<-")).count();
+        // Of the pairs ab, ac, bc the first wins two, the second one, the last none.
+        assert!((1900..2100).contains(&wins("a")) && (900..1100).contains(&wins("b")), "{} {}", wins("a"), wins("b"));
+        assert_eq!(wins("c"), 0);
+    }
+}

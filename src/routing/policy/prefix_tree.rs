@@ -54,3 +54,60 @@ impl Policy for PrefixTreePolicy {
         terms([("behind", behind), ("load_share", load_share)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "prefix-tree",
+            "",
+            "
+            # the longest match wins, whatever it costs
+            prompt=6000
+            far rtt=165 cached=1024 sent=90000
+            near rtt=2 cached=960
+
+            # among equal matches the least loaded
+            prompt=6000
+            a cached=1024 sent=500
+            b cached=1024 sent=400
+            c cached=512
+
+            # no match anywhere: least load
+            prompt=6000
+            a sent=500
+            b decoding=300
+            c sent=400
+
+            # load never outweighs a single token
+            prompt=6000
+            a cached=1 sent=4000000000
+            b cached=0
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # the longest match wins, whatever it costs
+        far        1.000 = behind 0.000 + load_share 1.000  <-
+        near      64.000 = behind 64.000 + load_share 0.000
+
+        # among equal matches the least loaded
+        a          0.998 = behind 0.000 + load_share 0.998
+        b          0.798 = behind 0.000 + load_share 0.798  <-
+        c        512.000 = behind 512.000 + load_share 0.000
+
+        # no match anywhere: least load
+        a          0.998 = behind 0.000 + load_share 0.998
+        b          0.599 = behind 0.000 + load_share 0.599  <-
+        c          0.798 = behind 0.000 + load_share 0.798
+
+        # load never outweighs a single token
+        a          1.000 = behind 0.000 + load_share 1.000  <-
+        b          1.000 = behind 1.000 + load_share 0.000
+        ");
+    }
+}

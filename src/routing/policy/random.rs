@@ -36,3 +36,50 @@ impl Policy for Random {
         terms([("not_drawn", if drawn { 0.0 } else { 1.0 })])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::{scores, scores_seeded};
+
+    #[test]
+    fn uniform_and_repeatable() {
+        let cases = "prompt=1\na\nb sent=1\nc sent=1,1\n\n".repeat(3000);
+        let log = scores_seeded("random", "", 1, &cases);
+        for name in ["a", "b", "c"] {
+            let wins = log.lines().filter(|line| line.starts_with(name) && line.ends_with("<-")).count();
+            assert!((900..1100).contains(&wins), "{name}: {wins} of 3000");
+        }
+        assert_eq!(log, scores_seeded("random", "", 1, &cases));
+        assert_ne!(log, scores_seeded("random", "", 2, &cases));
+    }
+
+    #[test]
+    fn cases() {
+        let log = scores(
+            "random",
+            "",
+            "
+            # whoever is drawn
+            prompt=1
+            a
+            b
+            c
+
+            # never one that is no candidate
+            prompt=1
+            b
+            ",
+        );
+        assert_snapshot!(log, @r"
+        # whoever is drawn
+        a          1.000 = not_drawn 1.000
+        b          0.000 = not_drawn 0.000  <-
+        c          1.000 = not_drawn 1.000
+
+        # never one that is no candidate
+        b          0.000 = not_drawn 0.000  <-
+        ");
+    }
+}

@@ -2,9 +2,10 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, gorgo, gorgo_proxy, gorgo_v3, least_load, least_request, names as spelling, power_of_two, prefix_tree,
-    random, round_robin, session_affinity,
+    Policy, gorgo, gorgo_proxy, gorgo_v3, least_load, least_request, power_of_two, prefix_tree, random, round_robin,
+    session_affinity,
 };
+use crate::model::spelling;
 use crate::routing::decision::Unit;
 
 /// One strategy: what a person needs to choose it and what the router needs to build it.
@@ -57,7 +58,7 @@ pub fn find(name: &str) -> Result<&'static Entry, UnknownStrategy> {
 
 /// An unknown strategy name; the message lists the known ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown strategy `{name}`{hint}; known strategies: {known}")]
+#[error("unknown strategy `{name}`; known strategies: {known}{hint}")]
 pub struct UnknownStrategy {
     /// As asked for.
     pub name: String,
@@ -65,4 +66,90 @@ pub struct UnknownStrategy {
     pub hint: String,
     /// The known ones, separated by commas.
     pub known: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::{Parameters, find, strategies};
+    use crate::routing::{Settings, SettingsError};
+
+    #[test]
+    fn every_strategy_and_its_parameters_are_documented_and_can_be_built() {
+        let mut text = String::new();
+        for entry in strategies() {
+            text.push_str(&format!("{} ({}): {}\n", entry.name, entry.unit, entry.help));
+            for p in entry.parameters {
+                assert!((p.min..=p.max).contains(&p.default), "{} {}", entry.name, p.key);
+                text.push_str(&format!("  {} = {} ({} to {}): {}\n", p.key, p.default, p.min, p.max, p.help));
+            }
+            let defaults = Parameters::resolve(entry.name, entry.parameters, &[]).unwrap();
+            (entry.build)(&defaults, 0);
+        }
+        assert_snapshot!(text, @r"
+        gorgo (ms): least predicted cost in ms: round trip, prefill of uncached tokens, queue
+          w_rtt = 1 (0 to 1000): weight of the round trip
+          prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it
+          queue_ms_per_token = 0.094 (0 to 1000): queueing time per queued token, ms; a replica's own rate overrides it
+          w_queue = 0.1 (0 to 100): weight of the queue
+        gorgo-v3 (tokens): the paper's published score in uncached tokens, weights frozen
+          w_rtt = 0.276 (0 to 1000): tokens per ms of round trip
+          prefill_rate = 1 (0 to 1000): weight of an uncached token
+          queue_rate = 1 (0 to 1000): weight of a queued token before w_queue
+          w_queue = 0.5 (0 to 100): weight of the queue
+          reference_ms_per_token = 0.094 (0.000001 to 1000): rate in ms per token of a replica that counts as 1, for replicas with rates of their own
+        gorgo-proxy (ms): the paper's central proxy: round trip, running and uncached tokens in ms; holds requests at 10 running
+          prefill_ms_per_token = 0.094 (0 to 1000): prefill time per token, ms; a replica's own rate overrides it
+          q = 0.5 (0 to 100): what a running token counts (the authors' program: 1)
+          gate_running = 10 (0 to 1000000): requests in flight at which a replica is full; 0 = no gate, the engine's queue is priced instead
+        prefix-tree (tokens): longest cached prefix, else least load; collapses where all prompts open alike
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
+        least-load (tokens): fewest running, waiting, KV tokens and own prompt tokens in flight
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
+        least-request (requests): fewest requests running, by gauge or own count
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
+        session-affinity (rank): each session on one replica by rendezvous hashing
+        power-of-two (requests): fewer requests in flight of two drawn at random
+        round-robin (rank): each replica in turn
+        random (rank): any replica, uniformly
+        ");
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for entry in strategies() {
+            assert_eq!(strategies().iter().filter(|other| other.name == entry.name).count(), 1, "{}", entry.name);
+            assert_eq!(find(entry.name).map(|found| found.name), Ok(entry.name));
+        }
+    }
+
+    fn error(strategy: &str, parameters: &[(&str, f64)]) -> String {
+        let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+        let settings = Settings { strategy: strategy.into(), parameters, ..Settings::default() };
+        let error: SettingsError = crate::routing::Router::new(settings).err().expect("an error");
+        error.to_string()
+    }
+
+    #[test]
+    fn errors_say_what_was_found_and_what_was_wanted() {
+        let errors = [
+            error("gorgo-v2", &[]),
+            error("best", &[]),
+            error("gorgo", &[("w_rrt", 1.0)]),
+            error("random", &[("weight", 1.0)]),
+            error("gorgo", &[("w_rtt", -1.0)]),
+            error("gorgo", &[("w_queue", f64::NAN)]),
+            error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
+        ];
+        assert_snapshot!(errors.join("\n"), @r"
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo-v3`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+        strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
+        strategy `random` has no parameter `weight`; it has: none
+        `w_rtt` is -1, wanted 0 to 1000
+        `w_queue` is NaN, wanted 0 to 100
+        `reference_ms_per_token` is 0, wanted 0.000001 to 1000
+        ");
+    }
 }

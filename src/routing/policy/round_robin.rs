@@ -40,3 +40,76 @@ impl Policy for RoundRobin {
         terms([("turn", turn as f64)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::super::testing::scores;
+
+    #[test]
+    fn each_in_turn() {
+        let log = scores(
+            "round-robin",
+            "",
+            "
+            prompt=1
+            a
+            b
+            c
+
+            prompt=1
+            a
+            b
+            c
+
+            prompt=1
+            a
+            b
+            c
+
+            # back to the first
+            prompt=1
+            a
+            b
+            c
+
+            # only the first may: its turn counts
+            prompt=1
+            a
+
+            # and goes on behind it
+            prompt=1
+            a
+            b
+            c
+            ",
+        );
+        assert_snapshot!(log, @r"
+        a          0.000 = turn 0.000  <-
+        b          1.000 = turn 1.000
+        c          2.000 = turn 2.000
+
+        a          2.000 = turn 2.000
+        b          0.000 = turn 0.000  <-
+        c          1.000 = turn 1.000
+
+        a          1.000 = turn 1.000
+        b          2.000 = turn 2.000
+        c          0.000 = turn 0.000  <-
+
+        # back to the first
+        a          0.000 = turn 0.000  <-
+        b          1.000 = turn 1.000
+        c          2.000 = turn 2.000
+
+        # only the first may: its turn counts
+        a          0.000 = turn 0.000  <-
+
+        # and goes on behind it
+        a          2.000 = turn 2.000
+        b          0.000 = turn 0.000  <-
+        c          1.000 = turn 1.000
+        ");
+    }
+}

@@ -1,1 +1,138 @@
-//! Tables of cases for policies.
+//! Tables of cases for policies: fleet and request as text in, scores and target as text out.
+//!
+//! A case is a block of lines, cases are separated by empty lines, and one policy object sees them all in turn:
+//! ```text
+//! # what the case shows
+//! prompt=6000 session=7 blocks=1,2,3 attempt=1
+//! near rtt=40 cached=0 sent=3000,500
+//! far  rtt=110 cached=5376 answered=800 decoding=4000 running=3 waiting=1 used=9000 age=500
+//! ```
+//! `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
+
+use std::fmt::Write;
+
+use super::{Parameters, Policy, Query, View, find};
+use crate::model::{Region, ReplicaId, RequestId, Time};
+use crate::routing::decision::Candidate;
+use crate::routing::fleet::Fleet;
+use crate::routing::ledger::{Demand, Ledger};
+use crate::routing::score::rank;
+use crate::routing::{Features, Gauges, Limits, Rates, ReplicaSpec};
+
+/// When every case happens.
+const NOW: Time = Time::from_micros(3_600_000_000);
+
+/// Scores of all cases in order. `parameters`: `key=value` pairs that differ from the defaults.
+pub(super) fn scores(strategy: &str, parameters: &str, cases: &str) -> String {
+    scores_seeded(strategy, parameters, 0, cases)
+}
+
+/// The same for a rule that draws.
+pub(super) fn scores_seeded(strategy: &str, parameters: &str, seed: u64, cases: &str) -> String {
+    let entry = find(strategy).expect("strategy");
+    let given: Vec<(String, f64)> = pairs(parameters).map(|(key, value)| (key.to_owned(), number(value))).collect();
+    let parameters = Parameters::resolve(entry.name, entry.parameters, &given).expect("parameters");
+    let mut policy = (entry.build)(&parameters, seed);
+    let lines: Vec<&str> = cases.lines().map(str::trim).collect();
+    let blocks = lines.split(|line| line.is_empty()).filter(|block| !block.is_empty());
+    blocks.map(|block| play(&mut *policy, block)).collect::<Vec<_>>().join("\n")
+}
+
+fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
+    let (comments, lines): (Vec<&str>, Vec<&str>) = block.iter().partition(|line| line.starts_with('#'));
+    let (request, replicas) = lines.split_first().expect("a request line");
+    let features = features(request);
+    let prompt_tokens = field(request, "prompt").map_or(0, number);
+    let mut fleet = Fleet::default();
+    let mut ledger = Ledger::default();
+    for line in replicas {
+        add_replica(&mut fleet, &mut ledger, line);
+    }
+    let views: Vec<View<'_>> = fleet
+        .iter()
+        .zip(replicas)
+        .map(|(replica, line)| {
+            let cached_tokens = field(line, "cached").map_or(0, number);
+            let rtt_ms = replica.rtt.value().unwrap_or(fleet.assumed_rtt_ms());
+            let load = ledger.load(replica.id);
+            View { replica, load, rtt_ms, cached_tokens, uncached_tokens: prompt_tokens - cached_tokens }
+        })
+        .collect();
+    let attempt = field(request, "attempt").map_or(1, number);
+    let query = Query { features: &features, prompt_tokens, attempt, now: NOW };
+    let (candidates, best) = rank(policy, &query, &views);
+    let rows = candidates.iter().enumerate().map(|(i, candidate)| row(candidate, Some(i) == best));
+    comments.into_iter().map(|comment| format!("{comment}\n")).chain(rows).collect()
+}
+
+fn row(candidate: &Candidate, best: bool) -> String {
+    let mut row = format!("{:<6} {:>9.3} =", candidate.name, candidate.score);
+    for (i, term) in candidate.terms.iter().enumerate() {
+        let plus = if i > 0 { " +" } else { "" };
+        write!(row, "{plus} {} {:.3}", term.name, term.value).expect("string");
+    }
+    row.push_str(if best { "  <-\n" } else { "\n" });
+    row
+}
+
+fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
+    let id = fleet.upsert(ReplicaSpec {
+        name: line.split_whitespace().next().expect("name").into(),
+        region: Region::new("r"),
+        models: Vec::new(),
+        limits: Limits { max_running: None, kv_tokens: field(line, "kv").map(number) },
+        rates: Rates {
+            prefill_ms_per_token: field(line, "prefill").map(number),
+            queue_ms_per_token: field(line, "queue").map(number),
+        },
+    });
+    let replica = fleet.get_mut(id).expect("just added");
+    if let Some(rtt) = field(line, "rtt") {
+        replica.observe_rtt(NOW, number(rtt));
+    }
+    let gauges = Gauges {
+        running: field(line, "running").map(number),
+        waiting: field(line, "waiting").map(number),
+        used_tokens: field(line, "used").map(number),
+        kv_usage: field(line, "usage").map(number),
+        kv_tokens: None,
+    };
+    if gauges != Gauges::default() {
+        let read = Time::from_ms(NOW.ms() - field(line, "age").map_or(0.0, number::<f64>));
+        replica.observe_gauges(read, gauges);
+    }
+    for phase in ["sent", "answered", "decoding"] {
+        for tokens in field(line, phase).into_iter().flat_map(|tokens| tokens.split(',')) {
+            fly(ledger, id, phase, number(tokens));
+        }
+    }
+}
+
+fn fly(ledger: &mut Ledger, replica: ReplicaId, phase: &str, tokens: u32) {
+    let request = RequestId(ledger.in_flight() as u64);
+    let demand = Demand { prompt_tokens: tokens, uncached_tokens: tokens, output_tokens: 0 };
+    ledger.dispatch(request, replica, demand, NOW);
+    if phase == "answered" {
+        ledger.headers(request);
+    }
+    if phase == "decoding" {
+        ledger.first_token(request);
+    }
+}
+
+fn features(line: &str) -> Features {
+    let blocks = field(line, "blocks").into_iter().flat_map(|blocks| blocks.split(',')).map(number);
+    Features { session: field(line, "session").map(number), blocks: blocks.collect(), ..Features::default() }
+}
+
+fn pairs(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split_whitespace().filter_map(|word| word.split_once('='))
+}
+
+fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    pairs(line).find(|(known, _)| *known == key).map(|(_, value)| value)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
+}

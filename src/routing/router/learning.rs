@@ -64,16 +64,25 @@ impl Router {
     }
 
     /// Compares what the index believed with the engine's own count. More cached than there was prompt is nonsense and ignored.
+    ///
+    /// Equal prompts that are sent together all come back uncached, though the index foresaw the second one's hit: that says nothing
+    /// about what the cache can hold, so it does not correct the index (it would shrink it, or take the engine for restarted).
     fn learn_cached(&mut self, attempt: &Attempt, cached: u32, prompt_tokens: u32) {
         if cached > prompt_tokens {
             return;
         }
+        // The belief was in tokens by the router's estimate of the prompt; comparable it is in the engine's own.
+        let share = f64::from(attempt.cached_tokens) / f64::from(attempt.prompt_tokens.max(1));
+        let believed = share * f64::from(prompt_tokens);
         if let Some(replica) = self.fleet.get_mut(attempt.replica) {
-            replica.prediction.cached_tokens.push(f64::from(attempt.cached_tokens), f64::from(cached));
+            replica.prediction.cached_tokens.push(believed, f64::from(cached));
             replica.totals.with_usage += 1;
             replica.totals.prompt_tokens += u64::from(prompt_tokens);
             replica.totals.cached_tokens += u64::from(cached);
-            replica.totals.predicted_cached_tokens += u64::from(attempt.cached_tokens);
+            replica.totals.predicted_cached_tokens += believed.round() as u64;
+        }
+        if attempt.unproven {
+            return;
         }
         let features = &attempt.ticket.features;
         let predicted = blocks(features, attempt.cached_tokens, attempt.prompt_tokens);

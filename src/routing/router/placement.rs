@@ -128,7 +128,8 @@ impl Router {
             })
             .collect();
         let query = Query { features, prompt_tokens, attempt: ticket.attempt, now };
-        let (candidates, best) = rank(&mut *self.strategy.policy, &query, &views);
+        let strategy = if features.opaque { &mut self.opaque } else { &mut self.strategy };
+        let (candidates, best) = rank(&mut *strategy.policy, &query, &views);
         let verdict = match best {
             Some(best) => Verdict::Dispatch(candidates[best].replica),
             None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
@@ -146,12 +147,13 @@ impl Router {
         candidates: Vec<Candidate>,
         excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
     ) -> Decision {
+        let strategy = if ticket.features.opaque { &self.opaque } else { &self.strategy };
         Decision {
             request,
             at,
-            strategy: self.strategy.entry.name,
+            strategy: strategy.entry.name,
             attempt: ticket.attempt,
-            unit: self.strategy.entry.unit,
+            unit: strategy.entry.unit,
             prompt_tokens: self.prompt_tokens(ticket),
             held_ms: ticket.held_ms,
             verdict,
@@ -187,6 +189,7 @@ impl Router {
         };
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
+        let unproven = self.rests_on_pending(chosen.replica, &features.blocks);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
         self.index.insert(chosen.replica, &features.blocks);
         self.count(chosen.replica, |totals| totals.dispatched += 1);
@@ -197,9 +200,18 @@ impl Router {
             prompt_tokens: decision.prompt_tokens,
             cached_tokens: chosen.cached_tokens,
             ttft_ms: (decision.unit == Unit::Ms).then_some(chosen.score),
+            unproven,
+            first_token: false,
             answered: false,
         };
         self.attempts.insert(decision.request, attempt);
+    }
+
+    /// Does the prefix that the index believes cached at `replica` belong to a request that waits for its first token there?
+    fn rests_on_pending(&self, replica: ReplicaId, blocks: &[u64]) -> bool {
+        let Some(last) = self.index.matched(replica, blocks).checked_sub(1) else { return false };
+        let pending = self.attempts.values().filter(|attempt| attempt.replica == replica && !attempt.first_token);
+        pending.into_iter().any(|attempt| attempt.ticket.features.blocks.get(last) == Some(&blocks[last]))
     }
 }
 

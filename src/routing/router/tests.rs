@@ -1,11 +1,14 @@
 //! Scripted days in the life of a router: events in, decisions out, as text.
 
+mod properties;
 mod script;
 
 use insta::assert_snapshot;
 
 use self::script::{Script, play};
+use crate::model::Time;
 use crate::routing::Settings;
+use crate::routing::residency::Residency;
 
 fn settings(strategy: &str) -> Settings {
     Settings { strategy: strategy.into(), ..Settings::default() }
@@ -71,6 +74,406 @@ fn a_conversation_stays_where_its_prefix_is_until_that_costs_more_than_the_way()
 }
 
 #[test]
+fn the_paper_s_proxy_holds_requests_at_its_gate_without_blocking_others() {
+    let settings = Settings { parameters: vec![("gate_running".into(), 2.0)], ..settings("gorgo-proxy") };
+    let log = play(
+        settings,
+        "
+        0    add a r1 models=small
+        0    add b r2 models=large
+        0    rtt a 2
+        0    rtt b 50
+        0    up a
+        0    up b
+        10   arrive 1 model=small prompt=x*4
+        10   arrive 2 model=small prompt=x*4
+        11   arrive 3 model=small prompt=y*4
+        12   arrive 4 model=small prompt=z*4 priority=5
+        13   arrive 5 model=large prompt=w*4
+        20   first 1
+        30   done 2
+        35   show
+        40   withdraw 4
+        50   withdraw 3
+        60   done 1
+        61   gauges b kv_usage=0.97
+        62   arrive 6 model=large prompt=w*4
+        63   show
+        70   gauges b kv_usage=0.5
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add a r1 models=small
+    0 add b r2 models=large
+    0 rtt a 2
+    0 rtt b 50
+    0 up a
+    0 up b
+    10 arrive 1 model=small prompt=x*4
+       -> 01 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=26.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=0.0
+    10 arrive 2 model=small prompt=x*4
+       -> 02 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=14.126 unit=ms cached=255 prompt=256 candidates=1 excluded=1 held_ms=0.0
+    11 arrive 3 model=small prompt=y*4
+       -> 03 attempt=1 strategy=gorgo-proxy verdict=hold prompt=256 candidates=0 excluded=2 held_ms=0.0
+    12 arrive 4 model=small prompt=z*4 priority=5
+       -> 04 attempt=1 strategy=gorgo-proxy verdict=hold prompt=256 candidates=0 excluded=2 held_ms=0.0
+    13 arrive 5 model=large prompt=w*4
+       -> 05 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=b score=74.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=0.0
+    20 first 1
+    30 done 2
+       => 04 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=26.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=18.0
+    35 show
+       a: healthy, 2 in flight, 512 queued, 256 uncached, 3 sent, 0 failed
+       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       queue: 1 held, deadline Some(60011.0)
+    40 withdraw 4
+       => 03 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=26.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=29.0
+    50 withdraw 3
+    60 done 1
+    61 gauges b kv_usage=0.97
+    62 arrive 6 model=large prompt=w*4
+       -> 06 attempt=1 strategy=gorgo-proxy verdict=hold prompt=256 candidates=0 excluded=2 held_ms=0.0
+    63 show
+       a: healthy, 0 in flight, 0 queued, 0 uncached, 4 sent, 0 failed
+       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       queue: 1 held, deadline Some(5061.001)
+    70 gauges b kv_usage=0.5
+       => 06 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=b score=62.126 unit=ms cached=255 prompt=256 candidates=1 excluded=1 held_ms=8.0
+    ");
+}
+
+#[test]
+fn the_queue_is_bounded_in_length_and_age() {
+    let settings =
+        Settings { max_concurrent: Some(1), queue_limit: 2, queue_timeout_ms: 1000.0, ..settings("least-load") };
+    let log = play(
+        settings,
+        "
+        0    add a r1
+        0    up a
+        10   arrive 1 prompt=x*4
+        20   arrive 2 prompt=x*4
+        30   arrive 3 prompt=x*4
+        40   arrive 4 prompt=x*4
+        50   done 1
+        60   arrive 5 prompt=x*4
+        70   arrive 6 prompt=x*4
+        80   show
+        1029 tick
+        1030 tick
+        1031 show
+        1032 limit none
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add a r1
+    0 up a
+    10 arrive 1 prompt=x*4
+       -> 01 attempt=1 strategy=least-load verdict=dispatch replica=a score=0.000 unit=tokens cached=0 prompt=256 candidates=1 excluded=0 held_ms=0.0
+    20 arrive 2 prompt=x*4
+       -> 02 attempt=1 strategy=least-load verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    30 arrive 3 prompt=x*4
+       -> 03 attempt=1 strategy=least-load verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    40 arrive 4 prompt=x*4
+       -> 04 attempt=1 strategy=least-load verdict=reject reason=queue_full prompt=256 candidates=0 excluded=1 held_ms=0.0
+    50 done 1
+       => 02 attempt=1 strategy=least-load verdict=dispatch replica=a score=0.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=30.0
+    60 arrive 5 prompt=x*4
+       -> 05 attempt=1 strategy=least-load verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    70 arrive 6 prompt=x*4
+       -> 06 attempt=1 strategy=least-load verdict=reject reason=queue_full retry_after_ms=1000 prompt=256 candidates=0 excluded=1 held_ms=0.0
+    80 show
+       a: healthy, 1 in flight, 256 queued, 1 uncached, 2 sent, 0 failed
+       queue: 2 held, deadline Some(1030.0)
+    1029 tick
+    1030 tick
+       => 03 attempt=1 strategy=least-load verdict=reject reason=queue_timeout retry_after_ms=1000 prompt=256 candidates=0 excluded=1 held_ms=1000.0
+    1031 show
+       a: healthy, 1 in flight, 256 queued, 1 uncached, 2 sent, 0 failed
+       queue: 1 held, deadline Some(1060.0)
+    1032 limit none
+       => 05 attempt=1 strategy=least-load verdict=dispatch replica=a score=256.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=972.0
+    ");
+}
+
+#[test]
+fn failures_go_elsewhere_and_take_a_replica_out() {
+    let log = play(
+        settings("round-robin"),
+        "
+        0    arrive 1 prompt=x*1
+        1    add a r1
+        1    add b r2
+        2    arrive 2 prompt=x*1
+        3    failed 2
+        4    failed 2
+        5    failed 2
+        6    up b
+        7    arrive 3 prompt=x*1
+        8    down b
+        9    broken 3
+        10   arrive 4 prompt=x*1
+        11   failed 4
+        12   up a
+        13   arrive 5 prompt=x*1
+        14   up b
+        15   up b
+        16   headers 5
+        17   arrive 6 prompt=x*1
+        18   failed 6
+        19   show
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 arrive 1 prompt=x*1
+       -> 01 attempt=1 strategy=round-robin verdict=reject reason=no_replica prompt=64 candidates=0 excluded=0 held_ms=0.0
+    1 add a r1
+    1 add b r2
+    2 arrive 2 prompt=x*1
+       -> 02 attempt=1 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=0 prompt=64 candidates=2 excluded=0 held_ms=0.0
+    3 failed 2
+       -> 02 attempt=2 strategy=round-robin verdict=dispatch replica=b score=0.000 unit=rank cached=0 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    4 failed 2
+       -> 02 attempt=3 strategy=round-robin verdict=reject reason=all_tried prompt=64 candidates=0 excluded=2 held_ms=0.0
+    5 failed 2
+       -> 02 attempt=0 strategy=round-robin verdict=reject reason=all_tried prompt=0 candidates=0 excluded=0 held_ms=0.0
+    6 up b
+    7 arrive 3 prompt=x*1
+       -> 03 attempt=1 strategy=round-robin verdict=dispatch replica=b score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    8 down b
+    9 broken 3
+    10 arrive 4 prompt=x*1
+       -> 04 attempt=1 strategy=round-robin verdict=dispatch replica=b score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    11 failed 4
+       -> 04 attempt=2 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    12 up a
+    13 arrive 5 prompt=x*1
+       -> 05 attempt=1 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    14 up b
+    15 up b
+    16 headers 5
+    17 arrive 6 prompt=x*1
+       -> 06 attempt=1 strategy=round-robin verdict=dispatch replica=b score=0.000 unit=rank cached=63 prompt=64 candidates=2 excluded=0 held_ms=0.0
+    18 failed 6
+       -> 06 attempt=2 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    19 show
+       a: healthy, 3 in flight, 192 queued, 3 uncached, 4 sent, 1 failed
+       b: healthy, 0 in flight, 0 queued, 0 uncached, 4 sent, 4 failed
+       queue: 0 held, deadline None
+    ");
+}
+
+#[test]
+fn replicas_strategy_and_limits_change_without_losing_a_request() {
+    let log = play(
+        Settings { max_concurrent: Some(1), ..settings("gorgo") },
+        "
+        0    add a r1
+        0    up a
+        1    arrive 1 prompt=x*4
+        2    arrive 2 prompt=x*4
+        3    arrive 3 prompt=x*4
+        4    arrive 4 prompt=x*4 model=large
+        5    strategy least-load
+        6    drain a on
+        7    arrive 5 prompt=x*4
+        8    done 1
+        9    add b r2 models=small
+        10   up b
+        11   show
+        12   drain a off
+        13   remove b
+        14   headers 2
+        15   failed 2
+        16   add a r1 models=large
+        17   limit 7
+        18   show
+        19   remove a
+        20   done 4
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add a r1
+    0 up a
+    1 arrive 1 prompt=x*4
+       -> 01 attempt=1 strategy=gorgo verdict=dispatch replica=a score=24.064 unit=ms cached=0 prompt=256 candidates=1 excluded=0 held_ms=0.0
+    2 arrive 2 prompt=x*4
+       -> 02 attempt=1 strategy=gorgo verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    3 arrive 3 prompt=x*4
+       -> 03 attempt=1 strategy=gorgo verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    4 arrive 4 prompt=x*4 model=large
+       -> 04 attempt=1 strategy=gorgo verdict=hold prompt=256 candidates=0 excluded=1 held_ms=0.0
+    5 strategy least-load
+    6 drain a on
+    7 arrive 5 prompt=x*4
+       -> 05 attempt=1 strategy=least-load verdict=reject reason=none_healthy prompt=256 candidates=0 excluded=1 held_ms=0.0
+    8 done 1
+    9 add b r2 models=small
+       => 02 attempt=1 strategy=least-load verdict=dispatch replica=b score=0.000 unit=tokens cached=0 prompt=256 candidates=1 excluded=1 held_ms=7.0
+    10 up b
+    11 show
+       a: healthy, draining, 0 in flight, 0 queued, 0 uncached, 1 sent, 0 failed
+       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       queue: 2 held, deadline Some(60003.0)
+    12 drain a off
+       => 03 attempt=1 strategy=least-load verdict=dispatch replica=a score=0.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=1 held_ms=9.0
+    13 remove b
+    14 headers 2
+    15 failed 2
+       -> 02 attempt=2 strategy=least-load verdict=hold prompt=256 candidates=0 excluded=1 held_ms=7.0
+    16 add a r1 models=large
+    17 limit 7
+       => 02 attempt=2 strategy=least-load verdict=dispatch replica=a score=256.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=9.0
+       => 04 attempt=1 strategy=least-load verdict=dispatch replica=a score=512.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=13.0
+    18 show
+       a: healthy, 3 in flight, 768 queued, 3 uncached, 4 sent, 0 failed
+       queue: 0 held, deadline None
+    19 remove a
+    20 done 4
+    ");
+}
+
+#[test]
+fn residency_fails_closed() {
+    let classes = [("eu".to_owned(), vec!["eu-*".to_owned()])];
+    let residency = Residency { classes: classes.into() };
+    let log = play(
+        Settings { residency, ..settings("gorgo") },
+        "
+        0    add us us-east-1
+        0    add eu eu-west-3
+        0    rtt us 2
+        0    rtt eu 97
+        0    up us
+        0    up eu
+        1    arrive 1 prompt=x*1
+        2    arrive 2 prompt=x*1 residency=eu
+        3    arrive 3 prompt=x*1 residency=moon
+        4    failed 2
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add us us-east-1
+    0 add eu eu-west-3
+    0 rtt us 2
+    0 rtt eu 97
+    0 up us
+    0 up eu
+    1 arrive 1 prompt=x*1
+       -> 01 attempt=1 strategy=gorgo verdict=dispatch replica=us score=8.016 unit=ms cached=0 prompt=64 candidates=2 excluded=0 held_ms=0.0
+    2 arrive 2 prompt=x*1 residency=eu
+       -> 02 attempt=1 strategy=gorgo verdict=dispatch replica=eu score=103.016 unit=ms cached=0 prompt=64 candidates=1 excluded=1 held_ms=0.0
+    3 arrive 3 prompt=x*1 residency=moon
+       -> 03 attempt=1 strategy=gorgo verdict=reject reason=residency prompt=64 candidates=0 excluded=2 held_ms=0.0
+    4 failed 2
+       -> 02 attempt=2 strategy=gorgo verdict=reject reason=all_tried prompt=64 candidates=0 excluded=2 held_ms=0.0
+    ");
+}
+
+#[test]
+fn usage_teaches_tokens_predictions_and_the_index() {
+    let mut script = Script::new(settings("gorgo"));
+    for line in ["0 add a r1 kv=6400", "0 up a", "0 rtt a 10"] {
+        script.play(line);
+    }
+    let mut log = String::new();
+    for i in 0..3u32 {
+        let at = f64::from(i) * 1000.0;
+        log += &script.play(&format!("{at} arrive {i} prompt=sys*8+turn*{}", 2 * i));
+        script.play(&format!("{} first {i}", at + 80.0));
+        script.play(&format!("{} done {i} prompt={} cached={} out=50", at + 500.0, (8 + 2 * i) * 128, i * 64));
+    }
+    let snapshot = script.router.snapshot(Time::from_ms(3000.0));
+    let replica = &snapshot.replicas[0];
+    for line in [
+        format!("{:?}", snapshot.bytes_per_token),
+        format!("{:?}", replica.totals),
+        format!("{:?}", replica.ttft_ms),
+        format!("{:?}", replica.cached_tokens),
+        format!(
+            "{} of {} blocks",
+            script.router.index_stats().total.blocks,
+            script.router.index_stats().total.capacity
+        ),
+    ] {
+        log += &format!("{line}\n");
+    }
+    assert_snapshot!(log, @r"
+    0 arrive 0 prompt=sys*8+turn*0
+       -> 00 attempt=1 strategy=gorgo verdict=dispatch replica=a score=58.128 unit=ms cached=0 prompt=512 candidates=1 excluded=0 held_ms=0.0
+    1000 arrive 1 prompt=sys*8+turn*2
+       -> 01 attempt=1 strategy=gorgo verdict=dispatch replica=a score=26.074 unit=ms cached=683 prompt=854 candidates=1 excluded=0 held_ms=0.0
+    2000 arrive 2 prompt=sys*8+turn*4
+       -> 02 attempt=1 strategy=gorgo verdict=dispatch replica=a score=28.048 unit=ms cached=960 prompt=1152 candidates=1 excluded=0 held_ms=0.0
+    [BytesPerToken { model: None, ratio: 2.5, samples: 3 }]
+    Totals { dispatched: 3, done: 3, failed: 0, cancelled: 0, with_usage: 3, prompt_tokens: 3840, cached_tokens: 192, predicted_cached_tokens: 2304 }
+    Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, relative_error_median: Some(0.6494), bias: -42.583333333333336 })
+    Some(Accuracy { count: 3, predicted_median: 1023.7002341920374, actual_median: 64.0, error_median: 959.7002341920374, relative_error_median: Some(11.997658079625293), bias: 703.9000780640125 })
+    12 of 84 blocks
+    ");
+}
+
+#[test]
+fn an_unknown_request_or_replica_changes_nothing() {
+    let mut script = Script::new(settings("gorgo"));
+    script.play("0 add a r1");
+    let before = script.play("1 show");
+    for line in ["headers 9", "first 9", "done 9", "cancel 9", "broken 9", "withdraw 9", "failed 9"] {
+        script.play(&format!("1 {line}"));
+    }
+    for line in ["rtt x 5", "up x", "down x", "drain x on", "gauges x running=1", "remove x"] {
+        assert_eq!(script.play(&format!("1 {line}")), format!("1 {line}\n"));
+    }
+    assert_eq!(script.play("1 show"), before);
+}
+
+#[test]
+fn can_serve_says_why_not() {
+    let mut script = Script::new(settings("gorgo"));
+    let mut log = String::new();
+    for line in ["", "add a r1", "down a", "down a", "down a", "up a", "up a", "drain a on", "add b r2"] {
+        if !line.is_empty() {
+            script.play(&format!("0 {line}"));
+        }
+        log += &format!("{line}: {}\n", script.router.can_serve().map_or_else(|refusal| refusal.as_str(), |()| "ok"));
+    }
+    assert_snapshot!(log, @r"
+    : no_replica
+    add a r1: ok
+    down a: ok
+    down a: ok
+    down a: none_healthy
+    up a: none_healthy
+    up a: ok
+    drain a on: none_healthy
+    add b r2: ok
+    ");
+}
+
+/// Where 40 conversations with a common opening go, as shares of two equal replicas; all stay in flight.
+fn shares(strategy: &str) -> (usize, usize) {
+    let mut script = Script::new(settings(strategy));
+    for line in ["0 add a r1", "0 add b r2", "0 rtt a 2", "0 rtt b 2", "0 up a", "0 up b"] {
+        script.play(line);
+    }
+    for i in 0..40 {
+        script.play(&format!("{i} arrive {i} prompt=sys*8+user{i}*8"));
+    }
+    let in_flight: Vec<usize> =
+        script.router.snapshot(Time::ZERO).replicas.iter().map(|replica| replica.in_flight).collect();
+    (in_flight[0], in_flight[1])
+}
+
+#[test]
+fn a_common_opening_collapses_prefix_tree_only() {
+    assert_eq!(shares("prefix-tree"), (40, 0));
+    for strategy in ["gorgo", "gorgo-v3", "least-load", "round-robin"] {
+        let (a, b) = shares(strategy);
+        assert!(a.abs_diff(b) <= 4, "{strategy}: {a} and {b}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_answers() {
     for strategy in ["random", "power-of-two", "gorgo", "session-affinity"] {
         let run = |seed| {
@@ -85,4 +488,57 @@ fn the_same_seed_gives_the_same_answers() {
             assert_ne!(run(7), run(8), "{strategy}");
         }
     }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_goes_where_the_load_is_least() {
+    let log = play(
+        settings("session-affinity"),
+        "
+        0    add east us-east-1
+        0    add west us-west-2
+        0    up east
+        0    up west
+        10   arrive 1 session=1 prompt=sys*20
+        20   arrive 2 session=1 prompt=sys*20
+        30   arrive 3 session=1 body=opaque
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add east us-east-1
+    0 add west us-west-2
+    0 up east
+    0 up west
+    10 arrive 1 session=1 prompt=sys*20
+       -> 01 attempt=1 strategy=session-affinity verdict=dispatch replica=east score=0.009 unit=rank cached=0 prompt=1280 candidates=2 excluded=0 held_ms=0.0
+    20 arrive 2 session=1 prompt=sys*20
+       -> 02 attempt=1 strategy=session-affinity verdict=dispatch replica=east score=0.009 unit=rank cached=1279 prompt=1280 candidates=2 excluded=0 held_ms=0.0
+    30 arrive 3 session=1 body=opaque
+       -> 03 attempt=1 strategy=least-load verdict=dispatch replica=west score=0.000 unit=tokens cached=0 prompt=0 candidates=2 excluded=0 held_ms=0.0
+    ");
+}
+
+#[test]
+fn a_burst_of_equal_prompts_is_no_sign_of_a_restart() {
+    let believed = |wait_for_first_token: bool| {
+        let mut events = String::from("0 add east us-east-1\n0 rtt east 2\n0 up east\n");
+        for request in 1..=4 {
+            events += &format!("{request} arrive {request} prompt=sys*40\n");
+            if wait_for_first_token {
+                events += &format!("{request} first {request}\n");
+            }
+        }
+        for request in 1..=4 {
+            events += &format!("100 done {request} prompt=2560 cached=0 out=1\n");
+        }
+        let log = play(settings("gorgo"), &(events + "200 arrive 9 prompt=sys*40+ann*1"));
+        let last = log.lines().last().and_then(|line| line.split_once("cached=")).unwrap().1.to_owned();
+        last.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(believed(false), "2560", "nobody could have found the prefix of a prompt that was not computed yet");
+    assert_eq!(
+        believed(true),
+        "0",
+        "three prompts did not find what was computed before them: the engine lost its cache"
+    );
 }

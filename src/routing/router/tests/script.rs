@@ -172,6 +172,7 @@ fn features(arguments: &Arguments<'_>) -> Features {
         prompt_bytes: text.len() as u64,
         prompt_tokens: arguments.number("tokens"),
         max_tokens: arguments.number("max_tokens"),
+        opaque: arguments.text("body") == Some("opaque"),
     }
 }
 

@@ -1,12 +1,14 @@
-//! "Did you mean": the known name nearest to one that was mistyped.
+//! "Did you mean": the known name nearest to one that was mistyped, for every place that takes names from people.
 
-/// ` did you mean …?` part of a message with its leading separator, or nothing when no known name is near.
-pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// `; did you mean …?`, or nothing when no known name is near.
+#[must_use]
+pub fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
 /// The known name with the fewest edits from `name`, if that is at most a third of its length (at least 1, with `_` read as `-`).
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace('_', "-");
     let name = plain(name);
     let best = known.map(|candidate| (edits(&name, &plain(candidate)), candidate)).min_by_key(|(edits, _)| *edits)?;

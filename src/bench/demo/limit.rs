@@ -1,0 +1,92 @@
+//! The no-queue lower bound of a demo's measured requests.
+
+use crate::report::schema::Bound;
+use crate::report::summary::bound;
+use crate::sim::engine::EngineSpec;
+use crate::workload::bounds::lower_bound;
+use crate::workload::reuse::InfiniteCache;
+use crate::workload::{Fleet, Plan};
+
+/// What no routing can beat on the requests that count.
+#[derive(Clone, Debug)]
+pub(super) struct Limit {
+    /// TTFT of each request on its best replica, nothing queued, one infinite shared cache.
+    pub(super) bound: Bound,
+    /// Share of the prompt tokens that this cache has; `None` without requests.
+    pub(super) infinite_cache_ratio: Option<f64>,
+}
+
+/// The limit for the sessions of `plan` that start at `from_ms` or later. Those before fill the cache, as they do in the run.
+#[must_use]
+pub(super) fn limit(plan: &Plan, fleet: &Fleet, specs: &[EngineSpec], from_ms: f64) -> Limit {
+    let rtt_ms: Vec<f64> = fleet
+        .replicas
+        .iter()
+        .map(|replica| {
+            let from_router =
+                fleet.routers.first().and_then(|router| fleet.rtt.rtt_ms(&router.region, &replica.region));
+            // A checked fleet knows every pair.
+            from_router.unwrap_or(0.0)
+        })
+        .collect();
+    let all = lower_bound(
+        plan,
+        specs.len(),
+        |_, replica| rtt_ms[replica],
+        |replica, prompt, cached| specs[replica].lone_prefill_ms(cached, prompt),
+    );
+    let mut cache = InfiniteCache::default();
+    let (mut prompt_tokens, mut cached_tokens) = (0_u64, 0_u64);
+    let mut ttft_ms = Vec::new();
+    for (request, ms) in plan.in_order().into_iter().zip(all.ttft_ms) {
+        let cached = cache.insert(&request.step.blocks, request.step.input_tokens, plan.block_size);
+        if plan.sessions[request.session].start_ms >= from_ms {
+            prompt_tokens += u64::from(request.step.input_tokens);
+            cached_tokens += u64::from(cached);
+            ttft_ms.push(ms);
+        }
+    }
+    Limit {
+        bound: bound(ttft_ms),
+        infinite_cache_ratio: crate::report::percentile::ratio(cached_tokens as f64, prompt_tokens as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::limit;
+    use crate::bench::demo::fleet::{default_fleet, specs};
+    use crate::workload::{Plan, Session, Step};
+
+    fn session(id: &str, start_ms: f64, blocks: &[u64]) -> Session {
+        let input_tokens = blocks.len() as u32 * 16;
+        let step = Step { think_ms: 0.0, input_tokens, output_tokens: 1, blocks: blocks.into(), text: None };
+        Session { id: id.into(), start_ms, steps: vec![step] }
+    }
+
+    #[test]
+    fn only_measured_sessions_count_and_earlier_ones_fill_the_cache() {
+        let fleet = default_fleet().unwrap();
+        let specs = specs(&fleet).unwrap();
+        let blocks: Vec<u64> = (0..256).collect();
+        let plan = Plan {
+            block_size: 16,
+            sessions: vec![
+                session("warm", 0.0, &blocks),
+                session("a", 1000.0, &blocks),
+                session("b", 2000.0, &[999; 1]),
+            ],
+            concurrency: None,
+        };
+        let found = limit(&plan, &fleet, &specs, 500.0);
+        assert_eq!(found.bound.ttft_quantiles_ms.len(), 201);
+        assert_eq!(
+            found.infinite_cache_ratio,
+            Some(0.996_109),
+            "4096 of 4112 tokens, none of them computed by these two"
+        );
+        // Both are best served next to the router: 2 ms and a step over at most 16 tokens.
+        let near = 2.0 + specs[0].lone_prefill_ms(4095, 4096);
+        assert!((found.bound.ttft_ms.max.unwrap() - near).abs() < 1.0, "{:?} and {near}", found.bound.ttft_ms);
+    }
+}

@@ -1,0 +1,205 @@
+//! `gorgo demo`: several strategies, each with its own emulated fleet, play the same plan at the same time.
+//!
+//! At the same time, because one after the other would take as many minutes as there are strategies and would measure the noise
+//! of this machine at different moments; the price is that all lanes share its cores. How late the load generator and the
+//! emulated engines were is therefore measured and printed, and above 5 ms warned of.
+
+pub mod fleet;
+mod lane;
+mod limit;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio_util::sync::CancellationToken;
+
+use self::lane::Lane;
+use self::limit::{Limit, limit};
+use super::body::BodyFormat;
+use super::load::{load, trace_info};
+use super::{Board, Client, Played, Player, Tally, Target, machine};
+use crate::gateway::clock::Clock;
+use crate::inference::Dialect;
+use crate::report::percentile::spread;
+use crate::report::schema::{Cost, Report, SCHEMA};
+use crate::report::{Rules, Run, Slo, summarise};
+use crate::sim::engine::EngineSpec;
+use crate::workload::{Fleet, Plan, PlanOptions, Trace, build};
+
+/// What `gorgo demo` compares when nothing is said.
+pub const DEFAULT_STRATEGIES: [&str; 5] = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
+/// Longest silence of a router before a request counts as failed: far above any wait of a fleet that keeps up.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Client connections to each router that are opened ahead of need.
+const WARM: usize = 16;
+
+/// What to compare.
+#[derive(Clone, Debug)]
+pub struct DemoConfig {
+    /// Registered strategies, in the order of the report.
+    pub strategies: Vec<String>,
+    /// The requests, longer ones than the fleet can hold already left out.
+    pub trace: Trace,
+    /// How the plan is made from it.
+    pub plan: PlanOptions,
+    /// Engines, router and network.
+    pub fleet: Fleet,
+    /// Sessions that start before do not count, s.
+    pub warmup_s: f64,
+    /// Longest wait for replies after the last start.
+    pub drain: Duration,
+    /// Objectives.
+    pub slo: Option<Slo>,
+    /// Seed of everything that is random.
+    pub seed: u64,
+    /// Options as given, for the report.
+    pub described: BTreeMap<String, serde_json::Value>,
+}
+
+/// Runs the comparison. A fired `stop` ends it early; the report then says so and holds what was measured.
+///
+/// # Errors
+/// A plan that cannot be made, or a fleet that cannot be started.
+pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) -> Result<Report> {
+    fleet::ensure_central(&config.fleet)?;
+    let specs = fleet::specs(&config.fleet)?;
+    let plan = Arc::new(build(&config.trace, &config.plan)?);
+    // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
+    let limit = plan.concurrency.is_none().then(|| limit(&plan, &config.fleet, &specs, config.warmup_s * 1000.0));
+    let mut lanes = Vec::new();
+    for strategy in &config.strategies {
+        board.phase(format!("starting {} emulated engines for {strategy}", specs.len()));
+        lanes.push(Lane::start(&config, &specs, strategy).await?);
+    }
+    let demo = Demo { config: &config, plan, limit };
+    let played = demo.play(&lanes, board, stop).await?;
+    let errors: Vec<f64> = lanes.iter().flat_map(Lane::timing_error_ms).collect();
+    let lags: Vec<f64> = played.iter().flat_map(|played| played.lag_ms.iter().copied()).collect();
+    let runs = config.strategies.iter().zip(&played).zip(&lanes);
+    let runs = runs.map(|((strategy, played), lane)| demo.judge(strategy, played, lane, &specs)).collect();
+    for lane in lanes {
+        lane.stop().await;
+    }
+    Ok(Report {
+        schema: SCHEMA.to_owned(),
+        gorgo: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: machine::describe(),
+        trace: trace_info(&config.trace),
+        client_lag_ms: Some(spread(lags)),
+        emulator_error_ms: Some(spread(errors)),
+        interrupted: stop.is_cancelled(),
+        runs,
+        config: config.described,
+    })
+}
+
+/// One comparison under way.
+struct Demo<'a> {
+    config: &'a DemoConfig,
+    plan: Arc<Plan>,
+    limit: Option<Limit>,
+}
+
+impl Demo<'_> {
+    /// Plays the plan through all lanes at once.
+    async fn play(&self, lanes: &[Lane], board: &Board, stop: &CancellationToken) -> Result<Vec<Played>> {
+        let config = self.config;
+        let requests = self.plan.sessions.iter().map(|session| session.steps.len() as u64).sum();
+        let planned = self.plan.concurrency.is_none().then_some(requests);
+        let mut clients = Vec::new();
+        for lane in lanes {
+            let client = self.client(lane)?;
+            client.warm().await?;
+            clients.push(Arc::new(client));
+        }
+        let clock = Clock::start();
+        let phases = self.announce(board, clock);
+        let runs = config.strategies.iter().zip(clients).map(|(strategy, client)| {
+            let player = self.player(client, clock, board.line(strategy, planned), stop);
+            tokio::spawn(player.play())
+        });
+        let runs: Vec<_> = runs.collect();
+        let mut played = Vec::new();
+        for run in runs {
+            played.push(run.await.context("a load generator broke off")?);
+        }
+        phases.abort();
+        Ok(played)
+    }
+
+    fn client(&self, lane: &Lane) -> Result<Client> {
+        let target = Target { url: lane.url(), key: None, timeout: TIMEOUT, ignore_eos: true, warm: WARM };
+        let format = BodyFormat {
+            dialect: Dialect::Chat,
+            model: self.config.fleet.replicas.first().map_or_else(String::new, |replica| replica.model.clone()),
+            block_size: self.plan.block_size,
+            seed: self.config.seed,
+        };
+        Ok(Client::new(&target, format, Clock::start())?)
+    }
+
+    fn player(&self, client: Arc<Client>, clock: Clock, tally: Arc<Tally>, stop: &CancellationToken) -> Player {
+        Player {
+            client,
+            plan: self.plan.clone(),
+            clock,
+            tally,
+            home: self.config.fleet.routers.first().map(|router| router.region.as_str().into()),
+            from_ms: self.config.warmup_s * 1000.0,
+            to_ms: self.config.plan.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0),
+            drain: self.config.drain,
+            stop: stop.clone(),
+        }
+    }
+
+    /// Keeps the board's phase up to date, as a task.
+    fn announce(&self, board: &Board, clock: Clock) -> tokio::task::JoinHandle<()> {
+        let (from_s, to_s) = (self.config.warmup_s, self.config.plan.seconds);
+        let board = board.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = clock.now().ms() / 1000.0;
+                board.phase(match to_s {
+                    _ if now < from_s => format!("warm-up, {now:.0} of {from_s:.0} s"),
+                    Some(to_s) if now < to_s => format!("measuring, {now:.0} of {to_s:.0} s"),
+                    Some(_) => "draining: no further sessions start".to_owned(),
+                    None => format!("measuring, {now:.0} s"),
+                });
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        })
+    }
+
+    fn judge(&self, strategy: &str, played: &Played, lane: &Lane, specs: &[EngineSpec]) -> Run {
+        let config = self.config;
+        // A bound on requests that were not all sent would compare different ones.
+        let limit = self.limit.as_ref().filter(|_| !played.stopped);
+        let last_end_s = played.samples.iter().map(|sample| sample.end.ms()).fold(0.0, f64::max) / 1000.0;
+        let to_s = match config.plan.seconds {
+            Some(seconds) if !played.stopped => seconds,
+            _ => last_end_s,
+        };
+        let rules = Rules {
+            from_s: config.warmup_s,
+            to_s,
+            slo: config.slo,
+            home: config.fleet.routers.first().map(|router| router.region.as_str().into()),
+            infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
+        };
+        let mut run = summarise(strategy, load(config.plan.arrivals), &played.samples, &rules);
+        run.requests.unsent = played.unsent;
+        run.requests.retried = lane.gateway().counts().retried;
+        run.prediction.ttft_error_median = lane.gateway().prediction_error_ms();
+        run.bound = limit.map(|limit| limit.bound.clone());
+        run.cost = cost(specs, to_s - config.warmup_s);
+        run
+    }
+}
+
+/// What the fleet's GPUs cost for `seconds`; `None` if a price is unknown. Lambda bills no traffic between regions.
+fn cost(specs: &[EngineSpec], seconds: f64) -> Option<Cost> {
+    let per_hour: f64 = specs.iter().map(|spec| spec.usd_per_hour).sum::<Option<f64>>()?;
+    Some(Cost { gpu_usd: Some(per_hour * seconds / 3600.0), egress_usd: None })
+}

@@ -1,0 +1,251 @@
+//! `gorgo proxy start`: the central router, in this process, until it is stopped.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::super::Context;
+use super::super::assignment::{Assignment, by_key};
+use super::super::config::settings;
+use super::super::config_file::ConfigFile;
+use super::super::exit::{Exit, Failure, Outcome};
+use super::super::signal::Stops;
+use crate::config::resolve::Proxy;
+use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
+use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, ReplicaConfig};
+use crate::inference::Engine;
+use crate::model::Region;
+use crate::routing::residency::Residency;
+use crate::routing::{self, Rates, Settings};
+
+/// Arguments of `gorgo proxy start`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A replica, e.g. `name=a,url=http://10.0.0.5:30000,region=us-east-1` (repeatable; replaces those of the file).
+    /// Further keys: engine (sglang, vllm, emulator), model (repeatable), max-running, kv-tokens, prefill-ms-per-token,
+    /// queue-ms-per-token
+    #[arg(long = "replica", value_name = "KEY=VALUE,…")]
+    replicas: Vec<String>,
+    /// Address for requests [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    admin: Option<SocketAddr>,
+    /// Strategy that decides where a request goes [default: gorgo]
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
+    /// Hold requests in the router while every replica has this many running [default: the strategy's own rule]
+    #[arg(long, value_name = "N")]
+    max_concurrent: Option<u32>,
+    /// Weight or rate of the strategy, e.g. `w_queue=0.1` (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
+    /// Check everything, print what would apply, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "wanted an IP address and a port, e.g. 127.0.0.1:8000".to_owned())
+}
+
+/// Runs the proxy until SIGTERM, Ctrl-C or `gorgo proxy stop`; each finishes what is in flight. A second signal ends it at once.
+pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
+    let file = ConfigFile::find(context.config.as_deref())?;
+    let resolved = meant(args, &file)?;
+    for note in &resolved.left_out {
+        context.printer.warn(note);
+    }
+    if args.dry_run {
+        context.printer.data(settings(&resolved.settings))?;
+        return Ok(Exit::Done);
+    }
+    log_to_stderr(context);
+    // Before anything listens: a signal from now on is a wish to finish, not to die.
+    let stops = Stops::listen()?;
+    let gateway = Gateway::start(gateway_config(resolved.proxy)?).await?;
+    announce(&gateway, context)?;
+    serve(&gateway, stops, context).await
+}
+
+/// What was typed, put over the file. All problems of both are told at once.
+fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
+    let mut problems = file.problems.clone();
+    let replicas = args.replicas.iter().enumerate();
+    let replicas =
+        replicas.map(|(i, text)| ReplicaEntry::from_flag(&format!("--replica {}", i + 1), text, &mut problems));
+    let flags = Flags {
+        replicas: replicas.collect(),
+        listen: args.listen,
+        admin: args.admin,
+        strategy: args.strategy.clone(),
+        max_concurrent: args.max_concurrent,
+        weights: by_key(&args.set)?,
+    };
+    let (resolved, more) = resolve(&file.document, &flags);
+    problems.extend(more);
+    if resolved.proxy.replicas.is_empty() && problems.is_empty() {
+        let hint = "add `--replica name=a,url=http://10.0.0.5:30000,region=us-east-1`, or a [[replica]] to gorgo.toml";
+        return Err(Failure::usage(anyhow!("no replica is named")).with_hint(hint));
+    }
+    problems.sort_by_key(|problem: &Problem| problem.line);
+    Problems::or(problems, resolved).map_err(|problems| match &file.path {
+        Some(path) => Failure::usage(anyhow::Error::new(problems)).with_hint(format!("the file is {}", path.display())),
+        None => Failure::usage(problems),
+    })
+}
+
+/// The gateway's own terms for what was configured.
+fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Failure> {
+    let replicas = proxy.replicas.into_iter().map(replica_config).collect::<Result<_, _>>()?;
+    let routing = Settings {
+        strategy: proxy.strategy,
+        parameters: proxy.weights.into_iter().collect(),
+        max_concurrent: proxy.max_concurrent,
+        queue_limit: whole(proxy.queue_limit),
+        queue_timeout_ms: proxy.queue_timeout_ms as f64,
+        seed: proxy.seed,
+        residency: Residency { classes: proxy.residency },
+        ..Settings::default()
+    };
+    let mut config = GatewayConfig::new(routing, replicas);
+    let limits = proxy.limits;
+    config.listen = proxy.listen;
+    config.admin = proxy.admin;
+    config.inject_usage = proxy.inject_usage;
+    config.decisions_kept = whole(limits.decisions_kept);
+    config.probe.rtt_every = Duration::from_millis(limits.rtt_every_ms);
+    config.probe.gauges_every = Duration::from_millis(limits.gauges_every_ms);
+    config.limits = Limits {
+        max_connections: whole(limits.max_connections),
+        max_body_bytes: whole(limits.max_body_bytes),
+        max_header_bytes: whole(limits.max_header_bytes),
+        header_timeout: Duration::from_millis(limits.header_timeout_ms),
+        body_timeout: Duration::from_millis(limits.body_timeout_ms),
+        keep_alive: Duration::from_millis(limits.keep_alive_ms),
+        write_timeout: Duration::from_millis(limits.write_timeout_ms),
+        upstream_timeout: Duration::from_millis(limits.upstream_timeout_ms),
+        drain_timeout: Duration::from_millis(limits.drain_timeout_ms),
+    };
+    Ok(config)
+}
+
+fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfig, Failure> {
+    let engine = entry.engine.as_deref().map(Engine::by_name).transpose().map_err(Failure::usage)?;
+    Ok(ReplicaConfig {
+        name: entry.name.unwrap_or_default(),
+        url: entry.url.unwrap_or_default(),
+        region: Region::new(&entry.region.unwrap_or_default()),
+        engine,
+        models: entry.models.unwrap_or_default(),
+        limits: routing::Limits { max_running: entry.max_running, kv_tokens: entry.kv_tokens },
+        rates: Rates { prefill_ms_per_token: entry.prefill_ms_per_token, queue_ms_per_token: entry.queue_ms_per_token },
+    })
+}
+
+/// Limits are checked against ranges that fit; where a machine's words are shorter, its largest will do.
+fn whole(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Both addresses on stdout, so that a script that asked for port 0 can read them.
+fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
+    context.printer.data(format_args!(
+        "requests  http://{}\nadmin     http://{}",
+        gateway.listen(),
+        gateway.admin()
+    ))?;
+    context.printer.talk("ready; Ctrl-C or `gorgo proxy stop` finishes what is in flight and ends");
+    Ok(())
+}
+
+/// Until it is told to stop.
+async fn serve(gateway: &GatewayHandle, mut stops: Stops, context: &Context) -> Outcome {
+    tokio::select! {
+        () = gateway.stop_asked() => context.printer.talk("asked to stop; finishing what is in flight"),
+        _ = stops.next() => context.printer.talk("finishing what is in flight; again to end at once"),
+    }
+    tokio::select! {
+        all = gateway.drain() => if all { Ok(Exit::Done) } else {
+            Err(anyhow!("the drain limit is over; what was still in flight was cut off").into())
+        },
+        _ = stops.next() => {
+            gateway.stop();
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+/// Log lines to stderr: what `RUST_LOG` says, else `info` (`warn` with `--quiet`). A logger that is there already stays.
+fn log_to_stderr(context: &Context) {
+    let level = if context.printer.is_quiet() { LevelFilter::WARN } else { LevelFilter::INFO };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let logger = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(context.printer.is_coloured());
+    let _ = logger.with_env_filter(filter).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::{Args, ConfigFile, gateway_config, meant};
+    use crate::cli::Exit;
+    use crate::config::{Document, Flags, read, resolve};
+    use crate::gateway::GatewayConfig;
+    use crate::routing::Settings;
+
+    fn file(text: &str) -> ConfigFile {
+        let (document, problems) = read(text);
+        ConfigFile { path: Some("gorgo.toml".into()), document, problems }
+    }
+
+    fn args(replicas: &[&str]) -> Args {
+        Args {
+            replicas: replicas.iter().map(|text| (*text).to_owned()).collect(),
+            listen: None,
+            admin: None,
+            strategy: None,
+            max_concurrent: None,
+            set: Vec::new(),
+            dry_run: false,
+        }
+    }
+
+    #[test]
+    fn the_documented_defaults_are_those_of_gateway_and_router() {
+        let (resolved, problems) = resolve(&Document::default(), &Flags::default());
+        assert_eq!(problems, vec![]);
+        let config = gateway_config(resolved.proxy).expect("nothing to refuse");
+        let wanted = GatewayConfig::new(Settings::default(), Vec::new());
+        assert_eq!(format!("{config:#?}"), format!("{wanted:#?}"));
+    }
+
+    #[test]
+    fn problems_of_flags_and_file_are_told_together() {
+        let failure = meant(&args(&["name=a"]), &file("[routing]\nseeed = 1\n")).expect_err("both are wrong");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_snapshot!(failure, @"
+        error: 3 problems in the configuration
+          --replica 1: url: is missing
+          --replica 1: region: is missing
+          line 2: routing.seeed: unknown key; did you mean `seed`?
+
+        hint: the file is gorgo.toml
+        ");
+    }
+
+    #[test]
+    fn a_proxy_without_replicas_is_not_started() {
+        let failure = meant(&args(&[]), &file("")).expect_err("nobody could serve");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_snapshot!(failure, @"
+        error: no replica is named
+
+        hint: add `--replica name=a,url=http://10.0.0.5:30000,region=us-east-1`, or a [[replica]] to gorgo.toml
+        ");
+    }
+}

@@ -1,0 +1,67 @@
+//! `gorgo.toml` as written: every key optional, nothing resolved.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::replica::ReplicaEntry;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    /// `[cluster]`.
+    pub cluster: ClusterSection,
+    /// `[[replica]]`.
+    pub replica: Vec<ReplicaEntry>,
+    /// `[routing]`.
+    pub routing: RoutingSection,
+    /// `[residency]`: region patterns by class.
+    pub residency: BTreeMap<String, Vec<String>>,
+    /// `[proxy]`.
+    pub proxy: ProxySection,
+}
+
+/// `[cluster]`; the meaning of each key stands in [`super::keys::SECTIONS`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
+pub struct ClusterSection {
+    pub strategy: Option<String>,
+    pub engine: Option<String>,
+    pub model: Option<String>,
+}
+
+/// `[routing]`; the meaning of each key stands in [`super::keys::SECTIONS`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
+pub struct RoutingSection {
+    pub weights: BTreeMap<String, f64>,
+    pub max_concurrent: Option<u32>,
+    pub queue_limit: Option<u64>,
+    pub queue_timeout_ms: Option<u64>,
+    pub seed: Option<u64>,
+    pub inject_usage: Option<bool>,
+}
+
+/// `[proxy]`; the meaning of each key stands in [`super::keys::SECTIONS`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
+pub struct ProxySection {
+    pub listen: Option<String>,
+    pub admin: Option<String>,
+    pub max_connections: Option<u64>,
+    pub max_body_bytes: Option<u64>,
+    pub max_header_bytes: Option<u64>,
+    pub header_timeout_ms: Option<u64>,
+    pub body_timeout_ms: Option<u64>,
+    pub keep_alive_ms: Option<u64>,
+    pub write_timeout_ms: Option<u64>,
+    pub upstream_timeout_ms: Option<u64>,
+    pub drain_timeout_ms: Option<u64>,
+    pub rtt_every_ms: Option<u64>,
+    pub gauges_every_ms: Option<u64>,
+    pub decisions_kept: Option<u64>,
+}

@@ -1,0 +1,230 @@
+//! Every key of `gorgo.toml` with its type, default and meaning: what the reader checks against and what the schema prints.
+
+use super::replica::ENGINES;
+
+/// A table of the file.
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub help: &'static str,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+/// The shapes of a table.
+pub enum Shape {
+    /// `[name]` with known keys.
+    One(&'static [Key]),
+    /// `[[name]]`, repeatable, with known keys.
+    Many(&'static [Key]),
+    /// `[name]` with keys of the user's own and values of one kind.
+    Open(Kind),
+}
+
+/// One key.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What may be written.
+    pub kind: Kind,
+    /// Value if it is absent, as TOML; empty = none.
+    pub default: &'static str,
+    /// What it means, with its unit.
+    pub help: &'static str,
+}
+
+/// What may be written as a value.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// One of a few words.
+    OneOf(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
+    /// A whole number in a range, ends included.
+    Whole(u64, u64),
+    /// A number in a range, ends included.
+    Number(f64, f64),
+    /// A list of texts.
+    Texts,
+    /// A table with keys of the user's own and numbers.
+    Numbers,
+}
+
+/// Longest time that can be configured, ms: a day.
+const DAY_MS: u64 = 86_400_000;
+
+/// Every table, in the order in which people are told.
+pub const SECTIONS: [Section; 5] = [
+    Section {
+        name: "cluster",
+        help: "What the replicas have in common",
+        shape: Shape::One(&[
+            key(
+                "strategy",
+                Kind::Text,
+                "\"gorgo\"",
+                "Strategy that decides where a request goes; `gorgo proxy policy` lists them",
+            ),
+            key(
+                "engine",
+                Kind::OneOf(&ENGINES),
+                "",
+                "Kind of engine of replicas that name none; absent = found out by asking each",
+            ),
+            key("model", Kind::Text, "", "Model that replicas serve which name none; absent = any"),
+        ]),
+    },
+    Section {
+        name: "replica",
+        help: "One inference engine for `gorgo proxy start` (repeatable)",
+        shape: Shape::Many(&[
+            key("name", Kind::Text, "", "Unique name (required)"),
+            key("url", Kind::Text, "", "Base URL, e.g. `http://10.0.0.5:30000` (required)"),
+            key("region", Kind::Text, "", "Where it stands, e.g. `us-east-1` (required)"),
+            key("engine", Kind::OneOf(&ENGINES), "", "Kind of engine; absent = that of `[cluster]`"),
+            key("models", Kind::Texts, "", "Models that it serves; absent = that of `[cluster]`, or any"),
+            key(
+                "max_running",
+                Kind::Whole(1, u32::MAX as u64),
+                "",
+                "Most requests that it runs at once; absent = unknown",
+            ),
+            key(
+                "kv_tokens",
+                Kind::Whole(1, i64::MAX as u64),
+                "",
+                "KV cache capacity, tokens; absent = what the engine says",
+            ),
+            key(
+                "prefill_ms_per_token",
+                Kind::Number(0.0, 1e6),
+                "",
+                "Prefill time per uncached token, ms; absent = the strategy's rate",
+            ),
+            key(
+                "queue_ms_per_token",
+                Kind::Number(0.0, 1e6),
+                "",
+                "Queueing time per queued token, ms; absent = the strategy's rate",
+            ),
+        ]),
+    },
+    Section {
+        name: "routing",
+        help: "How decisions are made",
+        shape: Shape::One(&[
+            key(
+                "weights",
+                Kind::Numbers,
+                "",
+                "Weights and rates of the strategy by key; `gorgo proxy tune` lists them",
+            ),
+            key(
+                "max_concurrent",
+                Kind::Whole(1, u32::MAX as u64),
+                "",
+                "Hold requests in the router while every replica has this many running; absent = the strategy's own rule",
+            ),
+            key("queue_limit", Kind::Whole(0, 10_000_000), "10000", "Most requests in the router's queue"),
+            key("queue_timeout_ms", Kind::Whole(1, DAY_MS), "60000", "Longest wait in the router's queue, ms"),
+            key("seed", Kind::Whole(0, i64::MAX as u64), "0", "Seed of the strategies that draw lots"),
+            key(
+                "inject_usage",
+                Kind::Switch,
+                "false",
+                "Ask engines for usage in streams whose clients did not, and take the extra event out again",
+            ),
+        ]),
+    },
+    Section {
+        name: "residency",
+        help: "Residency classes (request header `x-gorgo-residency`): name = list of region patterns, `*` stands for any text. A class that is not listed is refused",
+        shape: Shape::Open(Kind::Texts),
+    },
+    Section {
+        name: "proxy",
+        help: "The central router's addresses and limits",
+        shape: Shape::One(&[
+            key("listen", Kind::Text, "\"127.0.0.1:8000\"", "Address for requests; port 0 = any free one"),
+            key("admin", Kind::Text, "\"127.0.0.1:8001\"", "Address of the admin API; loopback only"),
+            key("max_connections", Kind::Whole(1, 1_000_000), "16384", "Client connections at once; more wait"),
+            key("max_body_bytes", Kind::Whole(1, 1 << 34), "67108864", "Largest request body, bytes (else 413)"),
+            key("max_header_bytes", Kind::Whole(1_024, 1 << 20), "65536", "Largest request head, bytes (else 431)"),
+            key("header_timeout_ms", Kind::Whole(1, DAY_MS), "30000", "Longest time for a request head, ms"),
+            key("body_timeout_ms", Kind::Whole(1, DAY_MS), "30000", "Longest pause inside a request body, ms"),
+            key(
+                "keep_alive_ms",
+                Kind::Whole(1, DAY_MS),
+                "120000",
+                "Longest time that a client connection stays open without a request, ms",
+            ),
+            key(
+                "write_timeout_ms",
+                Kind::Whole(1, DAY_MS),
+                "120000",
+                "Longest time that a client may take nothing of an answer that is there for it, ms",
+            ),
+            key(
+                "upstream_timeout_ms",
+                Kind::Whole(1, DAY_MS),
+                "600000",
+                "Longest silence of an engine, before or inside its answer, ms",
+            ),
+            key(
+                "drain_timeout_ms",
+                Kind::Whole(0, DAY_MS),
+                "120000",
+                "Longest time that draining waits for requests in flight, ms",
+            ),
+            key(
+                "rtt_every_ms",
+                Kind::Whole(10, DAY_MS),
+                "1000",
+                "Time between two round-trip probes, which are the health checks as well, ms",
+            ),
+            key(
+                "gauges_every_ms",
+                Kind::Whole(10, DAY_MS),
+                "500",
+                "Time between two readings of an engine's metrics, ms",
+            ),
+            key(
+                "decisions_kept",
+                Kind::Whole(0, 1_000_000),
+                "1024",
+                "Requests whose decisions are kept for `gorgo proxy explain`",
+            ),
+        ]),
+    },
+];
+
+/// Keeps the table above one line per key.
+const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default, help }
+}
+
+impl Section {
+    /// Its known keys; none if they are the user's own.
+    #[must_use]
+    pub fn keys(&self) -> &'static [Key] {
+        match self.shape {
+            Shape::One(keys) | Shape::Many(keys) => keys,
+            Shape::Open(_) => &[],
+        }
+    }
+}
+
+/// A table by its name.
+pub(super) fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+/// The default of a key path such as `proxy.listen`, as TOML; `None` if it has none.
+pub(super) fn default(path: &str) -> Option<&'static str> {
+    let (table, name) = path.split_once('.')?;
+    let key = section(table)?.keys().iter().find(|key| key.name == name)?;
+    (!key.default.is_empty()).then_some(key.default)
+}

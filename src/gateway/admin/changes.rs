@@ -1,0 +1,131 @@
+//! What `POST` does. Each change is complete when its answer goes out, and its answer is the document after it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use http::StatusCode;
+
+use super::{Admin, bad_request};
+use crate::gateway::reject::Rejection;
+use crate::gateway::settings::ReplicaConfig;
+use crate::inference::engine::Engine;
+use crate::routing::{Limits, Rates};
+use crate::wire::{
+    AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune, Tune,
+};
+
+impl Admin {
+    pub(super) fn change_replicas(&self, change: ReplicaChange) -> Result<Replicas, Rejection> {
+        match change {
+            ReplicaChange::Add(replica) => {
+                let config = config(replica)?;
+                self.fleet.add(config).map_err(|error| bad_request(format!("{error:#}")))?;
+            }
+            ReplicaChange::Remove { name } => self.known(&name, self.fleet.remove(&name))?,
+            ReplicaChange::Drain { name, draining } => self.known(&name, self.fleet.drain(&name, draining))?,
+        }
+        Ok(self.replicas())
+    }
+
+    /// An error that lists the known names, if this one is not among them.
+    fn known(&self, name: &str, found: bool) -> Result<(), Rejection> {
+        if found {
+            return Ok(());
+        }
+        let state = self.shared.brain.lock();
+        let names: Vec<&str> = state.replicas.values().map(|replica| &*replica.name).collect();
+        let message = format!("no replica `{name}`; known replicas: {}", names.join(", "));
+        Err(Rejection::new(StatusCode::NOT_FOUND, "unknown_replica", message))
+    }
+
+    pub(super) fn set_policy(&self, change: SetPolicy) -> Result<Policy, Rejection> {
+        let parameters: Vec<(String, f64)> = change.parameters.into_iter().collect();
+        self.set_strategy(&change.strategy, &parameters)?;
+        Ok(self.policy())
+    }
+
+    pub(super) fn set_tune(&self, change: SetTune) -> Result<Tune, Rejection> {
+        if !change.parameters.is_empty() {
+            let now = self.tune();
+            let mut parameters: BTreeMap<String, f64> =
+                now.parameters.iter().map(|parameter| (parameter.key.clone(), parameter.value)).collect();
+            parameters.extend(change.parameters);
+            let parameters: Vec<(String, f64)> = parameters.into_iter().collect();
+            self.set_strategy(&now.strategy, &parameters)?;
+        }
+        if let Some(limit) = change.max_concurrent {
+            let limit = (limit > 0).then_some(limit);
+            self.shared.brain.event(|state, now| {
+                state.max_concurrent = limit;
+                ((), state.router.set_max_concurrent(now, limit))
+            });
+        }
+        Ok(self.tune())
+    }
+
+    fn set_strategy(&self, strategy: &str, parameters: &[(String, f64)]) -> Result<(), Rejection> {
+        let set = self.shared.brain.event(|state, now| match state.router.set_strategy(now, strategy, parameters) {
+            Ok(effects) => (Ok(()), effects),
+            Err(error) => (Err(error), Vec::new()),
+        });
+        set.map_err(|error| bad_request(error.to_string()))?;
+        tracing::info!(strategy, ?parameters, "strategy set");
+        Ok(())
+    }
+
+    pub(super) fn clear_cache(&self, change: &ClearCache) -> Result<Cleared, Rejection> {
+        let replicas: Vec<_> = self.shared.brain.lock().replicas.values().cloned().collect();
+        let chosen: Vec<_> = replicas
+            .iter()
+            .filter(|replica| change.replica.as_deref().is_none_or(|name| name == &*replica.name))
+            .collect();
+        if let Some(name) = &change.replica {
+            self.known(name, !chosen.is_empty())?;
+        }
+        let mut state = self.shared.brain.lock();
+        let stats = state.router.index_stats();
+        let ids: Vec<_> = chosen.iter().map(|replica| replica.id).collect();
+        let blocks =
+            stats.replicas.iter().filter(|(id, _)| ids.contains(id)).map(|(_, stats)| stats.blocks as u64).sum();
+        for id in ids {
+            state.router.clear_cache(Some(id));
+        }
+        Ok(Cleared { replicas: chosen.iter().map(|replica| replica.name.to_string()).collect(), blocks })
+    }
+
+    pub(super) fn set_drain(&self, change: SetDrain) -> Result<Drain, Rejection> {
+        if change.stop && !change.draining {
+            return Err(bad_request("`stop` goes together with `draining` only".to_owned()));
+        }
+        if !change.draining && self.shared.stop_asked.is_cancelled() {
+            return Err(Rejection::new(
+                StatusCode::CONFLICT,
+                "stopping",
+                "the router is stopping; that cannot be taken back",
+            ));
+        }
+        self.shared.draining.store(change.draining, Ordering::Relaxed);
+        self.shared.brain.metrics().draining.set(i64::from(change.draining));
+        if change.stop {
+            self.shared.stop_asked.cancel();
+        }
+        tracing::info!(draining = change.draining, stop = change.stop, "draining set");
+        Ok(self.drain_state())
+    }
+}
+
+fn config(replica: AddReplica) -> Result<ReplicaConfig, Rejection> {
+    let engine = replica.engine.as_deref().map(Engine::by_name).transpose();
+    Ok(ReplicaConfig {
+        name: replica.name,
+        url: replica.url,
+        region: replica.region,
+        engine: engine.map_err(|error| bad_request(error.to_string()))?,
+        models: replica.models,
+        limits: Limits { max_running: replica.limits.max_running, kv_tokens: replica.limits.kv_tokens },
+        rates: Rates {
+            prefill_ms_per_token: replica.rates.prefill_ms_per_token,
+            queue_ms_per_token: replica.rates.queue_ms_per_token,
+        },
+    })
+}

@@ -1,0 +1,91 @@
+//! The admin listener: loopback only, one document per request, made from memory.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Admin;
+use crate::gateway::collect::collect;
+use crate::gateway::reject::Rejection;
+
+/// Largest body of a change, bytes.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// Longest wait for a head, or for a piece of a body.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds the admin listener.
+///
+/// # Errors
+/// If the address is not a loopback address, or cannot be had.
+pub(in crate::gateway) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    ensure!(
+        address.ip().is_loopback(),
+        "the admin API listens on loopback only, not on {address}: it has no token yet; to reach it from elsewhere forward a port, e.g. \
+         `ssh -L 8001:127.0.0.1:{} HOST`",
+        address.port()
+    );
+    TcpListener::bind(address).await.with_context(|| {
+        format!("failed to listen on {address} for the admin API; if the port is in use, choose another with `--admin`")
+    })
+}
+
+/// Serves until the gateway has stopped.
+pub(in crate::gateway) async fn run(listener: TcpListener, admin: Arc<Admin>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = admin.shared.stopped.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(stream, admin.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept an admin connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, admin: Arc<Admin>) {
+    let stopped = admin.shared.stopped.clone();
+    let service = service_fn(move |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(answer(&admin, request).await.map(Full::new)) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(READ_LIMIT);
+    tokio::select! {
+        ended = builder.serve_connection(TokioIo::new(stream), service) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+        }
+        () = stopped.cancelled() => {}
+    }
+}
+
+async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Bytes> {
+    let (parts, body) = request.into_parts();
+    match collect(body, MAX_BODY_BYTES, READ_LIMIT, false).await {
+        Ok(body) => admin.answer(&parts.method, &parts.uri, &parts.headers, &body),
+        Err(error) => {
+            let message = format!("the body cannot be taken: {error:?}");
+            Rejection::new(StatusCode::BAD_REQUEST, "bad_body", message).response()
+        }
+    }
+}

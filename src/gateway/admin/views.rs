@@ -1,0 +1,253 @@
+//! What `GET` shows: documents made from one look at the router, nothing computed anew.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+
+use super::Admin;
+use crate::gateway::explain::{explanation, summary};
+use crate::gateway::replica::{Figures, Replica, WINDOW};
+use crate::gateway::window::{median, percentiles};
+use crate::model::{ReplicaId, RequestId};
+use crate::routing::index::CacheStats;
+use crate::routing::policy::{Parameter, strategies};
+use crate::routing::{BLOCK_BYTES, Health, ReplicaSnapshot, Snapshot};
+use crate::wire;
+
+/// What Prometheus wants to hear; the page is in the OpenMetrics form.
+const METRICS_TYPE: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+impl Admin {
+    fn look(&self) -> (Snapshot, Vec<Arc<Replica>>) {
+        let state = self.shared.brain.lock();
+        let now = self.shared.brain.clock().now();
+        (state.router.snapshot(now), state.replicas.values().cloned().collect())
+    }
+
+    pub(super) fn status(&self) -> wire::Status {
+        let (snapshot, _) = self.look();
+        let (counts, max_concurrent) = {
+            let state = self.shared.brain.lock();
+            (state.counts, state.max_concurrent)
+        };
+        let with = |health| snapshot.replicas.iter().filter(|replica| replica.health == health).count() as u32;
+        wire::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.shared.brain.clock().now().ms() / 1000.0,
+            listen: self.listen.to_string(),
+            strategy: snapshot.strategy.name.to_owned(),
+            max_concurrent,
+            draining: self.shared.draining.load(Ordering::Relaxed),
+            replicas: wire::ReplicaCounts {
+                total: snapshot.replicas.len() as u32,
+                healthy: with(Health::Healthy),
+                unhealthy: with(Health::Unhealthy),
+                unknown: with(Health::Unknown),
+                draining: snapshot.replicas.iter().filter(|replica| replica.draining).count() as u32,
+            },
+            queue: wire::QueueStatus {
+                waiting: snapshot.queue.len as u64,
+                limit: snapshot.queue.limit as u64,
+                timeout_ms: snapshot.queue.timeout_ms,
+                oldest_ms: snapshot.queue.oldest_ms,
+            },
+            requests: counts,
+        }
+    }
+
+    pub(super) fn replicas(&self) -> wire::Replicas {
+        let (snapshot, replicas) = self.look();
+        let view = |of: &ReplicaSnapshot| Some(replica_view(of, find(&replicas, of.id)?));
+        wire::Replicas { replicas: snapshot.replicas.iter().filter_map(view).collect() }
+    }
+
+    pub(super) fn policy(&self) -> wire::Policy {
+        let (snapshot, _) = self.look();
+        let known = strategies()
+            .iter()
+            .map(|entry| wire::StrategyInfo { name: entry.name.to_owned(), summary: entry.help.to_owned() });
+        wire::Policy {
+            strategy: snapshot.strategy.name.to_owned(),
+            parameters: parameters(&snapshot),
+            known: known.collect(),
+        }
+    }
+
+    pub(super) fn tune(&self) -> wire::Tune {
+        let (snapshot, _) = self.look();
+        wire::Tune {
+            strategy: snapshot.strategy.name.to_owned(),
+            parameters: parameters(&snapshot),
+            max_concurrent: self.shared.brain.lock().max_concurrent,
+        }
+    }
+
+    pub(super) fn cache(&self) -> wire::Cache {
+        let (stats, replicas) = {
+            let state = self.shared.brain.lock();
+            (state.router.index_stats(), state.replicas.values().cloned().collect::<Vec<_>>())
+        };
+        let view = |(id, stats): &(ReplicaId, CacheStats)| {
+            let replica = find(&replicas, *id)?;
+            let usage = replica.figures().usage;
+            Some(wire::CacheReplica {
+                name: replica.name.to_string(),
+                blocks: stats.blocks as u64,
+                capacity_blocks: stats.capacity as u64,
+                nodes: stats.nodes as u64,
+                depth: stats.depth as u64,
+                bytes: stats.bytes as u64,
+                requests_with_usage: usage.requests,
+                prompt_tokens: usage.prompt_tokens,
+                cached_tokens: usage.cached_tokens,
+                predicted_cached_tokens: usage.foreseen_cached_tokens,
+            })
+        };
+        wire::Cache { block_bytes: BLOCK_BYTES as u64, replicas: stats.replicas.iter().filter_map(view).collect() }
+    }
+
+    pub(super) fn latency(&self) -> wire::Latency {
+        let (snapshot, replicas) = self.look();
+        let view = |of: &ReplicaSnapshot| {
+            let replica = find(&replicas, of.id)?;
+            let figures = replica.figures();
+            Some(wire::LatencyReplica {
+                name: of.name().to_owned(),
+                region: of.region().clone(),
+                rtt: rtt(of, &figures),
+                ttft_ms: percentiles(figures.ttft_ms.iter().copied()),
+                prediction: prediction(&figures),
+            })
+        };
+        wire::Latency { window: WINDOW as u32, replicas: snapshot.replicas.iter().filter_map(view).collect() }
+    }
+
+    pub(super) fn decisions(&self, limit: usize) -> wire::Decisions {
+        let state = self.shared.brain.lock();
+        let now = self.shared.brain.clock().now();
+        let newest = state.journal.newest().take(limit);
+        wire::Decisions {
+            capacity: u32::try_from(state.journal.capacity()).unwrap_or(u32::MAX),
+            decisions: newest.filter_map(|(request, entry)| summary(request, entry, now)).collect(),
+        }
+    }
+
+    pub(super) fn explain(&self, request: RequestId) -> Option<wire::Explanation> {
+        let state = self.shared.brain.lock();
+        let now = self.shared.brain.clock().now();
+        state.journal.get(request).map(|entry| explanation(request, entry, now))
+    }
+
+    pub(super) fn drain_state(&self) -> wire::Drain {
+        wire::Drain {
+            draining: self.shared.draining.load(Ordering::Relaxed),
+            stopping: self.shared.stop_asked.is_cancelled(),
+            in_flight: self.shared.brain.lock().counts.in_flight,
+        }
+    }
+
+    /// The page, with the figures that are read rather than counted brought up to date.
+    pub(super) fn metrics(&self) -> Response<Bytes> {
+        let (snapshot, replicas) = self.look();
+        let stats = self.shared.brain.lock().router.index_stats();
+        let metrics = self.shared.brain.metrics();
+        metrics.queue.set(snapshot.queue.len as i64);
+        for of in &snapshot.replicas {
+            let Some(replica) = find(&replicas, of.id) else { continue };
+            let shown = &replica.metrics;
+            shown.healthy.set(i64::from(of.health == Health::Healthy));
+            shown.rtt.set(of.rtt_ms.unwrap_or(f64::NAN) / 1000.0);
+            let gauges = of.gauges.unwrap_or_default();
+            shown.running.set(gauges.running.unwrap_or(f64::NAN));
+            shown.waiting.set(gauges.waiting.unwrap_or(f64::NAN));
+            shown.kv_usage.set(gauges.kv_usage.unwrap_or(f64::NAN));
+            shown.idle_connections.set(replica.pool.idle() as i64);
+        }
+        for (id, stats) in &stats.replicas {
+            if let Some(replica) = find(&replicas, *id) {
+                replica.metrics.index_blocks.set(stats.blocks as i64);
+                replica.metrics.index_bytes.set(stats.bytes as i64);
+            }
+        }
+        let mut response = Response::new(Bytes::from(metrics.page()));
+        response.headers_mut().insert(CONTENT_TYPE, METRICS_TYPE);
+        response
+    }
+}
+
+fn find(replicas: &[Arc<Replica>], id: ReplicaId) -> Option<&Arc<Replica>> {
+    replicas.iter().find(|replica| replica.id == id)
+}
+
+fn parameters(snapshot: &Snapshot) -> Vec<wire::Parameter> {
+    let view = |(parameter, value): &(Parameter, f64)| wire::Parameter {
+        key: parameter.key.to_owned(),
+        value: *value,
+        default: parameter.default,
+        min: parameter.min,
+        max: parameter.max.is_finite().then_some(parameter.max),
+        help: parameter.help.to_owned(),
+    };
+    snapshot.strategy.parameters.iter().map(view).collect()
+}
+
+fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
+    let figures = replica.figures();
+    wire::Replica {
+        id: of.id,
+        name: of.name().to_owned(),
+        url: replica.pool.endpoint().to_string(),
+        region: of.region().clone(),
+        engine: figures.engine.map_or("unknown", |engine| engine.name).to_owned(),
+        models: replica.config.models.clone(),
+        health: match of.health {
+            Health::Unknown => wire::Health::Unknown,
+            Health::Healthy => wire::Health::Healthy,
+            Health::Unhealthy => wire::Health::Unhealthy,
+        },
+        health_reason: figures.health_problem.clone(),
+        draining: of.draining,
+        rtt: rtt(of, &figures),
+        gauges: of.gauges.map(|gauges| wire::Gauges {
+            running: gauges.running,
+            waiting: gauges.waiting,
+            kv_usage: gauges.kv_usage,
+            used_tokens: gauges.used_tokens,
+            kv_tokens: gauges.kv_tokens,
+            age_ms: of.gauges_age_ms.unwrap_or_default(),
+        }),
+        ledger: wire::Ledger {
+            prefilling: of.pending as u32,
+            uncached_tokens: of.pending_uncached_tokens,
+            decoding: of.decoding,
+            queued_tokens: of.queued_prompt_tokens,
+        },
+        limits: wire::Limits { max_running: of.spec.limits.max_running, kv_tokens: of.spec.limits.kv_tokens },
+        rates: wire::Rates {
+            prefill_ms_per_token: of.spec.rates.prefill_ms_per_token,
+            queue_ms_per_token: of.spec.rates.queue_ms_per_token,
+        },
+        requests: figures.requests,
+    }
+}
+
+fn rtt(of: &ReplicaSnapshot, figures: &Figures) -> Option<wire::Rtt> {
+    Some(wire::Rtt { ms: of.rtt_ms?, last_ms: figures.last_rtt_ms?, age_ms: of.rtt_age_ms.unwrap_or_default() })
+}
+
+fn prediction(figures: &Figures) -> Option<wire::Prediction> {
+    let pairs = || figures.predictions.iter().copied();
+    let count = pairs().count();
+    Some(wire::Prediction {
+        count: count as u64,
+        predicted_p50_ms: median(pairs().map(|(foreseen, _)| foreseen))?,
+        actual_p50_ms: median(pairs().map(|(_, actual)| actual))?,
+        error_p50_ms: median(pairs().map(|(foreseen, actual)| (foreseen - actual).abs()))?,
+        bias_ms: pairs().map(|(foreseen, actual)| foreseen - actual).sum::<f64>() / count as f64,
+    })
+}
