@@ -8,6 +8,7 @@ mod fault;
 mod gpu;
 mod limiter;
 mod provider;
+mod regions;
 mod retry;
 pub mod wire;
 
@@ -17,4 +18,5 @@ pub use endpoint::{DEFAULT_URL, Endpoint, URL_VARIABLE};
 pub use gpu::{GpuDescription, parse as parse_gpu};
 pub use limiter::Pace;
 pub use provider::LambdaCloud;
+pub use regions::KNOWN_REGIONS;
 pub use retry::RetryPolicy;

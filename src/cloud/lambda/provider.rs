@@ -10,7 +10,7 @@ use super::wire::{
     ImageChoice, InstanceIds, InstanceTypes, LaunchRequest as WireLaunch, LaunchedInstances, Offer, RestartedInstances,
     RulesetRef, Tag, TerminatedInstances,
 };
-use super::{fault, gpu, wire};
+use super::{fault, gpu, regions, wire};
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, Instance, InstanceId, InstanceType, Inventory, LaunchRequest};
 use crate::model::Region;
 
@@ -81,7 +81,8 @@ impl Cloud for LambdaCloud {
     async fn launch(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError> {
         let body = launch_body(request)?;
         let call = Call::send(Method::POST, "/instance-operations/launch", &body).launch();
-        let answer: LaunchedInstances = self.client.call(&call).await?;
+        let result: Result<LaunchedInstances, CloudError> = self.client.call(&call).await;
+        let answer = result.map_err(|error| regions::explain(error, &request.region))?;
         match answer.instance_ids.as_slice() {
             [id] => Ok(InstanceId(id.clone())),
             others => {

@@ -290,7 +290,11 @@ fn a_crash_at_any_step_is_healed_by_the_next_run() {
             let (options, stop) = (options(), CancellationToken::new());
             let first = launch(&cloud, &mut journal, &machines, &options, &stop, &mut events);
             let crashed = catch_unwind(AssertUnwindSafe(|| runtime.block_on(first))).is_err();
-            assert_eq!(crashed, crash_at < if matches!(reply, Reply::Gives) { 3 } else { 4 }, "events of the first run");
+            assert_eq!(
+                crashed,
+                crash_at < if matches!(reply, Reply::Gives) { 3 } else { 4 },
+                "events of the first run"
+            );
 
             let (report, lines) = runtime.block_on(play(&cloud, &mut journal, &machines));
             let existing = cloud.0.lock().unwrap().machines.len();
