@@ -113,6 +113,9 @@ mod tests {
         path
     }
 
+    /// The variable, the file, and the key or a part of the complaint.
+    type Case<'a> = (Option<&'a str>, Option<&'a Path>, Result<&'a str, &'a str>);
+
     #[test]
     fn the_variable_wins_and_the_file_is_checked() {
         let folder = tempfile::tempdir().unwrap();
@@ -122,7 +125,7 @@ mod tests {
         let binary = file(folder.path(), "binary", &[0xff, 0xfe], 0o600);
         let long = file(folder.path(), "long", &[b'x'; 4096], 0o400);
         let missing = folder.path().join("missing");
-        let cases: [(Option<&str>, Option<&Path>, Result<&str, &str>); 12] = [
+        let cases: [Case<'_>; 12] = [
             (Some("from-env"), None, Ok("from-env")),
             (Some(" from-env\n"), Some(&wide), Ok("from-env")),
             (Some("  "), Some(&good), Ok("from-file")),
