@@ -1,6 +1,6 @@
 //! The engines that we know, each described once: where it answers what, and what its metrics are called.
 //!
-//! Facts and versions: engines.md D.4 to D.7 (SGLang), D.12 (vLLM). A new engine is one constant here and a row in the tests.
+//! Facts and versions: docs/models.md 3. A new engine is one constant here and a row in the tests.
 
 use std::fmt;
 
