@@ -1,6 +1,6 @@
 //! The engines that we know, each described once: where it answers what, and what its metrics are called.
 //!
-//! Facts and versions: engines.md D.4 to D.7 (SGLang), D.12 (vLLM). A new engine is one constant here and a row in the tests.
+//! Facts and versions: docs/models.md 3. A new engine is one constant here and a row in the tests.
 
 use std::fmt;
 
@@ -127,8 +127,8 @@ pub struct Gauges {
 
 /// SGLang from 0.4.10 to 0.5.23.
 ///
-/// `/health` submits a request of its own and looks once a second for a sign of life: at best 1 s, 503 after 20 s (D.6). So it
-/// is asked rarely and patiently, and never timed. The waiting queue is `num_queue_reqs` (D.7; not `num_waiting_reqs`).
+/// `/health` submits a request of its own and looks once a second for a sign of life: at best 1 s, 503 after 20 s. So it
+/// is asked rarely and patiently, and never timed. The waiting queue is `num_queue_reqs` (not `num_waiting_reqs`).
 pub const SGLANG: Engine = Engine {
     name: "sglang",
     health: Health { path: "/health", interval_s: 10, timeout_s: 25 },

@@ -1,4 +1,4 @@
-//! Prometheus text format, as far as engines' metrics pages need it (engines.md D.7).
+//! Prometheus text format, as far as engines' metrics pages need it (docs/models.md 3).
 //!
 //! Names may hold colons; label values may hold escapes, commas and braces; a timestamp after the value is passed over; a line
 //! that cannot be read is passed over too, because one bad series must not hide the others. Histograms are just samples here.

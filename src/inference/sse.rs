@@ -192,7 +192,7 @@ pub enum Meaning {
 
 /// Reads the meaning of one event's data.
 ///
-/// The definition of the first token is guidellm's and aiperf's (bench.md 1.1): chunks with a role and no content do not count.
+/// The definition of the first token is guidellm's and aiperf's (docs/models.md 3): chunks with a role and no content do not count.
 #[must_use]
 pub fn meaning(dialect: Dialect, data: &[u8]) -> Meaning {
     #[derive(Default, serde::Deserialize)]

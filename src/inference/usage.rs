@@ -3,7 +3,7 @@
 //! OpenAI form: `usage.{prompt_tokens, completion_tokens, prompt_tokens_details.cached_tokens}`; in a stream it comes in a
 //! last event of its own, if the client asked for it, and is `null` in the others. SGLang's `/generate`:
 //! `meta_info.{prompt_tokens, completion_tokens, cached_tokens}`, in every event. Cached tokens need `--enable-cache-report`
-//! (SGLang) or `--enable-prompt-tokens-details` (vLLM); engines.md D.10, D.12.
+//! (SGLang) or `--enable-prompt-tokens-details` (vLLM); docs/models.md 3.
 
 use std::ops::AddAssign;
 

@@ -6,7 +6,7 @@ use super::preset::{self, PresetError};
 use super::timing::{Efficiency, StepTiming};
 use crate::workload::fleet::{Gpu, Hardware, Overrides, Replica, SchedulerKind, Speed, StepConstants};
 
-/// Prefill tokens per step of a GPU that is given by constants: SGLang's value for 60 to 160 GB of memory (bench.md 4.6).
+/// Prefill tokens per step of a GPU that is given by constants: SGLang's value for 60 to 160 GB of memory (docs/models.md 2).
 const DEFAULT_CHUNK: u32 = 8192;
 
 /// The engine of one replica.

@@ -1,6 +1,6 @@
 //! Figures of GPUs and models that the step time and the KV room are computed from.
 //!
-//! GPU peaks are those behind the table of bench.md 4.4 (dense, without sparsity). Memory is what the driver reports, which the
+//! GPU peaks are those behind the reference values of docs/models.md 2 (dense, without sparsity). Memory is what the driver reports, which the
 //! KV column of that table confirms. Prices are Lambda's of July 2026 and drift: for comparisons in simulation, not for bills.
 
 const MIB: f64 = 1_048_576.0;
@@ -132,7 +132,7 @@ pub const GPUS: [Gpu; 9] = [
     gpu("b200", 2250.0, Some(4500.0), 8000.0, 183_359, Some(6.99)),
 ];
 
-/// The models that presets know (bench.md 4.1, 4.2, 4.4b).
+/// The models that presets know (docs/models.md 2).
 pub const MODELS: [Model; 4] = [
     model("mistral-7b", 7.248e9, (32_768, 4096), (32, 32), Weights::Bf16),
     model("llama-3.1-8b", 8.030e9, (128_256, 4096), (32, 32), Weights::Bf16),

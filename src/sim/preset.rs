@@ -1,21 +1,21 @@
 //! GPU × model presets: the engine that a GPU and a model give, SGLang-like.
 //!
-//! End-to-end efficiencies (bench.md 4.4b), one GPU per engine. Fleet files override single values or bring constants of their own.
+//! End-to-end efficiencies (docs/models.md 1), one GPU per engine. Fleet files override single values or bring constants of their own.
 
 use super::engine::{EngineSpec, Scheduler};
 use super::hardware::{GPUS, Gpu, MODELS, Model};
 use super::timing::{Efficiency, StepTiming, TensorParallel};
 
-/// Share of the GPU's memory that the engine takes (bench.md 4.4).
+/// Share of the GPU's memory that the engine takes (docs/models.md 2).
 const MEMORY_SHARE: f64 = 0.9;
-/// Memory for activations, CUDA graphs and the runtime, bytes: 1.9 GiB (bench.md 4.4).
+/// Memory for activations, CUDA graphs and the runtime, bytes: 1.9 GiB (docs/models.md 2).
 const OVERHEAD_BYTES: f64 = 1.9 * GIB;
 const GIB: f64 = 1_073_741_824.0;
 /// KV block, tokens. SGLang's own default page is 1; with KV events it is run at 16 to 64. 16 costs at most 15 tokens of reuse
 /// per prompt, makes hashing and index sixteen times smaller and is the block of vLLM and of the bundled trace.
 const BLOCK: u32 = 16;
 /// Running requests. SGLang's automatic limit is in the thousands, so that KV alone decides; 64 is what the authors of the
-/// paper set for their runs (policy.md 4.1) and keeps decode steps in the range that the timing model was checked in.
+/// paper set for their runs (docs/models.md 2) and keeps decode steps in the range that the timing model was checked in.
 const MAX_RUNNING: u32 = 64;
 
 /// An unknown GPU or model, or a model that does not fit; the message lists what there is.
@@ -81,7 +81,7 @@ pub fn kv_tokens(gpu: &Gpu, model: &Model) -> Option<u64> {
     Some(blocks as u64 * u64::from(BLOCK)).filter(|tokens| *tokens > 0)
 }
 
-/// SGLang's `chunked_prefill_size` by GPU memory (bench.md 4.6), tokens.
+/// SGLang's `chunked_prefill_size` by GPU memory (docs/models.md 2), tokens.
 fn chunk(gpu: &Gpu) -> u32 {
     match gpu.memory_mib / 1024 {
         0..20 => 2048,
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn kv_room_is_that_of_the_reference_table() {
-        // Thousands of tokens as printed in bench.md 4.4: Mistral-7B, Llama-3.1-8B, Qwen3-32B, Llama-3.3-70B; "" = not listed.
+        // Thousands of tokens as of the reference (docs/models.md 2 for Mistral-7B): Mistral-7B, Llama-3.1-8B, Qwen3-32B, Llama-3.3-70B; "" = not listed.
         let rows = [
             ("a10", ["39.6", "27.7", "-", "-"]),
             ("a100-40", ["169", "157", "-", "-"]),
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn cold_prompts_take_what_the_table_implies() {
-        // bench.md 4.4 prints the TTFT of 4k and 16k prompts at e_c .65, without the fixed cost of a step. Its linear part is
+        // docs/models.md 2 gives the TTFT of 4k and 16k prompts at e_c .65, without the fixed cost of a step. Its linear part is
         // tokens · 13.96 GFLOP / (.65 · peak), which e_c .50 makes longer by .65 / .50; attention, the rest, stays; each chunk
         // costs t0 = 0.13 + 0.032 · 32 ms and 4.4 µs more. A100-80, 4096 tokens: 282 ms · 1.3 + 28 + 1.2 = 396 ms.
         // (GPU, peak in TFLOP/s, TTFT 4k and 16k in ms)

@@ -8,11 +8,11 @@
 
 use super::hardware::{Gpu, Model};
 
-/// What a step always costs, ms: a constant and a part per layer (bench.md 4.2, from BLIS).
+/// What a step always costs, ms: a constant and a part per layer (docs/models.md 1, from BLIS).
 const FIXED_MS: f64 = 0.13;
 /// See [`FIXED_MS`].
 const FIXED_PER_LAYER_MS: f64 = 0.032;
-/// Handling of one request in one step (scheduling, sampling, detokenising), ms (bench.md 4.2).
+/// Handling of one request in one step (scheduling, sampling, detokenising), ms (docs/models.md 1).
 const REQUEST_MS: f64 = 0.0044;
 /// Bytes of one activation value: activations travel between GPUs at 16 bits.
 const ACTIVATION_BYTES: f64 = 2.0;
@@ -60,7 +60,7 @@ pub struct Efficiency {
 }
 
 impl Efficiency {
-    /// End-to-end engines on data-centre GPUs: .50, .72 and .5 (bench.md 4.4b, 4.2). Kernels alone reach .65 of compute.
+    /// End-to-end engines on data-centre GPUs: .50, .72 and .5 (docs/models.md 1). Kernels alone reach .65 of compute.
     pub const END_TO_END: Self = Self { compute: 0.50, memory: 0.72, attention: 0.5 };
 }
 
@@ -118,7 +118,7 @@ impl StepLoad {
 }
 
 impl StepTiming {
-    /// The model of bench.md 4.2 for `model` on `gpu`.
+    /// The model of docs/models.md 1 for `model` on `gpu`.
     ///
     /// Linear layers run at the peak of the weights' format; attention always at the bf16 peak, since KV stays in bf16 (our
     /// choice for FP8 weights: the source gives no attention figure for them). `None` when the weights are FP8 and the GPU has
@@ -164,7 +164,7 @@ mod tests {
     use super::{Efficiency, StepLoad, StepTiming, TensorParallel};
     use crate::sim::preset::{find_gpu, find_model};
 
-    /// Kernels alone, as the reference table of bench.md 4.4.
+    /// Kernels alone, as the reference values of docs/models.md 2.
     const KERNELS: Efficiency = Efficiency { compute: 0.65, ..Efficiency::END_TO_END };
 
     fn timing(gpu: &str, model: &str, efficiency: Efficiency) -> StepTiming {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn presets_of_bare_constants_are_expressible() {
-        // "A100-80, Mistral-7B" of policy.md 4.1: ovh + max(wread, lin · tokens) + quad · pairs + kvread · context + seq · decoding.
+        // "A100-80, Mistral-7B" of docs/models.md 1: ovh + max(wread, lin · tokens) + quad · pairs + kvread · context + seq · decoding.
         let timing = StepTiming {
             fixed_ms: 3.0,
             weights_ms: 8.5,

@@ -14,7 +14,7 @@ use crate::emulator::clock::Clock;
 use crate::model::Time;
 use crate::sim::engine::{Engine, EngineEvent, EngineGauges, EngineSpec, Job};
 
-/// Decode steps between two refreshes of the metrics (`--decode-log-interval`, engines.md D.7).
+/// Decode steps between two refreshes of the metrics (`--decode-log-interval`, docs/models.md 3).
 const STEPS_PER_REFRESH: u32 = 40;
 
 /// What connections ask of the driver.

@@ -1,8 +1,8 @@
 //! An HTTP server with SGLang's face, behind which the simulated engine computes nothing in real time.
 //!
-//! What is SGLang's: endpoints and their forms (engines.md D.4), usage with cached tokens (D.10), metric names and their
-//! staleness (D.7), a flush that is refused while busy. What is not: `/health` answers at once (D.6 tells what SGLang's does),
-//! a client that goes away is noticed at once (D.11: after seconds), and cached tokens are reported even if they are 0 (SGLang
+//! What is SGLang's: endpoints and their forms (docs/models.md 3), usage with cached tokens, metric names and their
+//! staleness, a flush that is refused while busy. What is not: `/health` answers at once (SGLang's takes at least a second),
+//! a client that goes away is noticed at once (there after two to four seconds), and cached tokens are reported even if they are 0 (SGLang
 //! leaves the field out). Output is seeded nonsense. One token is 4 bytes of the canonical prompt (`inference::prompt`), chat
 //! template tokens are not counted.
 //!

@@ -1,4 +1,4 @@
-//! The pages that describe the engine and its load, in SGLang's forms (engines.md D.4, D.7).
+//! The pages that describe the engine and its load, in SGLang's forms (docs/models.md 3).
 //!
 //! Only what the model behind the face knows is shown. Absent are therefore its histograms, `gen_throughput` and everything
 //! about grammars, LoRA, speculation and disaggregation.
@@ -12,7 +12,7 @@ use super::lateness::Summary;
 use super::{EngineCounts, EngineOptions};
 use crate::sim::engine::{EngineGauges, Scheduler};
 
-/// `/v1/models`. vLLM's load tool wants `root` beside `id` (bench.md 1.3).
+/// `/v1/models`. vLLM's load tool wants `root` beside `id` (docs/models.md 3).
 pub(super) fn models(options: &EngineOptions) -> Value {
     let model = &options.model;
     json!({"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "sglang", "root": model,

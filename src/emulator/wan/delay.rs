@@ -10,17 +10,17 @@ use rand_distr::{Distribution, Gamma};
 use crate::model::Time;
 use crate::workload::fleet::Jitter;
 
-/// Standard deviation of the jitter as a share of the one-way delay: the middle of 2 to 3 % (bench.md 3.2).
+/// Standard deviation of the jitter as a share of the one-way delay: the middle of 2 to 3 % (docs/models.md 4).
 const SIGMA: f64 = 0.025;
 
 /// Shape of the Gamma distribution that jitter follows: many small delays, few large ones, none below the base.
 const SHAPE: f64 = 2.0;
 
-/// Share of chunks that meet a spike on the public Internet, and its extra delay in ms (bench.md 3.2).
+/// Share of chunks that meet a spike on the public Internet, and its extra delay in ms (docs/models.md 4).
 const SPIKE_SHARE: f64 = 0.005;
 const SPIKE_MS: std::ops::RangeInclusive<f64> = 50.0..=400.0;
 
-/// What TCP sends at first and after idling: 10 segments of 1460 bytes (RFC 6928, bench.md 3.3).
+/// What TCP sends at first and after idling: 10 segments of 1460 bytes (RFC 6928).
 const INITIAL_WINDOW: u64 = 14_600;
 
 /// Linux sets the retransmission timeout to the smoothed RTT plus at least this, ms; after so long without sending the window
@@ -74,7 +74,7 @@ impl Path {
 }
 
 /// TCP's congestion window in slow start: each round trip that uses it up doubles it. From an idle start, `bytes` bytes take
-/// `ceil(log2(1 + bytes / 14600)) - 1` round trips more than their first one (bench.md 3.3).
+/// `ceil(log2(1 + bytes / 14600)) - 1` round trips more than their first one (docs/models.md 4).
 #[derive(Debug)]
 struct Window {
     rtt_ms: f64,
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_table_of_extra_round_trips_for_prompts() {
-        // bench.md 3.3, at 4.2 bytes per token.
+        // docs/models.md 4, at 4.2 bytes per token.
         for (tokens, rounds) in
             [(1000, 0.0), (4000, 1.0), (8000, 1.0), (16_000, 2.0), (32_000, 3.0), (64_000, 4.0), (122_000, 5.0)]
         {
