@@ -156,9 +156,10 @@ impl Hosts {
     /// Runs a shell line that has to succeed and returns what it says, without the white space around it.
     pub(crate) fn say(&self, host: &Host, line: &str) -> String {
         let output = self.ssh(host, line);
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "`{line}` on {}: {:?}: {stderr}", host.name, output.status);
-        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+        assert!(output.status.success(), "`{line}` on {}: {:?}: {stdout}{stderr}", host.name, output.status);
+        stdout.trim().to_owned()
     }
 
     /// Does a shell line succeed?
