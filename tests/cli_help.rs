@@ -58,7 +58,24 @@ fn every_help_text() {
 #[test]
 fn only_commands_that_exist_are_offered() {
     let (_, help, _) = gorgo(&["--help"]);
-    assert_eq!(subcommands(&help), ["demo", "bench", "emulate", "proxy", "config", "completions", "version"]);
+    assert_eq!(
+        subcommands(&help),
+        [
+            "demo",
+            "bench",
+            "emulate",
+            "available",
+            "list",
+            "ssh-keys",
+            "firewall",
+            "filesystems",
+            "images",
+            "proxy",
+            "config",
+            "completions",
+            "version"
+        ]
+    );
 }
 
 #[test]

@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::{bench, completions, config, demo, emulate, proxy, version};
+use super::{account, bench, completions, config, demo, emulate, instances, proxy, version};
+use crate::config::ProviderKind;
+use crate::config::fleet::PROVIDERS;
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
@@ -32,9 +35,16 @@ pub(crate) struct Global {
     /// Configuration file [default: $GORGO_CONFIG, else ./gorgo.toml, else gorgo/gorgo.toml in the user's config folder]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
+    /// Where machines come from [default: `provider.kind` of gorgo.toml, or lambda]
+    #[arg(long, global = true, value_name = "KIND", value_parser = provider(), help_heading = "Global options")]
+    pub(crate) provider: Option<ProviderKind>,
     /// Print results, warnings and errors only
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
+}
+
+fn provider() -> impl TypedValueParser<Value = ProviderKind> {
+    PossibleValuesParser::new(PROVIDERS).map(|name| ProviderKind::by_name(&name).expect("only these names get here"))
 }
 
 /// The commands, in the order in which `--help` lists them.
@@ -47,6 +57,21 @@ pub(crate) enum Command {
     /// Emulate an inference engine or a wide-area network
     #[command(subcommand)]
     Emulate(Box<emulate::Command>),
+    /// Show which types of machines can be had where, and at what price
+    Available(instances::available::Args),
+    /// List the machines that the provider knows
+    List(instances::list::Args),
+    /// List, add or delete the account's SSH keys
+    #[command(subcommand)]
+    SshKeys(account::ssh_keys::Command),
+    /// List or replace the account's inbound firewall rules
+    #[command(subcommand)]
+    Firewall(account::firewall::Command),
+    /// List, create or delete the account's file systems
+    #[command(subcommand)]
+    Filesystems(account::filesystems::Command),
+    /// List the images that machines can start from
+    Images(account::images::Args),
     /// Run the central router, or talk to a running one
     #[command(subcommand)]
     Proxy(Box<proxy::Command>),

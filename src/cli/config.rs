@@ -8,7 +8,7 @@ use super::config_file::ConfigFile;
 use super::exit::{Exit, Failure, Outcome};
 use super::table::{Column, Table};
 use crate::config::resolve::Setting;
-use crate::config::{Flags, Problem, Problems, resolve, schema};
+use crate::config::{Flags, Problem, Problems, fleet, resolve, schema};
 
 /// The commands of `gorgo config`.
 #[derive(Debug, Subcommand)]
@@ -43,6 +43,7 @@ fn check(json: bool, context: &Context) -> Outcome {
     let file = ConfigFile::find(context.config.as_deref())?;
     let mut problems = file.problems.clone();
     problems.extend(resolve(&file.document, &Flags::default()).1);
+    problems.extend(fleet(&file.document, context.provider).1);
     problems.sort_by_key(|problem| problem.line);
     if json {
         context
@@ -62,13 +63,16 @@ fn entry(problem: &Problem) -> serde_json::Value {
 /// What applies without flags; problems are `check`'s.
 fn show(json: bool, context: &Context) -> Outcome {
     let file = ConfigFile::find(context.config.as_deref())?;
-    let (resolved, mut problems) = resolve(&file.document, &Flags::default());
+    let (of_fleet, mut problems) = fleet(&file.document, context.provider);
+    let (resolved, of_proxy) = resolve(&file.document, &Flags::default());
+    problems.extend(of_proxy);
     problems.extend(file.problems.clone());
+    let all = [of_fleet.settings, resolved.settings].concat();
     if json {
-        context.printer.json(&json!({ "file": file.path, "settings": resolved.settings }))?;
+        context.printer.json(&json!({ "file": file.path, "settings": all }))?;
     } else {
         context.printer.talk(format_args!("file: {}", file.name()));
-        context.printer.data(settings(&resolved.settings))?;
+        context.printer.data(settings(&all))?;
     }
     if !problems.is_empty() {
         context.printer.warn(format_args!("{} problems; `gorgo config check` lists them", problems.len()));

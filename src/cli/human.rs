@@ -48,6 +48,11 @@ pub(crate) fn bytes(value: u64) -> String {
     format!("{scaled:.1} {unit}")
 }
 
+/// A price in US cents per hour: `$1.99/h`.
+pub(crate) fn price(cents: u64) -> String {
+    format!("${}.{:02}/h", cents / 100, cents % 100)
+}
+
 /// A share of 0..=1 as a percentage: `95.1 %`.
 pub(crate) fn share(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
@@ -80,7 +85,7 @@ pub(crate) fn or_unknown<T>(value: Option<T>, show: impl FnOnce(T) -> String) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{age_ms, bytes, count, duration_s, ms, number, or_unknown, share};
+    use super::{age_ms, bytes, count, duration_s, ms, number, or_unknown, price, share};
 
     /// Checks one way to show numbers against a table.
     fn table<T: Copy + std::fmt::Debug>(show: impl Fn(T) -> String, cases: &[(T, &str)]) {
@@ -106,6 +111,7 @@ mod tests {
                 (u64::MAX, "16777216.0 TiB"),
             ],
         );
+        table(price, &[(0, "$0.00/h"), (199, "$1.99/h"), (1_592, "$15.92/h"), (5, "$0.05/h")]);
         table(share, &[(0.951, "95.1 %"), (1.0, "100.0 %"), (0.0, "0.0 %")]);
         table(count, &[(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")]);
         table(number, &[(1.0, "1"), (0.276, "0.276"), (0.094, "0.094"), (-0.0, "0"), (120.0, "120"), (1e-9, "0")]);

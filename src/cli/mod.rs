@@ -1,5 +1,6 @@
 //! The command line: arguments, the printer, exit codes, one file per command. Nothing else imports it.
 
+mod account;
 mod args;
 mod assignment;
 mod bench;
@@ -7,14 +8,18 @@ mod client;
 mod completions;
 mod config;
 mod config_file;
+mod consent;
 mod demo;
 mod emulate;
 mod exit;
 mod human;
+mod instances;
 mod measure;
 mod printer;
+mod provider;
 mod proxy;
 mod signal;
+mod state;
 mod table;
 mod version;
 
@@ -29,12 +34,16 @@ pub use exit::Exit;
 use exit::Outcome;
 use printer::{OutputClosed, Printer};
 
+use crate::config::ProviderKind;
+
 /// What every command gets beside its own arguments.
 pub(crate) struct Context {
     /// Writes to stdout and stderr.
     pub(crate) printer: Printer,
     /// `--config` as given.
     pub(crate) config: Option<PathBuf>,
+    /// `--provider`.
+    pub(crate) provider: Option<ProviderKind>,
 }
 
 /// A command line that could be parsed.
@@ -58,7 +67,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 #[must_use]
 pub fn run(invocation: Invocation) -> Exit {
     let Cli { global, command } = invocation.0;
-    let context = Context { printer: Printer::for_process(global.quiet), config: global.config };
+    let context =
+        Context { printer: Printer::for_process(global.quiet), config: global.config, provider: global.provider };
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(dispatch(command, &context)),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start the async runtime").into()),
@@ -84,6 +94,12 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(*args, context)).await,
+        Command::Available(args) => Box::pin(instances::available::run(args, context)).await,
+        Command::List(args) => Box::pin(instances::list::run(&args, context)).await,
+        Command::SshKeys(command) => Box::pin(account::ssh_keys::run(command, context)).await,
+        Command::Firewall(command) => Box::pin(account::firewall::run(command, context)).await,
+        Command::Filesystems(command) => Box::pin(account::filesystems::run(command, context)).await,
+        Command::Images(args) => Box::pin(account::images::run(&args, context)).await,
         Command::Config(command) => config::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Version(args) => version::run(&args, context),

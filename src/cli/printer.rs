@@ -67,6 +67,12 @@ impl Printer {
         self.to_stderr(format_args!("{}: {text}", self.paint("33", "warning")));
     }
 
+    /// A question: as it is, without a newline, quiet or not.
+    pub(crate) fn prompt(&self, text: impl Display) {
+        let mut err = lock(&self.stderr);
+        let _ = write!(err, "{text}").and_then(|()| err.flush());
+    }
+
     /// Why the command ends without success.
     pub(crate) fn failure(&self, failure: &Failure) {
         let text = failure.to_string();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fleet::{HostEntry, NodeEntry};
 use super::replica::ReplicaEntry;
 
 /// The whole file.
@@ -12,6 +13,10 @@ use super::replica::ReplicaEntry;
 pub struct File {
     /// `[cluster]`.
     pub cluster: ClusterSection,
+    /// `[provider]`.
+    pub provider: ProviderSection,
+    /// `[[node]]`.
+    pub node: Vec<NodeEntry>,
     /// `[[replica]]`.
     pub replica: Vec<ReplicaEntry>,
     /// `[routing]`.
@@ -27,9 +32,19 @@ pub struct File {
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
 pub struct ClusterSection {
+    pub name: Option<String>,
     pub strategy: Option<String>,
     pub engine: Option<String>,
     pub model: Option<String>,
+}
+
+/// `[provider]`; the meaning of each key stands in [`super::keys::SECTIONS`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
+pub struct ProviderSection {
+    pub kind: Option<String>,
+    pub hosts: Vec<HostEntry>,
 }
 
 /// `[routing]`; the meaning of each key stands in [`super::keys::SECTIONS`].

@@ -1,5 +1,6 @@
 //! Every key of `gorgo.toml` with its type, default and meaning: what the reader checks against and what the schema prints.
 
+use super::fleet::PROVIDERS;
 use super::replica::ENGINES;
 
 /// A table of the file.
@@ -32,6 +33,8 @@ pub struct Key {
     pub default: &'static str,
     /// What it means, with its unit.
     pub help: &'static str,
+    /// Its table is worth nothing without it.
+    pub required: bool,
 }
 
 /// What may be written as a value.
@@ -51,17 +54,40 @@ pub enum Kind {
     Texts,
     /// A table with keys of the user's own and numbers.
     Numbers,
+    /// Tables with known keys, repeatable.
+    Tables(&'static [Key]),
 }
 
 /// Longest time that can be configured, ms: a day.
 const DAY_MS: u64 = 86_400_000;
 
+/// Keys of `[[provider.hosts]]`.
+const HOST_KEYS: [Key; 7] = [
+    needed("name", Kind::Text, "Unique name (required)"),
+    needed(
+        "address",
+        Kind::Text,
+        "Where ssh connects to: an address, a host name or an alias of ssh's own configuration (required)",
+    ),
+    needed("region", Kind::Text, "Where it stands, e.g. `us-east-1` (required)"),
+    key("port", Kind::Whole(1, 65_535), "", "Port of sshd; absent = what ssh thinks"),
+    key("user", Kind::Text, "", "Login name; absent = what ssh thinks"),
+    key("key", Kind::Text, "", "Private key file; absent = the agent and ssh's own choice"),
+    key("type", Kind::Text, "", "What it is, in words of your own, e.g. a GPU"),
+];
+
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 5] = [
+pub const SECTIONS: [Section; 7] = [
     Section {
         name: "cluster",
-        help: "What the replicas have in common",
+        help: "What the nodes and replicas have in common",
         shape: Shape::One(&[
+            key(
+                "name",
+                Kind::Text,
+                "\"gorgo\"",
+                "Name of the cluster: that of its inventory and its firewall rulesets",
+            ),
             key(
                 "strategy",
                 Kind::Text,
@@ -78,12 +104,29 @@ pub const SECTIONS: [Section; 5] = [
         ]),
     },
     Section {
+        name: "provider",
+        help: "Where the machines of the cluster come from",
+        shape: Shape::One(&[
+            key("kind", Kind::OneOf(&PROVIDERS), "\"lambda\"", "`lambda` rents them, `hosts` are yours already"),
+            key("hosts", Kind::Tables(&HOST_KEYS), "", "Machines that you have, for `kind = \"hosts\"` (repeatable)"),
+        ]),
+    },
+    Section {
+        name: "node",
+        help: "One machine that `gorgo launch` is to get (repeatable)",
+        shape: Shape::Many(&[
+            needed("name", Kind::Text, "Unique name (required)"),
+            needed("type", Kind::Text, "Type, e.g. `gpu_1x_a100`; `gorgo available` lists them (required)"),
+            needed("region", Kind::Text, "Where, e.g. `us-east-1` (required)"),
+        ]),
+    },
+    Section {
         name: "replica",
         help: "One inference engine for `gorgo proxy start` (repeatable)",
         shape: Shape::Many(&[
-            key("name", Kind::Text, "", "Unique name (required)"),
-            key("url", Kind::Text, "", "Base URL, e.g. `http://10.0.0.5:30000` (required)"),
-            key("region", Kind::Text, "", "Where it stands, e.g. `us-east-1` (required)"),
+            needed("name", Kind::Text, "Unique name (required)"),
+            needed("url", Kind::Text, "Base URL, e.g. `http://10.0.0.5:30000` (required)"),
+            needed("region", Kind::Text, "Where it stands, e.g. `us-east-1` (required)"),
             key("engine", Kind::OneOf(&ENGINES), "", "Kind of engine; absent = that of `[cluster]`"),
             key("models", Kind::Texts, "", "Models that it serves; absent = that of `[cluster]`, or any"),
             key(
@@ -203,7 +246,12 @@ pub const SECTIONS: [Section; 5] = [
 
 /// Keeps the table above one line per key.
 const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
-    Key { name, kind, default, help }
+    Key { name, kind, default, help, required: false }
+}
+
+/// A key that must be there.
+const fn needed(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, default: "", help, required: true }
 }
 
 impl Section {

@@ -2,6 +2,7 @@
 //! finds and reads the file.
 
 pub mod file;
+pub mod fleet;
 pub mod keys;
 pub mod problem;
 pub mod read;
@@ -9,6 +10,7 @@ pub mod replica;
 pub mod resolve;
 pub mod schema;
 
+pub use fleet::{Fleet, HostEntry, NodeEntry, ProviderKind, fleet};
 pub use problem::{Problem, Problems};
 pub use read::{Document, read};
 pub use replica::ReplicaEntry;

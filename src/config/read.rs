@@ -108,6 +108,10 @@ impl Reader<'_> {
             self.wrong(path, line, format!("wanted tables `[[{path}]]`, found {}", with_article(value.get_ref())));
             return false;
         };
+        self.entries(path, keys, entries)
+    }
+
+    fn entries(&mut self, path: &str, keys: &[Key], entries: &mut [Spanned<DeValue<'_>>]) -> bool {
         let mut all = true;
         for (i, entry) in entries.iter_mut().enumerate() {
             let line = line_of(self.text, entry.span().start);
@@ -136,6 +140,9 @@ impl Reader<'_> {
                 self.value(&format!("{path}.{name}"), line_of(self.text, offset), any, value.get_mut())
             });
             return true;
+        }
+        if let (Kind::Tables(keys), DeValue::Array(entries)) = (kind, &mut *value) {
+            return self.entries(path, keys, entries);
         }
         match check(kind, value) {
             Ok(()) => true,
@@ -195,6 +202,7 @@ pub(super) fn wanted(kind: Kind) -> String {
         Kind::Number(min, max) => format!("a number from {min} to {max}"),
         Kind::Texts => "a list of texts, e.g. [\"a\", \"b\"]".to_owned(),
         Kind::Numbers => "a table of numbers, e.g. { w_rtt = 1.0 }".to_owned(),
+        Kind::Tables(_) => "tables in double brackets".to_owned(),
     }
 }
 

@@ -126,19 +126,23 @@ pub struct Resolved {
 /// Puts flags over the file over the defaults. Problems of the file's own spelling are [`read()`](super::read())'s.
 #[must_use]
 pub fn resolve(document: &Document, flags: &Flags) -> (Resolved, Vec<Problem>) {
-    let mut resolver = Resolver { document, settings: Vec::new(), left_out: Vec::new(), problems: Vec::new() };
+    let mut resolver = Resolver::new(document);
     let proxy = resolver.proxy(flags);
     (Resolved { proxy, settings: resolver.settings, left_out: resolver.left_out }, resolver.problems)
 }
 
-struct Resolver<'a> {
-    document: &'a Document,
-    settings: Vec<Setting>,
-    left_out: Vec<String>,
-    problems: Vec<Problem>,
+pub(super) struct Resolver<'a> {
+    pub(super) document: &'a Document,
+    pub(super) settings: Vec<Setting>,
+    pub(super) left_out: Vec<String>,
+    pub(super) problems: Vec<Problem>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    pub(super) fn new(document: &'a Document) -> Self {
+        Self { document, settings: Vec::new(), left_out: Vec::new(), problems: Vec::new() }
+    }
+
     fn proxy(&mut self, flags: &Flags) -> Proxy {
         let file = &self.document.file;
         let strategy = self.strategy(flags);
@@ -309,7 +313,7 @@ impl Resolver<'_> {
     }
 
     /// Flag over file, noted with its origin (the documented default where there is neither).
-    fn pick<T: Serialize>(&mut self, path: &str, flag: Option<T>, file: Option<T>) -> Option<T> {
+    pub(super) fn pick<T: Serialize>(&mut self, path: &str, flag: Option<T>, file: Option<T>) -> Option<T> {
         let (chosen, origin) = match (flag, file) {
             (Some(value), _) => (Some(value), Origin::Flag),
             (None, Some(value)) => (Some(value), self.in_file(path)),
@@ -333,7 +337,7 @@ impl Resolver<'_> {
     }
 
     /// A problem with the value at `path`, placed where that value comes from.
-    fn wrong(&mut self, path: &str, flag: &str, message: &str) {
+    pub(super) fn wrong(&mut self, path: &str, flag: &str, message: &str) {
         let origin = self.settings.iter().rev().find(|setting| setting.key == path).map(|setting| setting.origin);
         self.problems.push(match origin {
             Some(Origin::Flag) => Problem::new(flag, message),
@@ -344,7 +348,7 @@ impl Resolver<'_> {
 }
 
 /// The documented default of a key. TOML's literals for text, numbers and switches are JSON's.
-fn parsed<T: serde::de::DeserializeOwned>(path: &str) -> T {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(path: &str) -> T {
     keys::default(path)
         .and_then(|text| serde_json::from_str(text).ok())
         .expect("only keys with a default are asked for; a test resolves an empty file")
@@ -373,10 +377,12 @@ mod tests {
     fn an_empty_file_gives_the_documented_defaults() {
         let (resolved, problems) = resolved("", &Flags::default());
         assert_eq!(problems, vec![]);
+        let of_fleet = crate::config::fleet(&crate::config::Document::default(), None).0.settings;
+        let all: Vec<_> = resolved.settings.iter().chain(&of_fleet).collect();
         for section in &SECTIONS {
             for key in section.keys().iter().filter(|key| !key.default.is_empty()) {
                 let path = format!("{}.{}", section.name, key.name);
-                let setting = resolved.settings.iter().find(|setting| setting.key == path).expect(&path);
+                let setting = all.iter().find(|setting| setting.key == path).expect(&path);
                 assert_eq!(setting.value.to_string(), key.default, "{path}");
             }
         }

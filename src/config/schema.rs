@@ -7,9 +7,6 @@ use super::keys::{Key, Kind, SECTIONS, Section, Shape};
 /// Dialect of the schema.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Keys that every `[[replica]]` must have.
-const REQUIRED: [&str; 3] = ["name", "url", "region"];
-
 /// The whole schema.
 #[must_use]
 pub fn schema() -> Value {
@@ -25,15 +22,14 @@ pub fn schema() -> Value {
 
 fn section(it: &Section) -> Value {
     match it.shape {
-        Shape::One(keys) => table(it.help, keys, &[]),
-        Shape::Many(keys) => {
-            json!({ "description": it.help, "type": "array", "items": table(it.help, keys, &REQUIRED) })
-        }
+        Shape::One(keys) => table(it.help, keys),
+        Shape::Many(keys) => json!({ "description": it.help, "type": "array", "items": table(it.help, keys) }),
         Shape::Open(kind) => json!({ "description": it.help, "type": "object", "additionalProperties": value(kind) }),
     }
 }
 
-fn table(help: &str, keys: &[Key], required: &[&str]) -> Value {
+fn table(help: &str, keys: &[Key]) -> Value {
+    let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let properties: Map<_, _> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
     json!({
         "description": help,
@@ -62,6 +58,7 @@ fn value(kind: Kind) -> Value {
         Kind::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Numbers => json!({ "type": "object", "additionalProperties": { "type": "number" } }),
+        Kind::Tables(keys) => json!({ "type": "array", "items": table("One of them", keys) }),
     }
 }
 
@@ -72,7 +69,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::schema;
-    use crate::config::file::File;
+    use crate::config::file::{File, ProviderSection};
+    use crate::config::fleet::{HostEntry, NodeEntry};
     use crate::config::keys::SECTIONS;
     use crate::config::replica::ReplicaEntry;
 
@@ -82,14 +80,26 @@ mod tests {
 
     #[test]
     fn the_schema_has_exactly_the_keys_that_the_file_can_have() {
-        let file = File { replica: vec![ReplicaEntry::default()], ..File::default() };
+        let provider = ProviderSection { hosts: vec![HostEntry::default()], ..ProviderSection::default() };
+        let file = File {
+            provider,
+            node: vec![NodeEntry::default()],
+            replica: vec![ReplicaEntry::default()],
+            ..File::default()
+        };
         let file = serde_json::to_value(file).expect("written");
         let properties = &schema()["properties"];
         assert_eq!(keys(&file), keys(properties));
-        for name in ["cluster", "routing", "proxy"] {
+        for name in ["cluster", "provider", "routing", "proxy"] {
             assert_eq!(keys(&file[name]), keys(&properties[name]["properties"]), "[{name}]");
         }
-        assert_eq!(keys(&file["replica"][0]), keys(&properties["replica"]["items"]["properties"]));
+        for name in ["node", "replica"] {
+            assert_eq!(keys(&file[name][0]), keys(&properties[name]["items"]["properties"]), "[[{name}]]");
+        }
+        let hosts = &properties["provider"]["properties"]["hosts"]["items"];
+        assert_eq!(keys(&file["provider"]["hosts"][0]), keys(&hosts["properties"]));
+        assert_eq!(hosts["required"], json!(["name", "address", "region"]));
+        assert_eq!(properties["replica"]["items"]["required"], json!(["name", "url", "region"]));
     }
 
     #[test]

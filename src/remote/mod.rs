@@ -28,7 +28,12 @@ pub trait Remote: Send + Sync {
     /// Installs, starts, stops, restarts, removes or looks at a service and returns its state afterwards.
     async fn service(&self, unit: &str, action: &ServiceAction) -> Result<ServiceState, RemoteError>;
     /// The last `lines` lines of a service's log; with `follow` goes on until the receiver is dropped.
-    async fn logs(&self, unit: &str, lines: u32, follow: bool) -> Result<tokio::sync::mpsc::Receiver<String>, RemoteError>;
+    async fn logs(
+        &self,
+        unit: &str,
+        lines: u32,
+        follow: bool,
+    ) -> Result<tokio::sync::mpsc::Receiver<String>, RemoteError>;
 }
 
 /// Where the bytes of an upload come from.

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn json_on_stdout_is_alone_there() {
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None };
+        let context = Context { printer, config: None, provider: None };
         Output::new(Some("-".into()), None).write(&example::report(), "t", &context).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&out.text()).unwrap(), example::report());
         assert_eq!(err.text(), "");
@@ -94,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None };
+        let context = Context { printer, config: None, provider: None };
         let output = Output::new(Some(json.clone()), Some(html.clone()));
         output.check().unwrap();
         output.write(&example::report(), "t", &context).unwrap();
