@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gateway", &["model", "wire", "inference", "routing"]),
     ("workload", &["model"]),
     ("sim", &["model", "routing", "workload", "report"]),
-    ("emulator", &["model", "inference", "workload", "sim"]),
+    ("emulator", &["model", "inference", "workload", "sim", "cloud"]),
     ("bench", &["model", "wire", "inference", "routing", "gateway", "workload", "sim", "report", "emulator"]),
     (
         "cli",

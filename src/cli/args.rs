@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Demo(Box<demo::Args>),
     /// Load a target and measure it
     Bench(Box<bench::Args>),
-    /// Emulate an inference engine or a wide-area network
+    /// Emulate an inference engine, a wide-area network or Lambda's API
     #[command(subcommand)]
     Emulate(Box<emulate::Command>),
     /// Show which types of machines can be had where, and at what price

@@ -1,6 +1,7 @@
-//! `gorgo emulate engine|wan`.
+//! `gorgo emulate engine|wan|lambda`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -10,8 +11,9 @@ use super::Context;
 use super::exit::{Exit, Failure, Outcome};
 use super::signal::Stops;
 use crate::emulator::engine::{self, EngineOptions};
+use crate::emulator::lambda::{self, Fault, LambdaOptions};
 use crate::emulator::wan::{self, Jitter, WanOptions};
-use crate::model::Region;
+use crate::model::{Region, Secret};
 use crate::sim::engine::Scheduler;
 use crate::sim::preset;
 
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Engine(EngineArgs),
     /// A TCP relay with the delay of a wide-area network
     Wan(WanArgs),
+    /// Lambda's API with an account in memory: machines that only pretend to boot, and faults on demand
+    Lambda(LambdaArgs),
 }
 
 /// Arguments of `gorgo emulate engine`.
@@ -102,11 +106,42 @@ enum JitterName {
     Internet,
 }
 
+/// Arguments of `gorgo emulate lambda`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LambdaArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8008")]
+    listen: SocketAddr,
+    /// Seed of ids, made-up addresses and durations
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How many of its seconds pass in one of ours; boots take 110 to 330 of them
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
+    speed: f64,
+    /// File with the only API key to accept, instead of any
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Take calls as fast as they come, instead of one per second and one launch per 12 s
+    #[arg(long)]
+    no_limits: bool,
+    /// Address for a machine, instead of made-up ones; repeat for more. When all are in use there is no capacity
+    #[arg(long, value_name = "A.B.C.D")]
+    address: Vec<Ipv4Addr>,
+    /// Something that goes wrong; repeat for more. `help` lists them
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    fault: Vec<String>,
+}
+
 /// Every command and where it lives.
 pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Engine(args) => run_engine(engine_options(args).map_err(Failure::usage)?, context).await,
         Command::Wan(args) => run_wan(wan_options(args).await?, context).await,
+        Command::Lambda(args) if args.fault.iter().any(|fault| fault == "help") => {
+            context.printer.data(lambda::list_faults())?;
+            Ok(Exit::Done)
+        }
+        Command::Lambda(args) => run_lambda(lambda_options(args).map_err(Failure::usage)?, context).await,
     }
 }
 
@@ -131,6 +166,16 @@ async fn run_wan(options: WanOptions, context: &Context) -> Outcome {
     context.printer.data(relay.address())?;
     stops.next().await;
     relay.shutdown().await;
+    Ok(Exit::Done)
+}
+
+/// Pretends until it is told to stop.
+async fn run_lambda(options: LambdaOptions, context: &Context) -> Outcome {
+    let mut stops = Stops::listen()?;
+    let listen = options.listen;
+    let account = lambda::start(options).await.with_context(|| format!("cannot listen on {listen}"))?;
+    context.printer.data(format_args!("http://{}", account.address()))?;
+    stops.next().await;
     Ok(Exit::Done)
 }
 
@@ -165,6 +210,34 @@ async fn wan_options(args: WanArgs) -> Result<WanOptions, Failure> {
     Ok(WanOptions { listen: args.listen, to, rtt_ms: args.rtt, jitter, seed: args.seed })
 }
 
+fn lambda_options(args: LambdaArgs) -> anyhow::Result<LambdaOptions> {
+    let faults = args.fault.iter().map(|text| text.parse::<Fault>().map_err(|why| anyhow!("--fault: {why}")));
+    let faults = faults.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(LambdaOptions {
+        listen: args.listen,
+        seed: args.seed,
+        speed: args.speed,
+        key: args.key_file.map(read_key).transpose()?,
+        limits: !args.no_limits,
+        addresses: args.address,
+        faults,
+    })
+}
+
+fn read_key(path: PathBuf) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(&path).with_context(|| format!("--key-file: cannot read {}", path.display()))?;
+    match text.trim() {
+        "" => Err(anyhow!("--key-file: {} is empty", path.display())),
+        key => Ok(Secret::new(key.to_owned())),
+    }
+}
+
+/// A day of its time in less than a second of ours is as fast as it makes sense.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.01..=100_000.0).contains(&speed) { Ok(speed) } else { Err("wanted 0.01 to 100000".to_owned()) }
+}
+
 /// Ten seconds are more than any path on Earth takes.
 fn rtt_ms(text: &str) -> Result<f64, String> {
     let ms = text.parse::<f64>().map_err(|error| error.to_string())?;
@@ -175,9 +248,10 @@ fn rtt_ms(text: &str) -> Result<f64, String> {
 mod tests {
     use clap::Parser;
 
-    use super::{Command, engine_options, wan_options};
+    use super::{Command, engine_options, lambda_options, wan_options};
     use crate::cli::exit::Exit;
     use crate::emulator::engine::EngineOptions;
+    use crate::emulator::lambda::LambdaOptions;
     use crate::emulator::wan::Jitter;
     use crate::sim::engine::Scheduler;
     use crate::sim::preset;
@@ -195,7 +269,7 @@ mod tests {
     fn engine(line: &str) -> anyhow::Result<EngineOptions> {
         match parsed(line)? {
             Command::Engine(args) => engine_options(args),
-            Command::Wan(_) => anyhow::bail!("not an engine"),
+            Command::Wan(_) | Command::Lambda(_) => anyhow::bail!("not an engine"),
         }
     }
 
@@ -226,6 +300,41 @@ mod tests {
             "emulate wan --to 127.0.0.1:1 --rtt 5 --jitter wild",
         ] {
             assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    fn lambda(line: &str) -> anyhow::Result<LambdaOptions> {
+        match parsed(line)? {
+            Command::Lambda(args) => lambda_options(args),
+            Command::Engine(_) | Command::Wan(_) => anyhow::bail!("not an account"),
+        }
+    }
+
+    #[test]
+    fn an_account_is_as_strict_as_the_service_unless_told_otherwise() {
+        let plain = lambda("emulate lambda").unwrap();
+        assert_eq!((plain.limits, plain.speed, plain.key, plain.faults.len()), (true, 1.0, None, 0));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "sekrit\n").unwrap();
+        let line = format!(
+            "emulate lambda --no-limits --speed 60 --key-file {} --address 127.0.0.2 --address 127.0.0.3 --fault no-ip --fault quota=2",
+            file.display()
+        );
+        let changed = lambda(&line).unwrap();
+        assert_eq!((changed.limits, changed.speed, changed.addresses.len(), changed.faults.len()), (false, 60.0, 2, 2));
+        assert_eq!(changed.key.as_ref().map(crate::model::Secret::reveal), Some("sekrit"));
+        std::fs::write(&file, " \n").unwrap();
+        let cases = [
+            (line.as_str(), "is empty"),
+            ("emulate lambda --key-file /nowhere", "--key-file: cannot read /nowhere"),
+            ("emulate lambda --fault gremlins", "--fault: no fault is named `gremlins`"),
+            ("emulate lambda --speed 0", "wanted 0.01 to 100000"),
+            ("emulate lambda --address ::1", "--address"),
+        ];
+        for (line, expected) in cases {
+            let message = lambda(line).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
         }
     }
 
