@@ -266,9 +266,9 @@ fn spoilt(rng: &mut ChaCha8Rng, mut body: Value) -> Value {
     let names: Vec<String> = fields.keys().cloned().chain(["quantity".to_owned(), "unknown".to_owned()]).collect();
     let name = names.choose(rng).unwrap();
     if rng.random_bool(0.3) {
-        drop(fields.remove(name))
+        drop(fields.remove(name));
     } else {
-        drop(fields.insert(name.clone(), odd(rng)))
+        drop(fields.insert(name.clone(), odd(rng)));
     }
     body
 }

@@ -35,7 +35,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let parts: Vec<&str> = text.split(separator).collect();
     let digits = |part: &&str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !parts.iter().all(|part| digits(part)) {
+    if !parts.iter().all(digits) {
         return None;
     }
     let values: Vec<i64> = parts.iter().filter_map(|part| part.parse().ok()).collect();

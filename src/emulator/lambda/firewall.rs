@@ -131,7 +131,11 @@ impl World {
     fn not_at_once(&mut self) -> Result<(), Refusal> {
         self.edits += 1;
         let one_in = self.faults.number(Name::ConcurrentEdit);
-        if one_in.is_some_and(|one_in| self.edits % one_in.max(1) == 0) { Err(Refusal::conflict()) } else { Ok(()) }
+        if one_in.is_some_and(|one_in| self.edits.is_multiple_of(one_in.max(1))) {
+            Err(Refusal::conflict())
+        } else {
+            Ok(())
+        }
     }
 
     fn ruleset_at(&self, id: &str) -> Result<usize, Refusal> {

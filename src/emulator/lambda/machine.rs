@@ -53,7 +53,7 @@ impl Machine {
         let made_up_name = address.map(|ip| ip.to_string());
         Instance {
             id: self.id.clone(),
-            name: self.name.clone().filter(|_| !faults.has(Name::NoName)),
+            name: self.name.clone().filter(|_| !faults.has(Name::Nameless)),
             ip: address.map(|ip| ip.to_string()),
             private_ip: address.filter(|_| !faults.has(Name::NoPrivateIp)).map(|_| self.private_ip.to_string()),
             status: self.status(now, faults),

@@ -1,6 +1,6 @@
 //! A stand-in for Lambda's API: the same calls, errors and life of machines, without a bill and with faults on demand.
 //!
-//! [`world`] is the account, a pure core: a request and the time go in, an answer comes out. `server` carries it over HTTP. Its shapes are
+//! `world` is the account, a pure core: a request and the time go in, an answer comes out. `server` carries it over HTTP. Its shapes are
 //! those of the vendor's OpenAPI document 1.8.3; where that is silent (429, 5xx, wrong methods) the answers are guesses, and the faults
 //! offer several. Times pass on a clock that runs `speed` times as fast as ours, limits of calls included.
 //!
