@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::{account, bench, completions, config, demo, emulate, instances, proxy, version};
+use super::{account, bench, completions, config, demo, emulate, instances, proxy, supervise, version};
 use crate::config::ProviderKind;
 use crate::config::fleet::PROVIDERS;
 
@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Config(config::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Keep the services of a local node running (started by gorgo itself)
+    #[command(hide = true)]
+    Supervise(supervise::Args),
     /// Print the version
     Version(version::Args),
 }

@@ -20,6 +20,7 @@ mod provider;
 mod proxy;
 mod signal;
 mod state;
+mod supervise;
 mod table;
 mod version;
 
@@ -102,6 +103,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Images(args) => Box::pin(account::images::run(&args, context)).await,
         Command::Config(command) => config::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),
+        Command::Supervise(args) => supervise::run(&args).await,
         Command::Version(args) => version::run(&args, context),
     }
 }

@@ -6,6 +6,7 @@ mod error;
 pub mod hosts;
 mod instance;
 pub mod lambda;
+pub mod local;
 
 pub use error::{CloudError, CloudErrorKind};
 pub use instance::{Capacity, Instance, InstanceId, InstanceType, LaunchRequest, Status};

@@ -1,5 +1,7 @@
 //! What can go wrong on a node, by what the caller has to do about it.
 
+use std::fmt;
+
 /// The branch that a caller takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteErrorKind {
@@ -29,4 +31,40 @@ pub struct RemoteError {
     pub message: String,
     /// What the user can try.
     pub hint: Option<String>,
+}
+
+impl RemoteError {
+    /// An error of this kind; the message begins with the node's name.
+    #[must_use]
+    pub fn new(kind: RemoteErrorKind, node: &str, what: impl fmt::Display) -> Self {
+        Self { kind, message: format!("{node}: {what}"), hint: None }
+    }
+
+    /// An error that no caller treats specially.
+    #[must_use]
+    pub fn failed(node: &str, what: impl fmt::Display) -> Self {
+        Self::new(RemoteErrorKind::Failed, node, what)
+    }
+
+    /// The same error with advice.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Whether a program's message says that the disk is full.
+pub(super) fn tells_disk_full(text: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded", "os error 28", "os error 122"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+/// A full disk, whoever noticed it.
+pub(super) fn disk_full(node: &str, path: &str) -> RemoteError {
+    RemoteError::new(RemoteErrorKind::Unsuitable, node, format_args!("no space left on the disk that holds {path}"))
+        .with_hint(
+            "free some space on the node (`df -h` shows where), then run the command again; nothing was replaced",
+        )
 }
