@@ -8,6 +8,7 @@ use gorgo::model::Region;
 use gorgo::remote::local::LocalRemote;
 use gorgo::remote::{Remote, ServiceAction};
 
+use super::local::is_gone;
 use super::support::{eventually, put, unit};
 
 const GORGO: &str = env!("CARGO_BIN_EXE_gorgo");
@@ -54,8 +55,7 @@ async fn machines_reboot_and_end_with_their_services() {
     .await;
     assert_ne!(before, after);
     cloud.terminate(&[id]).await.expect("ends");
-    let gone = |pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
-    assert!(gone(before) && gone(after), "its processes are gone");
+    assert!(is_gone(before) && is_gone(after), "its processes are gone");
     assert!(!cloud.node_folder("east").exists());
     assert_eq!(cloud.list().await.expect("lists"), []);
 }

@@ -81,6 +81,11 @@ fn remote(folder: &Path) -> LocalRemote {
     LocalRemote::new("east", folder, GORGO.as_ref()).expect("a plain folder")
 }
 
+/// Whether the process has ended; one that waits for its parent to notice has.
+pub(crate) fn is_gone(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
 fn kill(pid: u32) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs").success());
 }
@@ -174,7 +179,7 @@ async fn a_killed_supervisor_is_replaced_and_nothing_is_left_running() {
     })
     .await;
     assert_ne!(renewed.pid, Some(orphan));
-    assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "the orphan is gone");
+    assert!(is_gone(orphan), "the orphan has ended");
     assert!(!node.act("b", ServiceAction::Status).await.running, "what was stopped stays stopped");
 
     kill(node.supervisor().expect("one runs"));
@@ -199,7 +204,7 @@ async fn a_recorded_pid_that_belongs_to_somebody_else_is_left_alone() {
     kill(node.supervisor().expect("one runs"));
     let mut running: serde_json::Value = serde_json::from_slice(&fs::read(&record).expect("reads")).expect("JSON");
     let service = running["process"]["pid"].as_u64().expect("a pid");
-    let mut stranger = Command::new("sleep").arg("600").spawn().expect("starts");
+    let mut stranger = Command::new("sleep").arg("60").stdout(std::process::Stdio::null()).spawn().expect("starts");
     running["process"]["pid"] = stranger.id().into();
     fs::write(&record, running.to_string()).expect("writes");
     assert!(!node.act("a", ServiceAction::Status).await.running, "same pid, other start time");
@@ -279,11 +284,7 @@ async fn a_folder_that_goes_away_takes_its_services_along() {
     let supervisor = node.supervisor().expect("one runs");
     fs::remove_dir_all(node.folder.path()).expect("removes");
     for pid in [pid, supervisor] {
-        eventually("its end", async || {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-            stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
-        })
-        .await;
+        eventually("its end", async || is_gone(pid).then_some(())).await;
     }
     fs::create_dir(node.folder.path()).expect("for the guard");
 }

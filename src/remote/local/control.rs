@@ -61,7 +61,14 @@ pub(super) fn listen(folder: &Folder) -> io::Result<UnixListener> {
     UnixListener::bind(address(folder)?.path)
 }
 
-/// Asks the supervisor; an error of kind `NotFound` or `ConnectionRefused` means that none runs.
+/// Whether this failure of [`ask`] means that no supervisor has read the request: none listens, or it died with the request unread
+/// (a Unix socket is reset only then; after reading, its end is an end of file).
+pub(super) fn was_not_read(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
+}
+
+/// Asks the supervisor.
 pub(super) async fn ask(folder: &Folder, request: &Request) -> io::Result<Reply> {
     let address = address(folder)?;
     let mut stream = UnixStream::connect(&address.path).await?;

@@ -91,17 +91,17 @@ impl LocalRemote {
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(local)?).stderr(log);
         let mut child = command.spawn().map_err(local)?;
         let up = timeout(BOOT_LIMIT, async {
-            // One that ends well found another at work; then that one is what we wait for.
             while !self.is_up().await {
-                if let Ok(Some(status)) = child.try_wait()
-                    && !status.success()
-                {
-                    return Err(local(io::Error::other(format!(
-                        "it ended with {status}; see {}",
-                        self.folder.supervisor_log().display()
-                    ))));
-                }
                 sleep(LOOK).await;
+                match child.try_wait().map_err(local)? {
+                    None => {}
+                    // It found the lock taken: by one at work, or by one that was killed and is not quite gone.
+                    Some(status) if status.success() => child = command.spawn().map_err(local)?,
+                    Some(status) => {
+                        let log = self.folder.supervisor_log();
+                        return Err(local(io::Error::other(format!("it ended with {status}; see {}", log.display()))));
+                    }
+                }
             }
             Ok(())
         });
@@ -149,7 +149,7 @@ impl LocalRemote {
     async fn tell(&self, request: &Request) -> Result<Reply, RemoteError> {
         let mut answer = self.ask(request).await?;
         if let Err(error) = &answer
-            && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+            && control::was_not_read(error)
         {
             self.boot().await?;
             answer = self.ask(request).await?;

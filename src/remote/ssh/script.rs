@@ -19,7 +19,8 @@ const AS_ROOT: &str = r#"export LC_ALL=C.UTF-8; if [ "$(id -u)" = 0 ]; then exec
 
 /// Writes standard input to a file. Arguments: path, mode, sha256, `keep` or `replace`, owner or nothing.
 ///
-/// The content is complete and verified before it gets the name; the trap removes the temporary file whatever goes wrong, and
+/// The content is complete and verified before it gets the name; the trap removes the temporary file whatever goes wrong (PIPE:
+/// with the connection lost, a complaint has nowhere to go, which would end the shell before its EXIT trap), and
 /// leftovers of a node that lost power meanwhile go an hour later. A target that has this content already keeps its `.old`.
 pub(super) const PUT: &str = r#"set -eu
 target=$1 mode=$2 sum=$3 keep=$4 owner=$5
@@ -31,7 +32,7 @@ if [ -d "$target" ]; then echo "$target is a folder" >&2; exit 1; fi
 find "$dir" -maxdepth 1 -name '.gorgo-put.*' -type f -mmin +60 -exec rm -f {} + 2>/dev/null || :
 tmp=$(mktemp "$dir/.gorgo-put.XXXXXXXX")
 trap 'rm -f -- "$tmp" "$tmp.old"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 cat > "$tmp"
 if [ "$(sum_of "$tmp")" != "$sum" ]; then echo 'the content that arrived has another checksum' >&2; exit 65; fi
 chmod -- "$mode" "$tmp"
