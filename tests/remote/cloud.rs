@@ -30,7 +30,7 @@ async fn machines_reboot_and_end_with_their_services() {
         capacity: Vec::new(),
     };
     let cloud = LocalCloud::new(folder.path().join("local"), vec![kind], vec![region.clone()], GORGO.into());
-    assert_eq!(cloud.types().await.expect("types")[0].capacity, [region.clone()], "always capacity");
+    assert_eq!(cloud.types().await.expect("types")[0].capacity, std::slice::from_ref(&region), "always capacity");
     let request = LaunchRequest {
         name: "east".into(),
         instance_type: "a10".into(),

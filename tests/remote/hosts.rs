@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::conformance::{self, Place};
-use super::support::{command, stdout};
+use super::support::{command, skipped, sockets, stdout};
 
 #[derive(Deserialize)]
 struct Inventory {
@@ -28,13 +28,12 @@ struct Host {
 /// The hosts that run, each with a folder for sockets and host keys; none, with a line that says so, without them.
 fn hosts() -> Vec<(Host, TempDir)> {
     let Some(path) = std::env::var_os("GORGO_TEST_HOSTS") else {
-        eprintln!("SKIPPED: GORGO_TEST_HOSTS is not set; `scripts/test-hosts` boots hosts and sets it");
+        skipped("GORGO_TEST_HOSTS is not set; `scripts/test-hosts` boots hosts and sets it");
         return Vec::new();
     };
     let text = std::fs::read(&path).expect("the inventory of the test hosts can be read");
     let inventory: Inventory = serde_json::from_slice(&text).expect("an inventory of test hosts");
-    let folder = || tempfile::Builder::new().prefix("gt").tempdir_in("/tmp").expect("temporary folder");
-    inventory.hosts.into_iter().map(|host| (host, folder())).collect()
+    inventory.hosts.into_iter().map(|host| (host, sockets())).collect()
 }
 
 fn remote(host: &Host, folder: &TempDir) -> SshRemote {

@@ -86,6 +86,13 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
+/// Now, in the unit of start times: hundredths of a second.
+fn ticks_since_boot() -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").expect("Linux");
+    let seconds: f64 = uptime.split(' ').next().and_then(|word| word.parse().ok()).expect("seconds");
+    (seconds * 100.0) as u64
+}
+
 fn kill(pid: u32) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs").success());
 }
@@ -204,6 +211,9 @@ async fn a_recorded_pid_that_belongs_to_somebody_else_is_left_alone() {
     kill(node.supervisor().expect("one runs"));
     let mut running: serde_json::Value = serde_json::from_slice(&fs::read(&record).expect("reads")).expect("JSON");
     let service = running["process"]["pid"].as_u64().expect("a pid");
+    // Start times are told in ticks of 10 ms; the stranger's has to be another.
+    let ticks = running["process"]["start_ticks"].as_u64().expect("a start time");
+    eventually("another tick", async || (ticks_since_boot() > ticks + 1).then_some(())).await;
     let mut stranger = Command::new("sleep").arg("60").stdout(std::process::Stdio::null()).spawn().expect("starts");
     running["process"]["pid"] = stranger.id().into();
     fs::write(&record, running.to_string()).expect("writes");

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::conformance::{self, Place};
 use super::sshd::Sshd;
-use super::support::{command, eventually, noise, put, run, stdout, unit};
+use super::support::{command, eventually, noise, put, run, skipped, stdout, unit};
 
 /// One test per behaviour, each with an sshd of its own.
 macro_rules! over_ssh {
@@ -39,7 +39,7 @@ fn has_systemd() -> bool {
 async fn a_node_without_systemd_is_refused_and_not_written_to() {
     let Some(sshd) = Sshd::start() else { return };
     if has_systemd() {
-        eprintln!("SKIPPED: this machine runs systemd");
+        skipped("this machine runs systemd");
         return;
     }
     let remote = sshd.remote();

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use gorgo::remote::ssh::{SshRemote, SshSettings, SshTarget};
 use tempfile::TempDir;
+
+use super::support::{skipped, sockets};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -30,7 +31,7 @@ impl Sshd {
     /// The same with more lines for its configuration.
     pub(crate) fn start_with(more: &str) -> Option<Self> {
         if !Path::new(SSHD).exists() {
-            eprintln!("SKIPPED: there is no {SSHD}; install openssh-server to test against it");
+            skipped(&format!("there is no {SSHD}; install openssh-server to test against it"));
             return None;
         }
         // Where it runs as root it wants this folder, which only its own service file would make.
@@ -50,8 +51,7 @@ impl Sshd {
         );
         fs::write(folder.path().join("config"), config).expect("writes");
         let child = run(folder.path());
-        let sockets = tempfile::Builder::new().prefix("gt").tempdir_in("/tmp").expect("temporary folder");
-        fs::set_permissions(sockets.path(), fs::Permissions::from_mode(0o700)).expect("sets the mode");
+        let sockets = sockets();
         let mut sshd = Self { folder, sockets, port, child };
         sshd.wait();
         Some(sshd)

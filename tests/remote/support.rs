@@ -1,9 +1,12 @@
 //! What all of these tests need: commands, units, and waiting for something without hoping.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use gorgo::remote::{Output, Remote, RemoteCommand, ServiceUnit, Source, Upload};
+use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 /// Longest wait for anything; generous, because the machine may be busy.
@@ -67,4 +70,17 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
         (state >> 32) as u8
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// A folder for control sockets: ours alone, with a short path.
+pub(crate) fn sockets() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("gt").tempdir_in("/tmp").expect("temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("sets the mode");
+    folder
+}
+
+/// Says why something was not tested.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
 }

@@ -67,7 +67,10 @@ pub(super) fn read(log: PathBuf, lines: u32, follow: bool) -> io::Result<mpsc::R
                 return;
             }
         }
-        while follow {
+        if !follow {
+            return;
+        }
+        loop {
             tokio::select! {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(PAUSE) => {}

@@ -85,7 +85,7 @@ mod tests {
         assert!(process.is_alive());
         let earlier = Process { start_ticks: process.start_ticks - 1, ..process.clone() };
         assert!(!earlier.is_alive(), "same pid, other start");
-        let other_boot = Process { boot_id: "x".into(), ..process.clone() };
+        let other_boot = Process { boot_id: "x".into(), ..earlier };
         assert!(!other_boot.is_alive(), "same pid, other boot");
         child.kill().expect("kills");
         while process.is_alive() {
