@@ -185,6 +185,7 @@ fn every_header_is_documented() {
         headers::SESSION_AFFINITY,
         headers::PRIORITY,
         headers::RESIDENCY,
+        headers::HOP,
     ];
     for name in names {
         assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}: 1`")), "`{name}`");

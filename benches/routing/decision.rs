@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gorgo::inference::prompt::{Dialect, parse};
 use gorgo::model::{Region, RequestId, Time};
 use gorgo::routing::features::hash_blocks;
-use gorgo::routing::{Features, Limits, Outcome, Rates, ReplicaSpec, Router, Settings, Usage, Verdict};
+use gorgo::routing::{Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict};
 
 use crate::timing::Samples;
 use crate::traffic::{BYTES_PER_TOKEN, Session, Traffic};
@@ -45,6 +45,7 @@ impl Bench {
             let spec = ReplicaSpec {
                 name: format!("replica-{number}").into(),
                 region: Region::new("us-east-1"),
+                kind: ReplicaKind::Engine,
                 models: Vec::new(),
                 limits: Limits { max_running: None, kv_tokens: Some(KV_TOKENS) },
                 rates: Rates::default(),

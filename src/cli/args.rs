@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::{account, bench, completions, config, demo, emulate, instances, proxy, supervise, version};
+use super::{account, agent, bench, completions, config, demo, emulate, instances, proxy, supervise, version};
 use crate::config::ProviderKind;
 use crate::config::fleet::PROVIDERS;
 
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Filesystems(account::filesystems::Command),
     /// List the images that machines can start from
     Images(account::images::Args),
+    /// Run the load balancer of one node: its engine, and the agents of other nodes
+    Agent(Box<agent::Args>),
     /// Run the central router, or talk to a running one
     #[command(subcommand)]
     Proxy(Box<proxy::Command>),

@@ -1,6 +1,7 @@
 //! The command line: arguments, the printer, exit codes, one file per command. Nothing else imports it.
 
 mod account;
+mod agent;
 mod args;
 mod assignment;
 mod bench;
@@ -91,6 +92,7 @@ pub fn install_tls() {
 /// Every command and where it lives.
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
+        Command::Agent(args) => Box::pin(agent::run(&args, context)).await,
         Command::Proxy(command) => Box::pin(proxy::run(*command, context)).await,
         Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,

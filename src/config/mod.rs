@@ -1,6 +1,7 @@
 //! `gorgo.toml`: what may be written, what is wrong with it, and what it means together with flags and defaults. Pure: the caller
 //! finds and reads the file.
 
+pub mod exposure;
 pub mod file;
 pub mod fleet;
 pub mod keys;
@@ -10,6 +11,7 @@ pub mod replica;
 pub mod resolve;
 pub mod schema;
 
+pub use exposure::exposed;
 pub use fleet::{Fleet, HostEntry, NodeEntry, ProviderKind, fleet};
 pub use problem::{Problem, Problems};
 pub use read::{Document, read};

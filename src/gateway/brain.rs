@@ -405,6 +405,7 @@ mod tests {
             let spec = ReplicaSpec {
                 name: config.name.as_str().into(),
                 region: config.region.clone(),
+                kind: config.kind,
                 models: Vec::new(),
                 limits: Limits::default(),
                 rates: Rates::default(),

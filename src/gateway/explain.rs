@@ -22,6 +22,7 @@ pub(super) fn decision(of: &routing::Decision, age_ms: f64) -> wire::Decision {
         held_ms: of.held_ms,
         unit: of.unit.as_str().to_owned(),
         verdict: verdict(of),
+        kept_local: of.kept_local,
         predicted_ttft_ms: foreseen(of).ttft_ms,
         candidates: of.candidates.iter().map(candidate).collect(),
         excluded: of.excluded.iter().map(|(_, name, reason)| excluded(name, *reason)).collect(),
@@ -163,6 +164,7 @@ mod tests {
             prompt_tokens: 100,
             held_ms: 0.0,
             verdict: Verdict::Dispatch(ReplicaId(replicas - 1)),
+            kept_local: false,
             candidates: (0..replicas).map(candidate).collect(),
             excluded: vec![(ReplicaId(99), "gone".into(), Excluded::Unhealthy)],
         }
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_header_is_compact_json() {
-        insta::assert_snapshot!(decision_header(&of(1, "e")).to_str().unwrap(), @r#"{"request":"0000000000001234","age_ms":0.0,"strategy":"gorgo","attempt":1,"prompt_tokens":100,"held_ms":0.0,"unit":"ms","verdict":{"action":"dispatch","replica":"e0"},"predicted_ttft_ms":100.0,"candidates":[{"replica":"e0","cached_tokens":64,"uncached_tokens":36,"score":100.0,"terms":[{"name":"network","value":60.0},{"name":"prefill","value":40.0}]}],"excluded":[{"replica":"gone","reason":"unhealthy"}]}"#);
+        insta::assert_snapshot!(decision_header(&of(1, "e")).to_str().unwrap(), @r#"{"request":"0000000000001234","age_ms":0.0,"strategy":"gorgo","attempt":1,"prompt_tokens":100,"held_ms":0.0,"unit":"ms","verdict":{"action":"dispatch","replica":"e0"},"kept_local":false,"predicted_ttft_ms":100.0,"candidates":[{"replica":"e0","cached_tokens":64,"uncached_tokens":36,"score":100.0,"terms":[{"name":"network","value":60.0},{"name":"prefill","value":40.0}]}],"excluded":[{"replica":"gone","reason":"unhealthy"}]}"#);
     }
 
     #[test]

@@ -62,6 +62,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         session: parsed.session.as_ref().map(|key| xxh3_64(key.as_bytes())),
         residency: None,
         priority: 0,
+        forwarded: false,
         blocks: hash_blocks(parsed.canonical(), seed).into(),
         prompt_bytes: parsed.canonical_len(),
         prompt_tokens: None,

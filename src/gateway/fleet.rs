@@ -94,6 +94,7 @@ fn spec(config: &ReplicaConfig) -> ReplicaSpec {
     ReplicaSpec {
         name: config.name.as_str().into(),
         region: config.region.clone(),
+        kind: config.kind,
         models: config.models.iter().map(|model| model.as_str().into()).collect(),
         limits: config.limits,
         rates: config.rates,

@@ -1,6 +1,7 @@
 //! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use super::replica::Replica;
 use super::serve::Shared;
 use crate::inference::prompt::Dialect;
 use crate::model::RequestId;
-use crate::routing::{Decision, Refusal};
+use crate::routing::{Decision, Refusal, ReplicaKind};
 
 /// A client's request while it is being served.
 struct Job<'a> {
@@ -51,6 +52,7 @@ pub(super) async fn forward(
     id: RequestId,
     dialect: Dialect,
     request: Request<Incoming>,
+    client: IpAddr,
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
     let started = shared.brain.clock().now();
@@ -59,8 +61,9 @@ pub(super) async fn forward(
     let waits = parts.headers.contains_key(EXPECT);
     let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout, waits).await;
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
-    let Extracted { features, stream, include_usage } = extract(dialect, &parts.headers, &body)
+    let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
+    features.forwarded = shared.forwarded(&parts.headers, client);
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");
@@ -106,7 +109,7 @@ enum Failure {
 enum Reason {
     /// No connection, or it broke.
     NoAnswer(String),
-    /// 502, 503 or 504.
+    /// 502, 503 or 504; from a peer 429, too.
     Status(Box<Response<Reply>>),
 }
 
@@ -148,7 +151,11 @@ impl Job<'_> {
         let path = self.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
         let target = endpoint.target(&path).map_err(|error| no_answer(&error))?;
         let mut headers = self.headers.clone();
-        headers::for_engine(&mut headers, endpoint.authority());
+        let peer = replica.config.kind == ReplicaKind::Peer;
+        match &self.shared.agent {
+            Some(agent) if peer => headers::for_peer(&mut headers, endpoint.authority(), agent.via()),
+            _ => headers::for_engine(&mut headers, endpoint.authority()),
+        }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
         let response = timeout(limit, replica.pool.send(&outgoing))
@@ -159,6 +166,8 @@ impl Job<'_> {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
             }
+            // A peer whose queue is full has done nothing yet.
+            StatusCode::TOO_MANY_REQUESTS if peer => Err(Failure::Elsewhere(Reason::Status(Box::new(response)))),
             _ => Ok(response),
         }
     }

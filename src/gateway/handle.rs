@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
+use super::agent::Agent;
 use super::brain::{Brain, BrainSettings};
 use super::clock::Clock;
 use super::fleet::Fleet;
@@ -17,13 +18,14 @@ use super::metrics::Metrics;
 use super::serve::{Shared, accept};
 use super::settings::GatewayConfig;
 use super::window::median;
-use crate::routing::{Health, Router};
+use crate::routing::policy::on_agent;
+use crate::routing::{Health, Router, Settings};
 use crate::wire::RequestCounts;
 
 /// Pause between two looks at what is waited for: the end of the requests in flight, a healthy replica.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The central proxy.
+/// The central proxy, or an agent.
 pub struct Gateway;
 
 impl Gateway {
@@ -33,7 +35,11 @@ impl Gateway {
     /// An unknown strategy or parameter, a bad replica, or an address that cannot be had.
     pub async fn start(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
-        let router = Router::new(config.routing.clone())?;
+        let mut routing: Settings = config.routing.clone();
+        if config.agent.is_some() {
+            routing.strategy = on_agent(&routing.strategy).to_owned();
+        }
+        let router = Router::new(routing)?;
         let settings =
             BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
         let brain = Brain::new(router, clock, settings, Arc::new(Metrics::new()));
@@ -43,6 +49,7 @@ impl Gateway {
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
         let shared = Arc::new(Shared {
             brain: brain.clone(),
+            agent: config.agent.clone().map(Agent::new),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),

@@ -47,12 +47,22 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// Turns a client's fields into those for an engine. The length is left out: it follows from the body.
 pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
+    for_upstream(headers, authority, HeaderValue::from_static("1.1 gorgo"));
+}
+
+/// Turns a client's fields into those for a peer, which learns that this was the one hop and who made it.
+pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue) {
+    for_upstream(headers, authority, via.clone());
+    headers.insert(HOP, HeaderValue::from_static("1"));
+}
+
+fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderValue) {
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOP);
     headers.insert(HOST, authority.clone());
-    headers.append(VIA, HeaderValue::from_static("1.1 gorgo"));
+    headers.append(VIA, via);
 }
 
 /// Turns an engine's fields into those for a client.
@@ -94,7 +104,7 @@ mod tests {
     use http::header::HeaderName;
     use http::{HeaderMap, HeaderValue};
 
-    use super::{for_client, for_engine};
+    use super::{for_client, for_engine, for_peer};
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
@@ -131,6 +141,19 @@ mod tests {
         via: 1.1 gorgo
         x-anything: stays
         x-gorgo-session: s
+        ");
+    }
+
+    #[test]
+    fn a_peer_learns_of_the_hop_from_us_alone() {
+        let mut headers = map(&[("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2")]);
+        for_peer(&mut headers, &HeaderValue::from_static("peer:8000"), &HeaderValue::from_static("1.1 gorgo-1f"));
+        insta::assert_snapshot!(text(&headers), @r"
+        host: peer:8000
+        via: 1.1 front
+        via: 1.1 gorgo-1f
+        x-gorgo-hop: 1
+        x-gorgo-priority: 2
         ");
     }
 

@@ -1,9 +1,11 @@
 //! The data plane: an HTTP proxy in front of the engines, with `routing` as its brain.
+//! An [`agent`] is the same beside one node's engine, with other agents among its replicas.
 //!
 //! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
 //! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
 
 mod admin;
+mod agent;
 mod brain;
 pub mod clock;
 mod collect;
@@ -30,4 +32,4 @@ pub mod settings;
 mod window;
 
 pub use handle::{Gateway, GatewayHandle};
-pub use settings::{GatewayConfig, Limits, ProbeSettings, ReplicaConfig};
+pub use settings::{AgentConfig, GatewayConfig, Limits, ProbeSettings, ReplicaConfig};

@@ -1,8 +1,10 @@
-//! How engines are watched: round trips, readiness, gauges and lists of models, each at its own pace.
+//! How engines are watched: round trips, readiness, gauges and lists of models, each at its own pace. Peers are asked one thing ([`peer`]).
 //!
 //! Round trips are timed on a connection of their own that carries nothing else and stays warm, at a path that costs the engine
 //! nothing. The same tick asks for readiness. Where an engine's liveness check is slow it runs beside, at the pace that the engine
 //! can bear, and only its failure counts.
+
+mod peer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +23,7 @@ use super::pool::{Outgoing, Pool, PoolSettings};
 use super::replica::Replica;
 use super::settings::ProbeSettings;
 use crate::inference::engine::{EMULATOR, Engine, SGLANG, VLLM};
-use crate::routing::Gauges;
+use crate::routing::{Gauges, ReplicaKind};
 
 /// The first probes come faster, so that a router is ready soon after its start.
 const FIRST_PROBES: u32 = 5;
@@ -36,7 +38,11 @@ pub(super) fn watch(runtime: &Handle, brain: Arc<Brain>, replica: Arc<Replica>, 
     let watcher = Arc::new(Watcher { brain, replica, settings, alive: AtomicBool::new(true) });
     let gone = watcher.replica.gone.clone();
     runtime.spawn(async move {
+        let peer = watcher.replica.config.kind == ReplicaKind::Peer;
         let engine = async {
+            if peer {
+                return watcher.peer().await;
+            }
             let engine = watcher.engine().await;
             tokio::join!(
                 watcher.liveness(engine),

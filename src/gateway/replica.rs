@@ -1,5 +1,6 @@
-//! One engine as the gateway sees it: its connections, its figures, its labels.
+//! One engine or peer as the gateway sees it: its connections, its figures, its labels.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
@@ -17,7 +18,7 @@ use crate::wire::{OutcomeKind, ReplicaRequests};
 /// Requests per replica that figures about latency look back on.
 pub(super) const WINDOW: usize = 512;
 
-/// An engine behind this gateway.
+/// An engine behind this gateway, or another agent.
 pub(super) struct Replica {
     /// The router's number for it.
     pub(super) id: ReplicaId,
@@ -51,6 +52,8 @@ pub(super) struct Figures {
     pub(super) usage: UsageSums,
     /// The last round trip, ms.
     pub(super) last_rtt_ms: Option<f64>,
+    /// Where a peer's connections come from.
+    pub(super) addresses: Vec<IpAddr>,
     /// What the engine turned out to be.
     pub(super) engine: Option<&'static Engine>,
     /// Why the last health check failed, if it did.
@@ -82,6 +85,13 @@ impl Replica {
             predictions: Window::new(WINDOW),
             usage: UsageSums::default(),
             last_rtt_ms: None,
+            addresses: pool
+                .endpoint()
+                .host()
+                .parse()
+                .map(|address: IpAddr| address.to_canonical())
+                .into_iter()
+                .collect(),
             engine: config.engine,
             health_problem: None,
             models: Arc::default(),

@@ -1,6 +1,7 @@
 //! The data listener: accepts, limits, and leads each request to what answers it.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::agent::Agent;
 use super::brain::Brain;
 use super::connection::{InFlight, Judgement, Pulse, Watched};
 use super::forward::{forward, id_header};
@@ -29,6 +31,7 @@ use super::relay::{Content, Outbound};
 use super::settings::Limits;
 use crate::inference::prompt::Dialect;
 use crate::model::RequestId;
+use crate::wire::paths::PEER;
 
 /// HTTP/2 streams of one client at once; more wait at the client.
 const MAX_STREAMS: u32 = 1024;
@@ -39,6 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Shared {
     /// Router and clock.
     pub(super) brain: Arc<Brain>,
+    /// Who this is among its peers; `None` in a central proxy.
+    pub(super) agent: Option<Agent>,
     /// Limits of the data path.
     pub(super) limits: Limits,
     /// See `GatewayConfig::inject_usage`.
@@ -66,8 +71,8 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             () = shared.stopping.cancelled() => return,
         };
         match (permit, accepted) {
-            (Ok(permit), Ok((stream, _))) => {
-                tokio::spawn(serve(stream, shared.clone(), permit));
+            (Ok(permit), Ok((stream, client))) => {
+                tokio::spawn(serve(stream, client.ip(), shared.clone(), permit));
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -78,7 +83,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client left before it was served");
         return;
@@ -91,7 +96,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, _permit: OwnedSemaphorePe
         let (shared, pulse) = (shared.clone(), pulse.clone());
         service_fn(move |request: Request<Incoming>| {
             let (shared, in_flight) = (shared.clone(), pulse.begin(request.version() == http::Version::HTTP_2));
-            async move { Ok::<_, Infallible>(answer(&shared, request, in_flight).await) }
+            async move { Ok::<_, Infallible>(answer(&shared, request, client, in_flight).await) }
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -157,12 +162,17 @@ fn tick(limits: &Limits) -> Duration {
 }
 
 /// One request, from its head to the head of its answer.
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, in_flight: InFlight) -> Response<Outbound> {
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    client: IpAddr,
+    in_flight: InFlight,
+) -> Response<Outbound> {
     let id = shared.brain.request_id();
-    let result = match route(shared, &request) {
+    let result = match route(shared, &request, client) {
         Err(rejection) => Err(rejection),
         Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
-        Ok(Route::Forward(dialect)) => forward(shared, id, dialect, request, in_flight.pulse()).await,
+        Ok(Route::Forward(dialect)) => forward(shared, id, dialect, request, client, in_flight.pulse()).await,
     };
     let response = result.unwrap_or_else(|rejection| refuse(shared, id, &rejection));
     response.map(|content| Outbound::new(content, in_flight))
@@ -183,7 +193,7 @@ enum Route {
 }
 
 /// Who answers a request.
-fn route(shared: &Shared, request: &Request<Incoming>) -> Result<Route, Rejection> {
+fn route(shared: &Shared, request: &Request<Incoming>, client: IpAddr) -> Result<Route, Rejection> {
     let size = headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
         let limit = shared.limits.max_header_bytes;
@@ -200,6 +210,14 @@ fn route(shared: &Shared, request: &Request<Incoming>) -> Result<Route, Rejectio
             return Err(Rejection::draining());
         }
         return Ok(Route::Forward(dialect));
+    }
+    if path == PEER {
+        let state = shared.peer_state(client).ok_or_else(|| Rejection::unknown_path(path))?;
+        if request.method() != Method::GET {
+            return Err(Rejection::method("GET"));
+        }
+        let state = serde_json::to_vec(&state).expect("names and finite numbers");
+        return Ok(Route::Own(json(Bytes::from(state))));
     }
     let known = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
     if !known {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::pool::PoolSettings;
 use crate::inference::engine::Engine;
 use crate::model::Region;
-use crate::routing::{Limits as ReplicaLimits, Rates, Settings as RoutingSettings};
+use crate::routing::{Limits as ReplicaLimits, Rates, ReplicaKind, Settings as RoutingSettings};
 
-/// Everything a central proxy needs.
+/// Everything a central proxy or an agent needs.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Address for requests; port 0 = any free one.
@@ -17,8 +17,10 @@ pub struct GatewayConfig {
     pub admin: SocketAddr,
     /// The routing engine's settings.
     pub routing: RoutingSettings,
-    /// The engines.
+    /// The engines, and an agent's peers.
     pub replicas: Vec<ReplicaConfig>,
+    /// Present in an agent; a central proxy has no peers.
+    pub agent: Option<AgentConfig>,
     /// Ask engines for usage in streams whose clients did not, and take the extra event out again.
     pub inject_usage: bool,
     /// Limits of the data path.
@@ -40,6 +42,7 @@ impl GatewayConfig {
             admin: SocketAddr::from(([127, 0, 0, 1], 8001)),
             routing,
             replicas,
+            agent: None,
             inject_usage: false,
             limits: Limits::default(),
             probe: ProbeSettings::default(),
@@ -49,7 +52,16 @@ impl GatewayConfig {
     }
 }
 
-/// One engine.
+/// The node that an agent stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// Its name, the same that its peers have for it.
+    pub name: String,
+    /// Where it stands.
+    pub region: Region,
+}
+
+/// One engine, or one peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaConfig {
     /// Unique name.
@@ -58,6 +70,8 @@ pub struct ReplicaConfig {
     pub url: String,
     /// Where it stands.
     pub region: Region,
+    /// An engine, or another agent.
+    pub kind: ReplicaKind,
     /// Kind of engine; `None` = found out by asking it.
     pub engine: Option<&'static Engine>,
     /// Models that it serves; empty = any.
@@ -76,6 +90,7 @@ impl ReplicaConfig {
             name: name.to_owned(),
             url: url.to_owned(),
             region: Region::new(region),
+            kind: ReplicaKind::Engine,
             engine: None,
             models: Vec::new(),
             limits: ReplicaLimits::default(),

@@ -78,6 +78,8 @@ pub enum Excluded {
     Unhealthy,
     /// Taken out by an operator.
     Draining,
+    /// A peer, and the request came from one: a second hop is never made.
+    Hop,
     /// Does not serve the model.
     Model,
     /// The residency class forbids its region.
@@ -89,12 +91,13 @@ pub enum Excluded {
 }
 
 impl Excluded {
-    /// Lower-case name, stable: `unhealthy`, `draining`, `model`, `residency`, `capacity`, `tried`.
+    /// Lower-case name, stable: `unhealthy`, `draining`, `hop`, `model`, `residency`, `capacity`, `tried`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unhealthy => "unhealthy",
             Self::Draining => "draining",
+            Self::Hop => "hop",
             Self::Model => "model",
             Self::Residency => "residency",
             Self::Capacity => "capacity",
@@ -108,6 +111,7 @@ impl Excluded {
         match self {
             Self::Unhealthy => "not known to be healthy",
             Self::Draining => "draining",
+            Self::Hop => "a peer, and the request came from one",
             Self::Model => "does not serve the model",
             Self::Residency => "region not allowed for the residency class",
             Self::Capacity => "at its limit of running requests or KV use",
@@ -201,6 +205,8 @@ pub struct Decision {
     pub held_ms: f64,
     /// What to do.
     pub verdict: Verdict,
+    /// The target is the agent's own engine and was taken because it had room, whatever the scores say (`gorgo-v1`).
+    pub kept_local: bool,
     /// Who was scored, in fleet order.
     pub candidates: Vec<Candidate>,
     /// Who was filtered, in fleet order, and why.
@@ -231,6 +237,9 @@ impl fmt::Display for Decision {
             }
         }
         if let Some(chosen) = self.chosen() {
+            if self.kept_local {
+                f.write_str(" kept_local=true")?;
+            }
             write!(
                 f,
                 " replica={} score={:.3} unit={} cached={}",

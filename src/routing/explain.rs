@@ -45,6 +45,9 @@ impl Decision {
     fn write_verdict(&self, out: &mut String) -> std::fmt::Result {
         match self.verdict {
             Verdict::Dispatch(target) => match self.chosen() {
+                Some(chosen) if self.kept_local => {
+                    write!(out, "verdict: keep local on {}, which has room (scores not compared)", chosen.name)
+                }
                 Some(chosen) => write!(out, "verdict: dispatch to {}", chosen.name),
                 None => write!(out, "verdict: dispatch to replica {}", target.0),
             },
@@ -101,6 +104,7 @@ mod tests {
             prompt_tokens: 6000,
             held_ms: 17.25,
             verdict,
+            kept_local: false,
             candidates: vec![
                 candidate(0, "us-east", 0, [("network", 40.0), ("prefill", 564.0), ("queue", 28.2)]),
                 candidate(2, "eu", 5376, [("network", 110.0), ("prefill", 58.656), ("queue", 0.0)]),
@@ -125,6 +129,13 @@ mod tests {
           ap-south  excluded: not known to be healthy
         verdict: dispatch to eu
         ");
+    }
+
+    #[test]
+    fn kept_local() {
+        let decision = Decision { kept_local: true, ..decision(Verdict::Dispatch(ReplicaId(0))) };
+        assert_snapshot!(decision, @"request=000000000000002a attempt=2 strategy=gorgo verdict=dispatch kept_local=true replica=us-east score=632.200 unit=ms cached=0 prompt=6000 candidates=2 excluded=2 held_ms=17.2");
+        assert_snapshot!(decision.explain().lines().last().unwrap(), @"verdict: keep local on us-east, which has room (scores not compared)");
     }
 
     #[test]

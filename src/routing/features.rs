@@ -26,6 +26,8 @@ pub struct Features {
     pub prompt_tokens: Option<u32>,
     /// The request's own limit on output tokens.
     pub max_tokens: Option<u32>,
+    /// A peer sent it: it has made its one hop and stays here.
+    pub forwarded: bool,
     /// The body could not be read: nothing is known to go by, so the request goes where the load is least, whatever the strategy.
     pub opaque: bool,
 }

@@ -1,13 +1,13 @@
 //! Who may serve a request at all, before anybody is scored.
 //!
-//! Order of the filters, the first that fails is the reason recorded: residency, health, model, drain, tried, capacity. "Tried"
+//! Order of the filters, the first that fails is the reason recorded: residency, hop, health, model, drain, tried, capacity. "Tried"
 //! comes before capacity because a replica that already failed the request is not worth waiting for.
 //! When every replica is unhealthy the request is refused ([`Refusal::NoneHealthy`]) rather than sent at random: health has
 //! hysteresis, so this means several failures in a row everywhere, and an error at once is better than a hang.
 
 use super::decision::{Excluded, Refusal};
 use super::features::Features;
-use super::fleet::{Fleet, Gauges, Replica};
+use super::fleet::{Fleet, Gauges, Replica, ReplicaKind};
 use super::health::Health;
 use super::ledger::{Ledger, Load};
 use super::residency::Residency;
@@ -68,7 +68,7 @@ impl Filters<'_> {
                 && !replica.draining
                 && !tried.contains(&replica.id)
                 && replica.spec.serves(features.model.as_deref())
-                && self.resides(replica, features)
+                && self.reachable(replica, features)
         });
         self.fleet.iter().map(|replica| self.exclude(replica, features, tried, proven)).collect()
     }
@@ -76,6 +76,9 @@ impl Filters<'_> {
     fn exclude(&self, replica: &Replica, features: &Features, tried: &[ReplicaId], proven: bool) -> Option<Excluded> {
         if !self.resides(replica, features) {
             return Some(Excluded::Residency);
+        }
+        if !self.reachable(replica, features) {
+            return Some(Excluded::Hop);
         }
         match replica.health() {
             Health::Unhealthy => return Some(Excluded::Unhealthy),
@@ -105,6 +108,12 @@ impl Filters<'_> {
         self.residency.allows(features.residency.as_deref(), &replica.spec.region)
     }
 
+    /// Where the request may go at all: residency allows it, and what a peer sent is not sent on to another.
+    fn reachable(&self, replica: &Replica, features: &Features) -> bool {
+        let again = features.forwarded && replica.spec.kind == ReplicaKind::Peer;
+        !again && self.resides(replica, features)
+    }
+
     /// The reason to give when `excluded` (from [`Self::apply`]) leaves nobody and nobody is only waiting for capacity.
     #[must_use]
     pub fn refusal(&self, features: &Features, excluded: &[Option<Excluded>]) -> Refusal {
@@ -113,7 +122,9 @@ impl Filters<'_> {
             Refusal::NoReplica
         } else if allowed.peek().is_none() {
             Refusal::Residency
-        } else if !allowed.any(|replica| replica.spec.serves(features.model.as_deref())) {
+        } else if !allowed
+            .any(|replica| self.reachable(replica, features) && replica.spec.serves(features.model.as_deref()))
+        {
             Refusal::UnknownModel
         } else if excluded.contains(&Some(Excluded::Tried)) {
             Refusal::AllTried
@@ -132,12 +143,12 @@ mod tests {
     use crate::routing::fleet::Fleet;
     use crate::routing::ledger::{Demand, Ledger};
     use crate::routing::residency::Residency;
-    use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaSpec};
+    use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec};
 
     const NOW: Time = Time::from_micros(60_000_000);
 
     /// One word per replica, `name:flags`; flags: `u` unhealthy, `?` not checked, `d` draining, `m` serves only model "other", `e` in
-    /// eu-1 (else us-1), `f` two requests in flight, `k` KV full, `K` KV full by an old gauge, `t` tried.
+    /// eu-1 (else us-1), `f` two requests in flight, `k` KV full, `K` KV full by an old gauge, `t` tried, `p` a peer.
     fn fleet(text: &str) -> (Fleet, Ledger, Vec<ReplicaId>) {
         let (mut fleet, mut ledger, mut tried) = (Fleet::default(), Ledger::default(), Vec::new());
         for word in text.split_whitespace() {
@@ -146,6 +157,7 @@ mod tests {
             let id = fleet.upsert(ReplicaSpec {
                 name: name.into(),
                 region: Region::new(if has('e') { "eu-1" } else { "us-1" }),
+                kind: if has('p') { ReplicaKind::Peer } else { ReplicaKind::Engine },
                 models: if has('m') { vec!["other".into()] } else { Vec::new() },
                 limits: Limits::default(),
                 rates: Rates::default(),
@@ -175,7 +187,12 @@ mod tests {
         let classes = [("eu".to_owned(), vec!["eu-*".to_owned()]), ("mars".to_owned(), vec!["mars-*".to_owned()])];
         let residency = Residency { classes: classes.into() };
         let filters = Filters { fleet: &fleet, ledger: &ledger, residency: &residency, gate, now: NOW };
-        let features = Features { model: Some("m".into()), residency: class.map(Into::into), ..Features::default() };
+        let features = Features {
+            model: Some("m".into()),
+            residency: class.filter(|class| *class != "hop").map(Into::into),
+            forwarded: class == Some("hop"),
+            ..Features::default()
+        };
         let verdicts = filters.apply(&features, &tried);
         let words: Vec<&str> = verdicts.iter().map(|verdict| verdict.map_or("ok", |reason| reason.as_str())).collect();
         let nobody = verdicts.iter().all(Option::is_some);
@@ -206,6 +223,12 @@ mod tests {
             ("a:e b:e", Some("unknown")),
             ("a:eumdtf", None),
             ("a:udmtf", Some("eu")),
+            ("a: b:p", None),
+            ("a: b:p", Some("hop")),
+            ("a:? b:p", Some("hop")),
+            ("a:u b:p", Some("hop")),
+            ("a:m b:p", Some("hop")),
+            ("a:t b:p", Some("hop")),
         ];
         let table: String = cases.into_iter().map(|(fleet, class)| outcome(fleet, gate, class)).collect();
         assert_snapshot!(table, @r"
@@ -228,6 +251,12 @@ mod tests {
         a:e b:e unknown              residency residency                                          residency
         a:eumdtf                     unhealthy                                                    unknown_model
         a:udmtf eu                   residency                                                    residency
+        a: b:p                       ok ok                                                        -
+        a: b:p hop                   ok hop                                                       -
+        a:? b:p hop                  ok hop                                                       -
+        a:u b:p hop                  unhealthy hop                                                none_healthy
+        a:m b:p hop                  model hop                                                    unknown_model
+        a:t b:p hop                  tried hop                                                    all_tried
         ");
     }
 

@@ -7,6 +7,16 @@ use super::health::{Health, HealthThresholds, HealthTracker};
 use super::prediction::Prediction;
 use crate::model::{Region, ReplicaId, Time};
 
+/// Who answers behind a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplicaKind {
+    /// An inference engine. A central proxy has nothing else; on an agent it is the node's own.
+    #[default]
+    Engine,
+    /// Another node's agent, which decides for itself but does not send the request on.
+    Peer,
+}
+
 /// What is configured of a replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaSpec {
@@ -14,6 +24,8 @@ pub struct ReplicaSpec {
     pub name: Arc<str>,
     /// Where it stands.
     pub region: Region,
+    /// Who answers there.
+    pub kind: ReplicaKind,
     /// Models it serves; empty = any.
     pub models: Vec<Arc<str>>,
     /// Its limits.
@@ -252,13 +264,14 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fleet, Gauges, Limits, Rates, ReplicaSpec};
+    use super::{Fleet, Gauges, Limits, Rates, ReplicaKind, ReplicaSpec};
     use crate::model::{Region, ReplicaId, Time};
 
     fn spec(name: &str) -> ReplicaSpec {
         ReplicaSpec {
             name: name.into(),
             region: Region::new("us-east-1"),
+            kind: ReplicaKind::Engine,
             models: vec![],
             limits: Limits::default(),
             rates: Rates::default(),

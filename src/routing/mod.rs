@@ -23,7 +23,7 @@ pub mod tokens;
 
 pub use decision::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
 pub use features::{BLOCK_BYTES, Features};
-pub use fleet::{Gauges, Limits, Rates, ReplicaSpec};
+pub use fleet::{Gauges, Limits, Rates, ReplicaKind, ReplicaSpec};
 pub use health::{Health, HealthThresholds};
 pub use router::snapshot::{ReplicaSnapshot, Snapshot};
 pub use router::{Effect, Outcome, Router, Usage};

@@ -22,6 +22,8 @@ pub(super) struct Place {
 pub(super) struct Held {
     pub(super) request: RequestId,
     pub(super) ticket: Ticket,
+    /// Its prompt as estimated when it was put here, tokens.
+    prompt_tokens: u32,
     /// Since when it would be waiting if it had done all its waiting at one time: the age limit is over all attempts.
     since: Time,
 }
@@ -33,6 +35,8 @@ pub(super) struct Queue {
     /// The same requests by id and by age: the three hold exactly the same places.
     places: BTreeMap<RequestId, Place>,
     ages: BTreeSet<(Time, Place)>,
+    /// Sum of their prompts.
+    prompt_tokens: u64,
 }
 
 impl Queue {
@@ -41,19 +45,26 @@ impl Queue {
         self.waiting.len()
     }
 
+    /// Prompt tokens of all that wait, but for `request`, if it is among them.
+    pub(super) fn prompt_tokens_beside(&self, request: RequestId) -> u64 {
+        let held = self.places.get(&request).and_then(|place| self.waiting.get(place));
+        self.prompt_tokens - held.map_or(0, |held| u64::from(held.prompt_tokens))
+    }
+
     /// Since when the request that waits longest has been waiting.
     pub(super) fn oldest(&self) -> Option<Time> {
         self.ages.first().map(|(since, _)| *since)
     }
 
-    /// Puts a request in its place.
-    pub(super) fn push(&mut self, now: Time, request: RequestId, ticket: Ticket) {
+    /// Puts a request with a prompt of this length in its place.
+    pub(super) fn push(&mut self, now: Time, request: RequestId, ticket: Ticket, prompt_tokens: u32) {
         self.remove(now, request);
         let place = Place { priority: Reverse(ticket.features.priority), turn: ticket.turn };
         let since = Time::from_ms(now.ms() - ticket.held_ms);
         self.places.insert(request, place);
         self.ages.insert((since, place));
-        self.waiting.insert(place, Held { request, ticket, since });
+        self.prompt_tokens += u64::from(prompt_tokens);
+        self.waiting.insert(place, Held { request, ticket, prompt_tokens, since });
     }
 
     /// Takes a request out, with the time it waited written on its ticket.
@@ -61,6 +72,7 @@ impl Queue {
         let place = self.places.remove(&request)?;
         let held = self.waiting.remove(&place)?;
         self.ages.remove(&(held.since, place));
+        self.prompt_tokens -= u64::from(held.prompt_tokens);
         Some(Ticket { held_ms: now.since_ms(held.since).max(0.0), ..held.ticket })
     }
 
@@ -107,7 +119,7 @@ mod tests {
     fn priority_first_then_arrival_even_after_a_failed_attempt() {
         let mut queue = Queue::default();
         for (request, turn, priority) in [(1, 1, 0), (2, 2, 0), (3, 3, 5), (4, 4, -1), (5, 0, 0)] {
-            queue.push(Time::from_ms(turn as f64), RequestId(request), ticket(turn, priority));
+            queue.push(Time::from_ms(turn as f64), RequestId(request), ticket(turn, priority), 100);
         }
         assert_eq!(order(&queue), [3, 5, 1, 2, 4]);
         assert!(queue.remove(Time::ZERO, RequestId(9)).is_none());
@@ -118,11 +130,12 @@ mod tests {
     #[test]
     fn the_age_limit_is_over_all_waits() {
         let mut queue = Queue::default();
-        queue.push(Time::from_ms(100.0), RequestId(1), ticket(0, 0));
+        queue.push(Time::from_ms(100.0), RequestId(1), ticket(0, 0), 70);
         let waited = queue.remove(Time::from_ms(140.0), RequestId(1)).unwrap();
         assert_eq!(waited.held_ms, 40.0);
-        queue.push(Time::from_ms(500.0), RequestId(2), ticket(1, 9));
-        queue.push(Time::from_ms(500.0), RequestId(1), waited);
+        queue.push(Time::from_ms(500.0), RequestId(2), ticket(1, 9), 30);
+        queue.push(Time::from_ms(500.0), RequestId(1), waited, 70);
+        assert_eq!([1, 2, 3].map(|request| queue.prompt_tokens_beside(RequestId(request))), [30, 70, 100]);
         assert_eq!(queue.oldest(), Some(Time::from_ms(460.0)));
         assert_eq!(queue.overdue(Time::from_ms(559.9), 100.0), None);
         assert_eq!(queue.overdue(Time::from_ms(560.0), 100.0), Some(RequestId(1)));
@@ -136,12 +149,14 @@ mod tests {
             for (turn, (request, priority, push)) in steps.into_iter().enumerate() {
                 let now = Time::from_ms(turn as f64);
                 if push {
-                    queue.push(now, RequestId(request), ticket(turn as u64, priority));
+                    queue.push(now, RequestId(request), ticket(turn as u64, priority), turn as u32);
                 } else {
                     queue.remove(now, RequestId(request));
                 }
                 let held: Vec<_> = queue.places.iter().map(|(request, place)| (queue.waiting[place].since, *place, *request)).collect();
                 assert_eq!((queue.waiting.len(), queue.ages.len()), (held.len(), held.len()));
+                let tokens: u64 = queue.waiting.values().map(|held| u64::from(held.prompt_tokens)).sum();
+                assert_eq!(queue.prompt_tokens_beside(RequestId(99)), tokens);
                 assert!(held.iter().all(|(since, place, request)| queue.ages.contains(&(*since, *place)) && queue.waiting[place].request == *request));
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::decision::Candidate;
 use super::features::{BLOCK_BYTES, Features};
-use super::policy::{Policy, Query, View};
+use super::policy::{Choice, Policy, Query, View};
 
 /// Prompt tokens in the first `matched` blocks of a prompt of `prompt_tokens` tokens; never the whole prompt, since an engine
 /// always computes at least the end of it.
@@ -18,17 +18,23 @@ pub(super) fn cached_tokens(features: &Features, prompt_tokens: u32, matched: us
     tokens.min(prompt_tokens.saturating_sub(1))
 }
 
-/// Scores every view; the candidates in the same order, and the position of the best.
+/// Scores every view; the candidates in the same order, and what the policy makes of them (nothing, if there is none).
 ///
-/// Smallest score wins; ties go to the replica with the fewest requests without a first token, then to the smallest id.
-pub(super) fn rank(policy: &mut dyn Policy, query: &Query<'_>, views: &[View<'_>]) -> (Vec<Candidate>, Option<usize>) {
+/// Smallest score wins, unless the policy chooses otherwise; ties go to the replica with the fewest requests without a first token, then to the smallest id.
+pub(super) fn rank(policy: &mut dyn Policy, query: &Query<'_>, views: &[View<'_>]) -> (Vec<Candidate>, Option<Choice>) {
     if views.is_empty() {
         return (Vec::new(), None);
     }
     policy.prepare(query, views);
     let candidates: Vec<Candidate> = views.iter().map(|view| candidate(policy, query, view)).collect();
-    let best = (0..views.len()).min_by(|&a, &b| order(&candidates[a], &views[a], &candidates[b], &views[b]));
-    (candidates, best)
+    let best = smallest(&candidates, views, 0..views.len());
+    let choice = best.map(|best| policy.choose(query, views, &candidates, best));
+    (candidates, choice)
+}
+
+/// The position of the smallest score among `of`; ties as in [`rank`].
+pub(super) fn smallest(candidates: &[Candidate], views: &[View<'_>], of: impl Iterator<Item = usize>) -> Option<usize> {
+    of.min_by(|&a, &b| order(&candidates[a], &views[a], &candidates[b], &views[b]))
 }
 
 fn candidate(policy: &dyn Policy, query: &Query<'_>, view: &View<'_>) -> Candidate {

@@ -66,6 +66,9 @@ pub struct Decision {
     pub unit: String,
     /// What was decided.
     pub verdict: Verdict,
+    /// The target is an agent's own engine, taken because it had room, whatever the scores say.
+    #[serde(default)]
+    pub kept_local: bool,
     /// TTFT foreseen at the chosen replica, ms; `null` where the score is not a time.
     pub predicted_ttft_ms: Option<f64>,
     /// Who was scored, in fleet order; the smallest score wins.
@@ -124,7 +127,7 @@ pub struct Term {
 pub struct Excluded {
     /// Its name.
     pub replica: String,
-    /// `unhealthy`, `draining`, `model`, `residency`, `capacity` or `tried`.
+    /// `unhealthy`, `draining`, `hop`, `model`, `residency`, `capacity` or `tried`.
     pub reason: String,
 }
 

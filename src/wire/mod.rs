@@ -1,4 +1,5 @@
-//! Types that cross a process border of ours: the admin API of a router and the error object of its data API. Pure data.
+//! Types that cross a process border of ours: the admin API of a router, the error object of its data API, and what agents tell each
+//! other. Pure data.
 //!
 //! Writers fill every field; readers ignore keys that they don't know, so that an older CLI can talk to a newer proxy. Bodies
 //! that CHANGE something refuse unknown keys instead: a typo must not look like success. Quantities that may be unknown are
@@ -10,6 +11,7 @@ mod drain;
 mod error;
 mod latency;
 pub mod paths;
+mod peer;
 mod policy;
 mod replica;
 mod status;
@@ -21,6 +23,7 @@ pub use decision::{
 pub use drain::{Drain, SetDrain};
 pub use error::{ErrorBody, ErrorObject};
 pub use latency::{Latency, LatencyReplica, Percentiles, Prediction};
+pub use peer::PeerState;
 pub use policy::{Parameter, Policy, SetPolicy, SetTune, StrategyInfo, Tune};
 pub use replica::{
     AddReplica, Gauges, Health, Ledger, Limits, Rates, Replica, ReplicaChange, ReplicaRequests, Replicas, Rtt,

@@ -1,4 +1,4 @@
-//! Where each document of the admin API lives. `GET` reads and never changes anything; `POST` takes the body named here.
+//! Where each document of ours lives, on the admin listener unless it says otherwise. `GET` reads and never changes anything; `POST` takes the body named here.
 
 /// `GET` → [`super::Status`].
 pub const STATUS: &str = "/admin/v1/status";
@@ -22,6 +22,8 @@ pub const METRICS: &str = "/metrics";
 pub const HEALTHZ: &str = "/healthz";
 /// `GET` → 200 while requests are taken: at least one replica can serve and the router does not drain.
 pub const READYZ: &str = "/readyz";
+/// `GET` → [`super::PeerState`], on the port for requests of an agent, to its peers; 404 to anybody else.
+pub const PEER: &str = "/gorgo/v1/peer";
 
 /// `GET` → [`super::Explanation`] of one request (`x-gorgo-request-id`), 404 once it has left the ring.
 #[must_use]

@@ -22,7 +22,7 @@ pub struct Replica {
     pub url: String,
     /// Where it stands.
     pub region: Region,
-    /// Kind of engine: `sglang`, `vllm` or `emulator`.
+    /// Kind of engine: `sglang`, `vllm` or `emulator`; `agent` for a peer of an agent.
     pub engine: String,
     /// Models that it serves; empty = any.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! A client as plain as can be, and what the tests share.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -28,7 +29,16 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(gateway: &GatewayHandle) -> Self {
-        let stream = TcpStream::connect(gateway.listen()).await.unwrap();
+        Self::at(gateway.listen(), None).await
+    }
+
+    /// A connection from this address of ours, or any.
+    pub(super) async fn at(address: SocketAddr, from: Option<IpAddr>) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(from) = from {
+            socket.bind(SocketAddr::new(from, 0)).unwrap();
+        }
+        let stream = socket.connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         Self { sender, driver: tokio::spawn(connection) }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 mod admin;
+mod agents;
 mod client;
 mod failure;
 mod forward;

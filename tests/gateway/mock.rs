@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(super) enum Step {
     Pause(Duration),
     /// Does nothing until told.
     Until(Arc<Notify>),
+    /// Does nothing until it gets a permit, which is then used up.
+    Acquire(Arc<Semaphore>),
     /// Breaks the connection.
     Die,
     /// Never does anything again.
@@ -222,6 +224,7 @@ async fn play(steps: Vec<Step>, sender: &mpsc::Sender<Result<Bytes, Dead>>) -> b
             }
             Step::Pause(time) => tokio::time::sleep(time).await,
             Step::Until(told) => told.notified().await,
+            Step::Acquire(go) => go.acquire().await.expect("never closed").forget(),
             Step::Hang => std::future::pending().await,
             Step::Die => return false,
         }
@@ -237,6 +240,10 @@ fn probe(path: &str, ready: usize) -> Response<Pieces> {
         "/v1/models" => {
             (200, r#"{"object":"list","data":[{"id":"tiny","object":"model","owned_by":"mock","max_model_len":4096}]}"#)
         }
+        "/gorgo/v1/peer" => (
+            200,
+            r#"{"name":"mock","region":"r","serving":true,"running":0,"queued":0,"kv_usage":null,"kv_tokens":null}"#,
+        ),
         "/metrics" => (
             200,
             "sglang:num_running_reqs 3.0\nsglang:num_queue_reqs 1.0\nsglang:token_usage 0.25\nsglang:max_total_num_tokens 40000.0\n",

@@ -113,7 +113,12 @@ fn decision(it: &Decision) -> String {
         text += &format!(", predicted ttft {}", human::ms(predicted));
     }
     if !it.candidates.is_empty() {
-        text += &format!("\n\n{}\n(score and terms in {}; the smallest score wins)", candidates(it), it.unit);
+        let rule = if it.kept_local {
+            "kept local, where there was room: nothing was compared"
+        } else {
+            "the smallest score wins"
+        };
+        text += &format!("\n\n{}\n(score and terms in {}; {rule})", candidates(it), it.unit);
     }
     for excluded in &it.excluded {
         text += &format!("\nnot considered: {} ({})", excluded.replica, excluded.reason);
@@ -231,6 +236,7 @@ mod tests {
             held_ms: 0.0,
             unit: "ms".into(),
             verdict: Verdict::Dispatch { replica: "east".into() },
+            kept_local: true,
             predicted_ttft_ms: Some(73.3),
             candidates: vec![
                 candidate("east", 3_328, &[("network", 2.0), ("prefill", 71.25), ("queue", 0.0)]),
@@ -243,6 +249,7 @@ mod tests {
             age_ms: 4_100.0,
             held_ms: 12.0,
             verdict: Verdict::Dispatch { replica: "europe".into() },
+            kept_local: false,
             predicted_ttft_ms: Some(152.5),
             candidates: vec![first.candidates[1].clone()],
             excluded: vec![Excluded { replica: "east".into(), reason: "tried".into() }],
@@ -264,7 +271,7 @@ mod tests {
         CANDIDATE   SCORE  = SUM OF                                     CACHED  UNCACHED
         * east      73.25  network 2.00 + prefill 71.25 + queue 0.00     3,328       758
           europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
-        (score and terms in ms; the smallest score wins)
+        (score and terms in ms; kept local, where there was room: nothing was compared)
         not considered: asia (unhealthy)
 
         attempt 2, 4 s ago, by `gorgo`: to europe

@@ -6,7 +6,7 @@ mod latency;
 mod metrics;
 mod policy;
 mod servers;
-mod start;
+pub(super) mod start;
 mod status;
 mod stop;
 

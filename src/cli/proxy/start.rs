@@ -14,12 +14,12 @@ use super::super::config_file::ConfigFile;
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::signal::Stops;
 use crate::config::resolve::Proxy;
-use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
+use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, exposed, resolve};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, ReplicaConfig};
 use crate::inference::Engine;
 use crate::model::Region;
 use crate::routing::residency::Residency;
-use crate::routing::{self, Rates, Settings};
+use crate::routing::{self, Rates, ReplicaKind, Settings};
 
 /// Arguments of `gorgo proxy start`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
+    /// Listen for requests on a public address although nothing is encrypted
+    #[arg(long)]
+    allow_public_plaintext: bool,
     /// Strategy that decides where a request goes [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
@@ -49,7 +52,8 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address as a flag takes it.
+pub(in crate::cli) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "wanted an IP address and a port, e.g. 127.0.0.1:8000".to_owned())
 }
 
@@ -88,6 +92,9 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
     };
     let (resolved, more) = resolve(&file.document, &flags);
     problems.extend(more);
+    if !args.allow_public_plaintext {
+        problems.extend(exposed(resolved.proxy.listen));
+    }
     if resolved.proxy.replicas.is_empty() && problems.is_empty() {
         let hint = "add `--replica name=a,url=http://10.0.0.5:30000,region=us-east-1`, or a [[replica]] to gorgo.toml";
         return Err(Failure::usage(anyhow!("no replica is named")).with_hint(hint));
@@ -100,7 +107,7 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
 }
 
 /// The gateway's own terms for what was configured.
-fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Failure> {
+pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Failure> {
     let replicas = proxy.replicas.into_iter().map(replica_config).collect::<Result<_, _>>()?;
     let routing = Settings {
         strategy: proxy.strategy,
@@ -134,12 +141,14 @@ fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Failure> {
     Ok(config)
 }
 
-fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfig, Failure> {
+/// A replica in the gateway's terms.
+pub(in crate::cli) fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfig, Failure> {
     let engine = entry.engine.as_deref().map(Engine::by_name).transpose().map_err(Failure::usage)?;
     Ok(ReplicaConfig {
         name: entry.name.unwrap_or_default(),
         url: entry.url.unwrap_or_default(),
         region: Region::new(&entry.region.unwrap_or_default()),
+        kind: ReplicaKind::Engine,
         engine,
         models: entry.models.unwrap_or_default(),
         limits: routing::Limits { max_running: entry.max_running, kv_tokens: entry.kv_tokens },
@@ -153,7 +162,7 @@ fn whole(value: u64) -> usize {
 }
 
 /// Both addresses on stdout, so that a script that asked for port 0 can read them.
-fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
+pub(in crate::cli) fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
     context.printer.data(format_args!(
         "requests  http://{}\nadmin     http://{}",
         gateway.listen(),
@@ -164,7 +173,7 @@ fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
 }
 
 /// Until it is told to stop.
-async fn serve(gateway: &GatewayHandle, mut stops: Stops, context: &Context) -> Outcome {
+pub(in crate::cli) async fn serve(gateway: &GatewayHandle, mut stops: Stops, context: &Context) -> Outcome {
     tokio::select! {
         () = gateway.stop_asked() => context.printer.talk("asked to stop; finishing what is in flight"),
         _ = stops.next() => context.printer.talk("finishing what is in flight; again to end at once"),
@@ -181,7 +190,7 @@ async fn serve(gateway: &GatewayHandle, mut stops: Stops, context: &Context) -> 
 }
 
 /// Log lines to stderr: what `RUST_LOG` says, else `info` (`warn` with `--quiet`). A logger that is there already stays.
-fn log_to_stderr(context: &Context) {
+pub(in crate::cli) fn log_to_stderr(context: &Context) {
     let level = if context.printer.is_quiet() { LevelFilter::WARN } else { LevelFilter::INFO };
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     let logger = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(context.printer.is_coloured());
@@ -208,6 +217,7 @@ mod tests {
             replicas: replicas.iter().map(|text| (*text).to_owned()).collect(),
             listen: None,
             admin: None,
+            allow_public_plaintext: false,
             strategy: None,
             max_concurrent: None,
             set: Vec::new(),
@@ -236,6 +246,18 @@ mod tests {
 
         hint: the file is gorgo.toml
         ");
+    }
+
+    #[test]
+    fn a_public_address_has_to_be_asked_for() {
+        let open = |allow_public_plaintext| {
+            let replicas = args(&["name=a,url=http://a,region=r"]);
+            meant(&Args { allow_public_plaintext, ..replicas }, &file("[proxy]\nlisten = \"0.0.0.0:8000\"\n"))
+        };
+        let failure = open(false).expect_err("anybody could read along");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_snapshot!(failure.to_string().lines().nth(1).unwrap_or_default(), @"  --listen: 0.0.0.0:8000 stands for all addresses of this machine, public ones too, and requests are not encrypted; wanted a private or loopback address, or `--allow-public-plaintext`");
+        assert!(open(true).is_ok());
     }
 
     #[test]

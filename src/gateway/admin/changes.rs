@@ -9,7 +9,8 @@ use super::{Admin, bad_request};
 use crate::gateway::reject::Rejection;
 use crate::gateway::settings::ReplicaConfig;
 use crate::inference::engine::Engine;
-use crate::routing::{Limits, Rates};
+use crate::routing::policy::on_agent;
+use crate::routing::{Limits, Rates, ReplicaKind};
 use crate::wire::{
     AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune, Tune,
 };
@@ -19,12 +20,25 @@ impl Admin {
         match change {
             ReplicaChange::Add(replica) => {
                 let config = config(replica)?;
+                self.no_peer(&config.name)?;
                 self.fleet.add(config).map_err(|error| bad_request(format!("{error:#}")))?;
             }
             ReplicaChange::Remove { name } => self.known(&name, self.fleet.remove(&name))?,
             ReplicaChange::Drain { name, draining } => self.known(&name, self.fleet.drain(&name, draining))?,
         }
         Ok(self.replicas())
+    }
+
+    /// An error if a peer has this name: peers are told at the start of an agent, and must not turn into engines.
+    fn no_peer(&self, name: &str) -> Result<(), Rejection> {
+        let state = self.shared.brain.lock();
+        let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
+        if peers.any(|peer| *peer.name == *name) {
+            return Err(bad_request(format!(
+                "`{name}` is a peer of this agent; peers are named with `--peer` at its start"
+            )));
+        }
+        Ok(())
     }
 
     /// An error that lists the known names, if this one is not among them.
@@ -64,6 +78,7 @@ impl Admin {
     }
 
     fn set_strategy(&self, strategy: &str, parameters: &[(String, f64)]) -> Result<(), Rejection> {
+        let strategy = if self.shared.agent.is_some() { on_agent(strategy) } else { strategy };
         let set = self.shared.brain.event(|state, now| match state.router.set_strategy(now, strategy, parameters) {
             Ok(effects) => (Ok(()), effects),
             Err(error) => (Err(error), Vec::new()),
@@ -120,6 +135,7 @@ fn config(replica: AddReplica) -> Result<ReplicaConfig, Rejection> {
         name: replica.name,
         url: replica.url,
         region: replica.region,
+        kind: ReplicaKind::Engine,
         engine: engine.map_err(|error| bad_request(error.to_string()))?,
         models: replica.models,
         limits: Limits { max_running: replica.limits.max_running, kv_tokens: replica.limits.kv_tokens },

@@ -14,7 +14,7 @@ use crate::gateway::window::{median, percentiles};
 use crate::model::{ReplicaId, RequestId};
 use crate::routing::index::CacheStats;
 use crate::routing::policy::{Parameter, strategies};
-use crate::routing::{BLOCK_BYTES, Health, ReplicaSnapshot, Snapshot};
+use crate::routing::{BLOCK_BYTES, Health, ReplicaKind, ReplicaSnapshot, Snapshot};
 use crate::wire;
 
 /// What Prometheus wants to hear; the page is in the OpenMetrics form.
@@ -203,7 +203,12 @@ fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
         name: of.name().to_owned(),
         url: replica.pool.endpoint().to_string(),
         region: of.region().clone(),
-        engine: figures.engine.map_or("unknown", |engine| engine.name).to_owned(),
+        engine: match (replica.config.kind, figures.engine) {
+            (ReplicaKind::Peer, _) => "agent",
+            (ReplicaKind::Engine, Some(engine)) => engine.name,
+            (ReplicaKind::Engine, None) => "unknown",
+        }
+        .to_owned(),
         models: replica.config.models.clone(),
         health: match of.health {
             Health::Unknown => wire::Health::Unknown,

@@ -5,6 +5,7 @@ pub mod registry;
 
 mod gorgo;
 mod gorgo_proxy;
+mod gorgo_v1;
 mod gorgo_v3;
 mod least_load;
 mod least_request;
@@ -18,9 +19,9 @@ mod session_affinity;
 mod testing;
 
 pub use parameters::{Parameter, Parameters};
-pub use registry::{Entry, UnknownStrategy, find, names, strategies};
+pub use registry::{Entry, UnknownStrategy, find, names, on_agent, strategies};
 
-use super::decision::{Term, Terms};
+use super::decision::{Candidate, Term, Terms};
 use super::features::Features;
 use super::filter::Gate;
 use super::fleet::Replica;
@@ -38,6 +39,10 @@ pub struct Query<'a> {
     pub attempt: u32,
     /// The time of the decision.
     pub now: Time,
+    /// Prompt tokens of the other requests in the router's queue.
+    pub queued_tokens: u64,
+    /// Limit of requests in flight per replica as set by people; it overrides the rule's own.
+    pub max_concurrent: Option<u32>,
 }
 
 /// A replica that passed the filters, as a policy sees it.
@@ -55,6 +60,17 @@ pub struct View<'a> {
     pub uncached_tokens: u32,
 }
 
+/// What a rule makes of its candidates, by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Send it there.
+    Best(usize),
+    /// Keep it at this engine of our own because it has room; nothing was compared.
+    Local(usize),
+    /// Keep it in the router's queue although somebody could take it.
+    Hold,
+}
+
 /// A routing rule: gives every candidate a score of named terms; the smallest wins.
 ///
 /// Filters before it and ties after it are not its business. It sees each dispatch exactly once in `prepare`, so that is where a
@@ -69,6 +85,16 @@ pub trait Policy: Send {
     /// The capacity gate that is part of the rule, if it has one.
     fn gate(&self) -> Option<Gate> {
         None
+    }
+
+    /// Does the rule ask [`Self::choose`] who has room, instead of having those at their gate left out before they are scored?
+    fn keeps_local(&self) -> bool {
+        false
+    }
+
+    /// What to do with the scored candidates (never none), of which `best` has the smallest score.
+    fn choose(&self, _query: &Query<'_>, _views: &[View<'_>], _candidates: &[Candidate], best: usize) -> Choice {
+        Choice::Best(best)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, gorgo, gorgo_proxy, gorgo_v3, least_load, least_request, power_of_two, prefix_tree, random, round_robin,
-    session_affinity,
+    Policy, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request, power_of_two, prefix_tree, random,
+    round_robin, session_affinity,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
@@ -25,6 +25,7 @@ pub struct Entry {
 
 const REGISTRY: &[Entry] = &[
     gorgo::ENTRY,
+    gorgo_v1::ENTRY,
     gorgo_v3::ENTRY,
     gorgo_proxy::ENTRY,
     prefix_tree::ENTRY,
@@ -54,6 +55,12 @@ pub fn find(name: &str) -> Result<&'static Entry, UnknownStrategy> {
         hint: spelling::hint(name, names()),
         known: names().collect::<Vec<_>>().join(", "),
     })
+}
+
+/// The strategy that a name means on an agent: `gorgo` is the paper's rule for agents there, all other names are themselves.
+#[must_use]
+pub fn on_agent(name: &str) -> &str {
+    if name == "gorgo" { gorgo_v1::ENTRY.name } else { name }
 }
 
 /// An unknown strategy name; the message lists the known ones.
@@ -93,6 +100,12 @@ mod tests {
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it
           queue_ms_per_token = 0.094 (0 to 1000): queueing time per queued token, ms; a replica's own rate overrides it
           w_queue = 0.1 (0 to 100): weight of the queue
+        gorgo-v1 (ms): the paper's agent: the own engine while it has room, else a strictly cheaper peer, else wait
+          prefill_ms_per_token = 0.094 (0 to 1000): prefill time per token, ms; a replica's own rate overrides it
+          q = 0.5 (0 to 100): what a running prompt token counts (the authors' program: 1)
+          running_threshold = 5 (0 to 1000000): requests running in an engine at which it is full; 0 = `max_running` decides
+          max_running = 10 (1 to 1000000): requests running and waiting at which an engine or a peer is full
+          max_kv_usage = 0.95 (0 to 1): KV use at which an engine or a peer is full
         gorgo-v3 (tokens): the paper's published score in uncached tokens, weights frozen
           w_rtt = 0.276 (0 to 1000): tokens per ms of round trip
           prefill_rate = 1 (0 to 1000): weight of an uncached token
@@ -143,8 +156,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo-v3`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

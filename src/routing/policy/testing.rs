@@ -7,17 +7,19 @@
 //! near rtt=40 cached=0 sent=3000,500
 //! far  rtt=110 cached=5376 answered=800 decoding=4000 running=3 waiting=1 used=9000 age=500
 //! ```
+//! `peer=1`: another agent. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `limit`:
+//! `--max-concurrent`.
 //! `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
 
 use std::fmt::Write;
 
-use super::{Parameters, Policy, Query, View, find};
+use super::{Choice, Parameters, Policy, Query, View, find};
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::decision::Candidate;
 use crate::routing::fleet::Fleet;
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::score::rank;
-use crate::routing::{Features, Gauges, Limits, Rates, ReplicaSpec};
+use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec};
 
 /// When every case happens.
 const NOW: Time = Time::from_micros(3_600_000_000);
@@ -59,26 +61,34 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
         })
         .collect();
     let attempt = field(request, "attempt").map_or(1, number);
-    let query = Query { features: &features, prompt_tokens, attempt, now: NOW };
-    let (candidates, best) = rank(policy, &query, &views);
-    let rows = candidates.iter().enumerate().map(|(i, candidate)| row(candidate, Some(i) == best));
-    comments.into_iter().map(|comment| format!("{comment}\n")).chain(rows).collect()
+    let queued_tokens = field(request, "queued").map_or(0, number);
+    let max_concurrent = field(request, "limit").map(number);
+    let query = Query { features: &features, prompt_tokens, attempt, now: NOW, queued_tokens, max_concurrent };
+    let (candidates, choice) = rank(policy, &query, &views);
+    let mark = |i| match choice {
+        Some(Choice::Best(best)) if best == i => "  <-",
+        Some(Choice::Local(kept)) if kept == i => "  <- kept",
+        _ => "",
+    };
+    let rows = candidates.iter().enumerate().map(|(i, candidate)| row(candidate, mark(i)));
+    let held = (choice == Some(Choice::Hold)).then(|| "hold\n".to_owned());
+    comments.into_iter().map(|comment| format!("{comment}\n")).chain(rows).chain(held).collect()
 }
 
-fn row(candidate: &Candidate, best: bool) -> String {
+fn row(candidate: &Candidate, mark: &str) -> String {
     let mut row = format!("{:<6} {:>9.3} =", candidate.name, candidate.score);
     for (i, term) in candidate.terms.iter().enumerate() {
         let plus = if i > 0 { " +" } else { "" };
         write!(row, "{plus} {} {:.3}", term.name, term.value).expect("string");
     }
-    row.push_str(if best { "  <-\n" } else { "\n" });
-    row
+    row + mark + "\n"
 }
 
 fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
     let id = fleet.upsert(ReplicaSpec {
         name: line.split_whitespace().next().expect("name").into(),
         region: Region::new("r"),
+        kind: if field(line, "peer").is_some() { ReplicaKind::Peer } else { ReplicaKind::Engine },
         models: Vec::new(),
         limits: Limits { max_running: None, kv_tokens: field(line, "kv").map(number) },
         rates: Rates {
@@ -87,6 +97,9 @@ fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
         },
     });
     let replica = fleet.get_mut(id).expect("just added");
+    if field(line, "up").is_some() {
+        replica.observe_health(true, HealthThresholds::default());
+    }
     if let Some(rtt) = field(line, "rtt") {
         replica.observe_rtt(NOW, number(rtt));
     }

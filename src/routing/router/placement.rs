@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::{Attempt, Effect, Router, Ticket};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
+use crate::routing::features::Features;
 use crate::routing::filter::Filters;
 use crate::routing::fleet::Fleet;
 use crate::routing::ledger::Demand;
-use crate::routing::policy::{Query, View};
+use crate::routing::policy::{Choice, Query, View};
 use crate::routing::score::{cached_tokens, rank};
 
 /// Output length expected before any request finished, tokens (as specified for `predictive`).
@@ -16,6 +17,9 @@ const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
 
 /// Shortest time after which a refused client is told to come back, ms.
 const RETRY_AFTER_MIN_MS: f64 = 1_000.0;
+
+/// Most requests at the head of the queue that a rule decides anew on per event: it looks prompts up, and the queue may be long.
+const RECONSIDERED: usize = 32;
 
 impl Router {
     /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
@@ -26,7 +30,7 @@ impl Router {
         }
         match decision.verdict {
             Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision),
-            Verdict::Hold => self.queue.push(now, request, ticket),
+            Verdict::Hold => self.queue.push(now, request, ticket, decision.prompt_tokens),
             Verdict::Reject { .. } => {}
         }
         Arc::new(decision)
@@ -35,6 +39,10 @@ impl Router {
     /// Releases what may leave the queue, in its order: the overdue as refused, then those for whom a replica has room.
     pub(super) fn release(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = self.expire(now);
+        if self.strategy.policy.keeps_local() {
+            effects.extend(self.reconsider(now));
+            return effects;
+        }
         let mut blocked: Vec<Ticket> = Vec::new();
         let mut at = None;
         while let Some((place, held)) = self.queue.next(at) {
@@ -52,6 +60,27 @@ impl Router {
                 continue;
             }
             effects.extend(self.release_one(now, request));
+        }
+        effects
+    }
+
+    /// The same for a rule that decides anew on what waits: the prompt matters then, so nobody stands for others.
+    fn reconsider(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut at = None;
+        for _ in 0..RECONSIDERED {
+            let Some((place, held)) = self.queue.next(at) else { break };
+            at = Some(place);
+            let (request, ticket) = (held.request, held.ticket.clone());
+            let waits = match self.decide(now, request, &ticket).verdict {
+                Verdict::Hold => true,
+                // A moment without a healthy replica is no reason to refuse what is already waiting.
+                Verdict::Reject { reason, .. } => reason == Refusal::NoneHealthy,
+                Verdict::Dispatch(_) => false,
+            };
+            if !waits {
+                effects.extend(self.release_one(now, request));
+            }
         }
         effects
     }
@@ -92,7 +121,7 @@ impl Router {
             fleet: &self.fleet,
             ledger: &self.ledger,
             residency: &self.settings.residency,
-            gate: self.gate(),
+            gate: self.gate().filter(|_| !self.strategy.policy.keeps_local()),
             now,
         }
     }
@@ -127,15 +156,31 @@ impl Router {
                 }
             })
             .collect();
-        let query = Query { features, prompt_tokens, attempt: ticket.attempt, now };
-        let strategy = if features.opaque { &mut self.opaque } else { &mut self.strategy };
-        let (candidates, best) = rank(&mut *strategy.policy, &query, &views);
-        let verdict = match best {
-            Some(best) => Verdict::Dispatch(candidates[best].replica),
+        let query = Query {
+            features,
+            prompt_tokens,
+            attempt: ticket.attempt,
+            now,
+            queued_tokens: self.queue.prompt_tokens_beside(request),
+            max_concurrent: self.settings.max_concurrent,
+        };
+        let opaque = self.decided_as_opaque(features);
+        let strategy = if opaque { &mut self.opaque } else { &mut self.strategy };
+        let (candidates, choice) = rank(&mut *strategy.policy, &query, &views);
+        let verdict = match choice {
+            Some(Choice::Best(chosen) | Choice::Local(chosen)) => Verdict::Dispatch(candidates[chosen].replica),
+            Some(Choice::Hold) => Verdict::Hold,
             None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
             None => self.reject(now, refusal.unwrap_or(Refusal::NoneHealthy)),
         };
-        self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts))
+        let kept_local = matches!(choice, Some(Choice::Local(_)));
+        let decision = self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts));
+        Decision { kept_local, ..decision }
+    }
+
+    /// What nothing is known of goes where the load is least, but a rule that keeps its own engine busy first keeps that, too.
+    fn decided_as_opaque(&self, features: &Features) -> bool {
+        features.opaque && !self.strategy.policy.keeps_local()
     }
 
     fn decision(
@@ -147,7 +192,7 @@ impl Router {
         candidates: Vec<Candidate>,
         excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
     ) -> Decision {
-        let strategy = if ticket.features.opaque { &self.opaque } else { &self.strategy };
+        let strategy = if self.decided_as_opaque(&ticket.features) { &self.opaque } else { &self.strategy };
         Decision {
             request,
             at,
@@ -157,6 +202,7 @@ impl Router {
             prompt_tokens: self.prompt_tokens(ticket),
             held_ms: ticket.held_ms,
             verdict,
+            kept_local: false,
             candidates,
             excluded,
         }

@@ -542,3 +542,61 @@ fn a_burst_of_equal_prompts_is_no_sign_of_a_restart() {
         "three prompts did not find what was computed before them: the engine lost its cache"
     );
 }
+
+/// The own engine is full at two requests; `east` and `west` are other agents.
+fn agent(lines: &str) -> String {
+    let parameters = vec![("running_threshold".into(), 0.0), ("max_running".into(), 2.0)];
+    let head = "
+        0    add own here
+        0    add east there kind=peer
+        0    add west far kind=peer
+        0    rtt own 0
+        0    rtt east 20
+        0    rtt west 70
+        0    up own
+        0    up east
+        0    up west
+        ";
+    let log = play(Settings { parameters, queue_limit: 2, ..settings("gorgo-v1") }, &format!("{head}{lines}"));
+    log.split_once("0 up west\n").expect("the head").1.to_owned()
+}
+
+#[test]
+fn an_agent_keeps_its_engine_busy_and_forwards_what_is_cheaper_elsewhere() {
+    let log = agent(
+        "
+        10   arrive 1 prompt=ann*30
+        10   arrive 2 prompt=bob*30
+        11   arrive 3 prompt=cyd*30
+        12   arrive 4 prompt=ann*30
+        13   arrive 5 prompt=ann*30 from=peer
+        14   down east
+        14   down east
+        14   down east
+        15   failed 3
+        20   done 4
+        30   done 1
+        40   show
+        ",
+    );
+    assert_snapshot!(log, @"");
+}
+
+#[test]
+fn what_waits_at_an_agent_goes_as_soon_as_a_peer_is_cheaper() {
+    let log = agent(
+        "
+        10   gauges east running=10
+        10   gauges west running=4 waiting=6
+        11   arrive 1 prompt=ann*4
+        11   arrive 2 prompt=ann*4
+        12   arrive 3 prompt=bob*300
+        13   arrive 4 prompt=cyd*4 from=peer
+        14   arrive 5 prompt=dan*4
+        20   gauges east running=9
+        21   limit 3
+        22   strategy round-robin
+        ",
+    );
+    assert_snapshot!(log, @"");
+}

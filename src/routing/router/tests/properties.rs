@@ -7,7 +7,9 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::policy::names;
-use crate::routing::{Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaSpec, Router, Settings, Usage, Verdict};
+use crate::routing::{
+    Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -162,6 +164,7 @@ fn spec(name: u8, any_model: bool) -> ReplicaSpec {
     ReplicaSpec {
         name: name.to_string().into(),
         region: Region::new("r"),
+        kind: ReplicaKind::Engine,
         models: if any_model { Vec::new() } else { vec!["other".into()] },
         limits: Limits::default(),
         rates: Rates { prefill_ms_per_token: Some(f64::NAN), queue_ms_per_token: None },

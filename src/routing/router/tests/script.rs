@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::features::hash_blocks;
 use crate::routing::{
-    BLOCK_BYTES, Decision, Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaSpec, Router, Settings, Usage,
+    BLOCK_BYTES, Decision, Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router,
+    Settings, Usage,
 };
 
 /// Plays a whole script; the log has each line and, indented, what the router answered.
@@ -132,6 +133,7 @@ fn spec(arguments: &Arguments<'_>) -> ReplicaSpec {
     ReplicaSpec {
         name: arguments.at(2).into(),
         region: Region::new(arguments.at(3)),
+        kind: if arguments.text("kind") == Some("peer") { ReplicaKind::Peer } else { ReplicaKind::Engine },
         models: arguments.text("models").map_or_else(Vec::new, |models| models.split(',').map(Into::into).collect()),
         limits: Limits { max_running: None, kv_tokens: arguments.number("kv") },
         rates: Rates {
@@ -172,6 +174,7 @@ fn features(arguments: &Arguments<'_>) -> Features {
         prompt_bytes: text.len() as u64,
         prompt_tokens: arguments.number("tokens"),
         max_tokens: arguments.number("max_tokens"),
+        forwarded: arguments.text("from") == Some("peer"),
         opaque: arguments.text("body") == Some("opaque"),
     }
 }

@@ -1,0 +1,237 @@
+//! `gorgo agent`: the load balancer of one node, in this process, until it is stopped.
+
+use std::net::SocketAddr;
+
+use super::Context;
+use super::assignment::{Assignment, by_key};
+use super::config_file::ConfigFile;
+use super::exit::{Exit, Failure, Outcome};
+use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
+use super::signal::Stops;
+use crate::config::replica::{check_names, in_flag};
+use crate::config::resolve::Proxy;
+use crate::config::{Flags, Problem, Problems, ReplicaEntry, exposed, resolve};
+use crate::gateway::{AgentConfig, Gateway, GatewayConfig, ReplicaConfig};
+use crate::model::Region;
+use crate::routing::ReplicaKind;
+use crate::routing::policy::on_agent;
+
+/// Most requests in an agent's queue, unless the file says otherwise: the paper's.
+const QUEUE_LIMIT: u64 = 1_000;
+
+/// Arguments of `gorgo agent`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Base URL of this node's engine, e.g. `http://127.0.0.1:30000`
+    #[arg(long, value_name = "URL")]
+    engine: String,
+    /// Another node's agent, e.g. `name=west,url=http://10.0.1.5:8000,region=us-west-1` (repeatable).
+    /// Further keys: model (repeatable), prefill-ms-per-token, queue-ms-per-token
+    #[arg(long = "peer", value_name = "KEY=VALUE,…")]
+    peers: Vec<String>,
+    /// Name of this node, the same that its peers have for it
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    name: String,
+    /// Where this node stands, e.g. `us-east-1`
+    #[arg(long, value_name = "REGION", default_value = "local")]
+    region: String,
+    /// Kind of engine: sglang, vllm, emulator [default: found out by asking it]
+    #[arg(long, value_name = "KIND")]
+    engine_kind: Option<String>,
+    /// Address for requests, and for peers [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    admin: Option<SocketAddr>,
+    /// Listen for requests on a public address although nothing is encrypted
+    #[arg(long)]
+    allow_public_plaintext: bool,
+    /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here [default: gorgo]
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
+    /// Hold requests while engine and peers have this many running [default: the strategy's own rule]
+    #[arg(long, value_name = "N")]
+    max_concurrent: Option<u32>,
+    /// Weight or rate of the strategy, e.g. `q=1` (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
+}
+
+/// Runs the agent until SIGTERM, Ctrl-C or `gorgo proxy stop`; each finishes what is in flight. A second signal ends it at once.
+pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
+    let file = ConfigFile::find(context.config.as_deref())?;
+    let (config, left_out) = meant(args, &file)?;
+    for note in &left_out {
+        context.printer.warn(note);
+    }
+    log_to_stderr(context);
+    // Before anything listens: a signal from now on is a wish to finish, not to die.
+    let stops = Stops::listen()?;
+    let gateway = Gateway::start(config).await?;
+    announce(&gateway, context)?;
+    serve(&gateway, stops, context).await
+}
+
+/// What was typed, put over the file, and what of the file does not apply. All problems of both are told at once.
+///
+/// `[proxy]`, `[routing]` and `[residency]` of the file apply here, too; its `[[replica]]` are a central proxy's.
+fn meant(args: &Args, file: &ConfigFile) -> Result<(GatewayConfig, Vec<String>), Failure> {
+    let mut problems = file.problems.clone();
+    let mut document = file.document.clone();
+    document.file.replica.clear();
+    let written = document.file.cluster.strategy.clone().unwrap_or_else(|| "gorgo".to_owned());
+    let strategy = on_agent(args.strategy.as_deref().unwrap_or(&written)).to_owned();
+    let flags = Flags {
+        listen: args.listen,
+        admin: args.admin,
+        strategy: Some(strategy),
+        max_concurrent: args.max_concurrent,
+        weights: by_key(&args.set)?,
+        ..Flags::default()
+    };
+    let (resolved, more) = resolve(&document, &flags);
+    problems.extend(more);
+    let mut proxy = resolved.proxy;
+    proxy.queue_limit = document.file.routing.queue_limit.unwrap_or(QUEUE_LIMIT);
+    if !args.allow_public_plaintext {
+        problems.extend(exposed(proxy.listen));
+    }
+    let (own, peers) = entries(args, &proxy, document.file.cluster.engine.as_deref(), &mut problems);
+    problems.sort_by_key(|problem: &Problem| problem.line);
+    Problems::or(problems, ()).map_err(Failure::usage)?;
+    Ok((config(args, proxy, own, peers)?, resolved.left_out))
+}
+
+/// The node's engine and its peers as configured. Everything wrong with them is added.
+fn entries(
+    args: &Args,
+    proxy: &Proxy,
+    engine: Option<&str>,
+    problems: &mut Vec<Problem>,
+) -> (ReplicaEntry, Vec<ReplicaEntry>) {
+    let own = ReplicaEntry {
+        name: Some(args.name.clone()),
+        url: Some(args.engine.clone()),
+        region: Some(args.region.clone()),
+        engine: args.engine_kind.clone().or_else(|| engine.map(str::to_owned)),
+        ..ReplicaEntry::default()
+    };
+    own.check(&|key| (own_flag(key).to_owned(), None), problems);
+    let mut named = vec![("--name".to_owned(), None, &own)];
+    let places: Vec<String> = (1..=args.peers.len()).map(|i| format!("--peer {i}")).collect();
+    let texts = places.iter().zip(&args.peers);
+    let peers: Vec<ReplicaEntry> = texts.map(|(place, text)| ReplicaEntry::from_flag(place, text, problems)).collect();
+    for (place, peer) in places.iter().zip(&peers) {
+        peer.check(&in_flag(place), problems);
+        if peer.engine.is_some() || peer.max_running.is_some() || peer.kv_tokens.is_some() {
+            let message = "engine, max-running and kv-tokens are for the peer to tell; wanted name, url and region";
+            problems.push(Problem::new(place.clone(), message));
+        }
+        if peer.url.as_deref().is_some_and(|url| url.trim_end_matches('/') == format!("http://{}", proxy.listen)) {
+            problems.push(Problem::new(format!("{place}: url"), "this is the agent's own address"));
+        }
+        named.push((place.clone(), None, peer));
+    }
+    check_names(named, problems);
+    (own, peers)
+}
+
+/// The flag that sets a key of the node's own engine.
+fn own_flag(key: &str) -> &'static str {
+    match key {
+        "name" => "--name",
+        "region" => "--region",
+        "engine" => "--engine-kind",
+        _ => "--engine",
+    }
+}
+
+/// The gateway's own terms.
+fn config(args: &Args, proxy: Proxy, own: ReplicaEntry, peers: Vec<ReplicaEntry>) -> Result<GatewayConfig, Failure> {
+    let mut config = gateway_config(proxy)?;
+    config.agent = Some(AgentConfig { name: args.name.clone(), region: Region::new(&args.region) });
+    config.replicas.push(replica_config(own)?);
+    for peer in peers {
+        config.replicas.push(ReplicaConfig { kind: ReplicaKind::Peer, ..replica_config(peer)? });
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use insta::assert_snapshot;
+
+    use super::{Args, ConfigFile, meant};
+    use crate::cli::Exit;
+    use crate::config::read;
+    use crate::routing::ReplicaKind;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Args {
+        let words = ["agent"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).expect("arguments").args
+    }
+
+    fn file(text: &str) -> ConfigFile {
+        let (document, problems) = read(text);
+        ConfigFile { path: None, document, problems }
+    }
+
+    const PAIR: &str = "--engine http://127.0.0.1:30000 --name east --region us-east-1 --listen 10.0.0.5:8000 \
+                        --peer name=west,url=http://10.0.1.5:8000,region=us-west-1";
+
+    #[test]
+    fn an_agent_is_its_engine_and_its_peers() {
+        let (config, left_out) = meant(&args(PAIR), &file("")).expect("nothing wrong");
+        let shown: Vec<String> = config
+            .replicas
+            .iter()
+            .map(|replica| format!("{} {} {} {:?}", replica.name, replica.url, replica.region, replica.kind))
+            .collect();
+        assert_eq!(shown, ["east http://127.0.0.1:30000 us-east-1 Engine", "west http://10.0.1.5:8000 us-west-1 Peer"]);
+        assert_eq!(config.replicas.iter().filter(|replica| replica.kind == ReplicaKind::Peer).count(), 1);
+        assert_eq!((config.routing.strategy.as_str(), config.routing.queue_limit), ("gorgo-v1", 1_000));
+        assert_eq!(config.routing.queue_timeout_ms, 60_000.0);
+        assert_eq!(left_out, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_file_applies_but_for_its_replicas() {
+        let text = "[cluster]\nstrategy = \"least-load\"\nengine = \"vllm\"\n[routing]\nqueue_limit = 7\nmax_concurrent = 3\n\
+                    [[replica]]\nname = \"x\"\nurl = \"http://x\"\nregion = \"r\"\n[proxy]\nadmin = \"127.0.0.1:9\"\n";
+        let (config, _) = meant(&args(PAIR), &file(text)).expect("nothing wrong");
+        let routing = &config.routing;
+        assert_eq!(
+            (routing.strategy.as_str(), routing.queue_limit, routing.max_concurrent),
+            ("least-load", 7, Some(3))
+        );
+        assert_eq!((config.replicas.len(), config.admin.port()), (2, 9));
+        assert_eq!(config.replicas[0].engine.map(|engine| engine.name), Some("vllm"));
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let cases = [
+            "--engine 127.0.0.1:30000 --name a --engine-kind tgi --peer name=a,url=http://10.0.0.1:8000,region=r --set w_rtt=1",
+            "--engine http://e --listen 203.0.113.9:8000",
+            "--engine http://e --listen 0.0.0.0:8000 --peer url=http://p,region=r,max-running=3",
+            "--engine http://e --listen 10.0.0.5:8000 --peer name=p,url=http://10.0.0.5:8000/,region=r",
+        ];
+        let mut shown = String::new();
+        for case in cases {
+            let failure = meant(&args(case), &file("")).expect_err(case);
+            assert_eq!(failure.exit, Exit::Usage, "{case}");
+            shown += &format!("{failure}\n");
+        }
+        assert_snapshot!(shown, @"");
+        let allowed = args("--engine http://e --listen 203.0.113.9:8000 --allow-public-plaintext");
+        assert!(meant(&allowed, &file("")).is_ok(), "asked for by name");
+    }
+}
