@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::Context;
 use super::assignment::{Assignment, by_key};
 use super::config_file::ConfigFile;
-use super::exit::{Exit, Failure, Outcome};
+use super::exit::{Failure, Outcome};
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
 use crate::config::replica::{check_names, in_flag};
@@ -230,7 +230,21 @@ mod tests {
             assert_eq!(failure.exit, Exit::Usage, "{case}");
             shown += &format!("{failure}\n");
         }
-        assert_snapshot!(shown, @"");
+        assert_snapshot!(shown, @r"
+        error: 4 problems in the configuration
+          --set w_rtt: strategy `gorgo-v1` has no parameter `w_rtt`; it has: prefill_ms_per_token, q, running_threshold, max_running, max_kv_usage
+          --engine: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
+          --engine-kind: unknown engine `tgi`; known: sglang, vllm, emulator
+          --peer 1: the name `a` is taken by --name
+        error: 1 problem in the configuration
+          --listen: 203.0.113.9:8000 is a public address, and requests are not encrypted; wanted a private or loopback address, or `--allow-public-plaintext`
+        error: 3 problems in the configuration
+          --listen: 0.0.0.0:8000 stands for all addresses of this machine, public ones too, and requests are not encrypted; wanted a private or loopback address, or `--allow-public-plaintext`
+          --peer 1: name: is missing
+          --peer 1: engine, max-running and kv-tokens are for the peer to tell; wanted name, url and region
+        error: 1 problem in the configuration
+          --peer 1: url: this is the agent's own address
+        ");
         let allowed = args("--engine http://e --listen 203.0.113.9:8000 --allow-public-plaintext");
         assert!(meant(&allowed, &file("")).is_ok(), "asked for by name");
     }

@@ -8,7 +8,8 @@
 //! peer  = rtt_ms  +  t_p · uncached there                      ms
 //! ```
 //!
-//! 3. Otherwise it waits in the agent's queue (1,000 requests, 60 s), and 1 and 2 are tried again whenever something has changed.
+//! 3. Otherwise it waits in the agent's queue (1,000 requests, 60 s), and 1 and 2 are tried again whenever a request ends or a probe has
+//!    news (the authors look every 20 ms).
 //!
 //! t_p: prefill time per token, 0.094 ms (the authors' cold prefill of Mistral-7B), or the replica's own. running: prompt tokens, cached
 //! ones too, of this agent's requests at its own engine until they finish. q: what such a token counts, 0.5 in the paper; the authors'

@@ -579,24 +579,68 @@ fn an_agent_keeps_its_engine_busy_and_forwards_what_is_cheaper_elsewhere() {
         40   show
         ",
     );
-    assert_snapshot!(log, @"");
+    assert_snapshot!(log, @r"
+    10 arrive 1 prompt=ann*30
+       -> 01 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=180.480 unit=ms cached=0 prompt=1920 candidates=3 excluded=0 held_ms=0.0
+    10 arrive 2 prompt=bob*30
+       -> 02 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=270.720 unit=ms cached=0 prompt=1920 candidates=3 excluded=0 held_ms=0.0
+    11 arrive 3 prompt=cyd*30
+       -> 03 attempt=1 strategy=gorgo-v1 verdict=dispatch replica=east score=200.480 unit=ms cached=0 prompt=1920 candidates=3 excluded=0 held_ms=0.0
+    12 arrive 4 prompt=ann*30
+       -> 04 attempt=1 strategy=gorgo-v1 verdict=hold prompt=1920 candidates=3 excluded=0 held_ms=0.0
+    13 arrive 5 prompt=ann*30 from=peer
+       -> 05 attempt=1 strategy=gorgo-v1 verdict=hold prompt=1920 candidates=1 excluded=2 held_ms=0.0
+    14 down east
+    14 down east
+    14 down east
+       => 04 attempt=1 strategy=gorgo-v1 verdict=dispatch replica=west score=250.480 unit=ms cached=0 prompt=1920 candidates=2 excluded=1 held_ms=2.0
+    15 failed 3
+       -> 03 attempt=2 strategy=gorgo-v1 verdict=dispatch replica=west score=250.480 unit=ms cached=0 prompt=1920 candidates=2 excluded=1 held_ms=0.0
+    20 done 4
+    30 done 1
+       => 05 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=90.334 unit=ms cached=1919 prompt=1920 candidates=1 excluded=2 held_ms=17.0
+    40 show
+       own: healthy, 2 in flight, 3840 queued, 1921 uncached, 3 sent, 0 failed
+       east: unhealthy, 0 in flight, 0 queued, 0 uncached, 1 sent, 1 failed
+       west: healthy, 1 in flight, 1920 queued, 1920 uncached, 2 sent, 0 failed
+       queue: 0 held, deadline None
+    ");
 }
 
 #[test]
 fn what_waits_at_an_agent_goes_as_soon_as_a_peer_is_cheaper() {
     let log = agent(
         "
-        10   gauges east running=10
-        10   gauges west running=4 waiting=6
+        10   gauges east running=2
+        10   gauges west running=1 waiting=1
         11   arrive 1 prompt=ann*4
         11   arrive 2 prompt=ann*4
         12   arrive 3 prompt=bob*300
         13   arrive 4 prompt=cyd*4 from=peer
         14   arrive 5 prompt=dan*4
-        20   gauges east running=9
+        20   gauges east running=1
         21   limit 3
-        22   strategy round-robin
+        22   arrive 6 prompt=eve*4
         ",
     );
-    assert_snapshot!(log, @"");
+    assert_snapshot!(log, @r"
+    10 gauges east running=2
+    10 gauges west running=1 waiting=1
+    11 arrive 1 prompt=ann*4
+       -> 01 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=24.064 unit=ms cached=0 prompt=256 candidates=3 excluded=0 held_ms=0.0
+    11 arrive 2 prompt=ann*4
+       -> 02 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=12.126 unit=ms cached=255 prompt=256 candidates=3 excluded=0 held_ms=0.0
+    12 arrive 3 prompt=bob*300
+       -> 03 attempt=1 strategy=gorgo-v1 verdict=hold prompt=19200 candidates=3 excluded=0 held_ms=0.0
+    13 arrive 4 prompt=cyd*4 from=peer
+       -> 04 attempt=1 strategy=gorgo-v1 verdict=hold prompt=256 candidates=1 excluded=2 held_ms=0.0
+    14 arrive 5 prompt=dan*4
+       -> 05 attempt=1 strategy=gorgo-v1 verdict=reject reason=queue_full prompt=256 candidates=3 excluded=0 held_ms=0.0
+    20 gauges east running=1
+       => 03 attempt=1 strategy=gorgo-v1 verdict=dispatch replica=east score=1824.800 unit=ms cached=0 prompt=19200 candidates=3 excluded=0 held_ms=8.0
+    21 limit 3
+       => 04 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=48.128 unit=ms cached=0 prompt=256 candidates=1 excluded=2 held_ms=8.0
+    22 arrive 6 prompt=eve*4
+       -> 06 attempt=1 strategy=gorgo-v1 verdict=dispatch replica=east score=44.064 unit=ms cached=0 prompt=256 candidates=3 excluded=0 held_ms=0.0
+    ");
 }
