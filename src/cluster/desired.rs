@@ -1,0 +1,199 @@
+//! What a cluster is to be. Pure; the command line fills it from flags, `gorgo.toml` and the inventory.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Ports;
+use crate::inference::Engine;
+use crate::inference::engine::{EMULATOR, SGLANG, VLLM};
+use crate::model::{Region, Secret};
+
+/// The model that is served unless another is named.
+pub const DEFAULT_MODEL: &str = "mistralai/Mistral-7B-Instruct-v0.3";
+
+/// The program to install.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentBinary {
+    /// The file here.
+    pub path: PathBuf,
+    /// Its checksum, lower-case hexadecimal.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Machine that it is for, as `uname -m` says it.
+    pub arch: String,
+    /// Newest glibc that it asks for; `None` = needs none.
+    pub glibc: Option<(u32, u32)>,
+}
+
+/// An engine in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Model id at Hugging Face.
+    pub model: String,
+    /// Image instead of the one chosen by the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// More arguments for the engine, after ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+}
+
+/// Which engine a node runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// SGLang in its container image.
+    Sglang(Container),
+    /// vLLM in its container image.
+    Vllm(Container),
+    /// The emulated engine.
+    Emulator {
+        /// GPU preset.
+        gpu: String,
+        /// Model preset.
+        model: String,
+    },
+}
+
+impl EngineChoice {
+    /// Its container, unless it is the emulator.
+    #[must_use]
+    pub const fn container(&self) -> Option<&Container> {
+        match self {
+            Self::Sglang(container) | Self::Vllm(container) => Some(container),
+            Self::Emulator { .. } => None,
+        }
+    }
+
+    /// What it answers where.
+    #[must_use]
+    pub const fn description(&self) -> &'static Engine {
+        match self {
+            Self::Sglang(_) => &SGLANG,
+            Self::Vllm(_) => &VLLM,
+            Self::Emulator { .. } => &EMULATOR,
+        }
+    }
+
+    /// The model that requests name.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Sglang(container) | Self::Vllm(container) => &container.model,
+            Self::Emulator { model, .. } => model,
+        }
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub region: Region,
+    /// What it runs.
+    pub engine: EngineChoice,
+    /// What its services listen on.
+    pub ports: Ports,
+    /// Where its agent takes requests.
+    pub listen: SocketAddr,
+    /// Where the other agents and the clients reach its agent, e.g. `http://10.0.0.5:8000`.
+    pub url: String,
+}
+
+impl NodeSpec {
+    /// Where an agent listens on a node with this address, and how it is reached there. A public address is often not the machine's own
+    /// (the provider translates it), so the agent listens on all of its addresses then.
+    #[must_use]
+    pub fn reach(address: IpAddr, port: u16) -> (SocketAddr, String) {
+        let listen = if is_private(address) { address } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        (SocketAddr::new(listen, port), format!("http://{}", SocketAddr::new(address, port)))
+    }
+
+    /// Its agent can be reached only from this machine or a private network.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        is_private(self.listen.ip())
+    }
+}
+
+/// Addresses that the Internet does not route: loopback, private and link-local ones.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// A central router on one of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySpec {
+    /// The node it stands on.
+    pub node: String,
+    /// Where it takes requests.
+    pub listen: SocketAddr,
+    /// Its strategy.
+    pub strategy: String,
+    /// Most requests running per replica before it holds back.
+    pub max_concurrent: Option<u32>,
+}
+
+/// The cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// Its name.
+    pub cluster: String,
+    /// Strategy of the agents.
+    pub strategy: String,
+    /// Most requests running per engine before agents hold back; `None` = the strategy's own rule.
+    pub max_concurrent: Option<u32>,
+    /// Agents may listen on public addresses although they speak plain text.
+    pub allow_public_plaintext: bool,
+    /// The program.
+    pub binary: AgentBinary,
+    /// Token for model files.
+    pub hf_token: Option<Secret>,
+    /// Its nodes, in order; names are unique.
+    pub nodes: Vec<NodeSpec>,
+    /// A central router, if one is wanted.
+    pub proxy: Option<ProxySpec>,
+}
+
+impl Desired {
+    /// The node of that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The central router, if it stands on that node.
+    #[must_use]
+    pub fn proxy_on(&self, node: &str) -> Option<&ProxySpec> {
+        self.proxy.as_ref().filter(|proxy| proxy.node == node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NodeSpec;
+
+    #[test]
+    fn agents_listen_on_private_addresses_by_name_and_behind_public_ones_on_all() {
+        let cases = [
+            ("10.0.0.5", "10.0.0.5:8000", "http://10.0.0.5:8000"),
+            ("127.0.0.1", "127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("fd00::1", "[fd00::1]:8000", "http://[fd00::1]:8000"),
+            ("129.146.1.2", "0.0.0.0:8000", "http://129.146.1.2:8000"),
+            ("2001:db8::1", "0.0.0.0:8000", "http://[2001:db8::1]:8000"),
+        ];
+        for (address, listen, url) in cases {
+            let reach = NodeSpec::reach(address.parse().unwrap(), 8000);
+            assert_eq!(reach, (listen.parse().unwrap(), url.to_owned()), "{address}");
+        }
+    }
+}

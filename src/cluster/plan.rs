@@ -1,0 +1,313 @@
+//! From what is to what is to be: the ordered steps of one node. Pure; a node that is as wanted gets no step.
+//!
+//! Each step checks its own result by what `observe` sees, so a plan that was cut short anywhere is taken up by making a new one. What
+//! cannot be seen from outside (which definition a process was started with, whether a model is complete) is vouched for by a record on
+//! the node: removed before the thing changes, written when it is done.
+
+use sha2::{Digest as _, Sha256};
+
+use super::check::{Refusal, gigabytes, program, refusals};
+use super::desired::{Container, Desired, NodeSpec};
+use super::facts::Facts;
+use super::layout::{BINARY, HF_TOKEN, MODELS, RECORDS, Role};
+use super::script;
+use super::step::{Content, Probe, Step, serves};
+use crate::remote::{ServiceAction, ServiceUnit};
+
+/// Longest start of an engine in a container, s: weights from a cold disk, then CUDA graphs.
+const CONTAINER_START_S: u32 = 1800;
+/// Longest start of a program of ours, s.
+const START_S: u32 = 60;
+
+/// What to do on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The node.
+    pub node: String,
+    /// Why nothing may be done; then there are no steps.
+    pub refusals: Vec<Refusal>,
+    /// In this order.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    fn new(node: &NodeSpec, refusals: Vec<Refusal>, steps: impl FnOnce() -> Vec<Step>) -> Self {
+        let steps = if refusals.is_empty() { steps() } else { Vec::new() };
+        Self { node: node.name.clone(), refusals, steps }
+    }
+
+    /// Nothing stands in the way, and there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.refusals.is_empty() && self.steps.is_empty()
+    }
+}
+
+/// Everything that makes the node what it is to be.
+#[must_use]
+pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    Plan::new(node, refusals(desired, node, facts), || {
+        let mut steps = Vec::new();
+        steps.extend(folders(facts));
+        steps.extend(binary(desired, facts));
+        let engine = script::engine_unit(node, facts);
+        if let Some(container) = node.engine.container() {
+            let started = is_current(Role::Engine, &engine, desired, node, facts);
+            steps.extend(container_files(desired, node, container, facts, started));
+        }
+        steps.extend(service(Role::Engine, &engine, desired, node, facts));
+        steps.extend(service(Role::Agent, &script::agent(desired, node, facts), desired, node, facts));
+        if let Some(proxy) = desired.proxy_on(&node.name) {
+            let unit = script::proxy(desired, proxy, node, facts);
+            steps.extend(service(Role::Proxy, &unit, desired, node, facts));
+        }
+        steps
+    })
+}
+
+/// A new program for what is installed already; definitions stay.
+#[must_use]
+pub fn upload(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    let mut reasons: Vec<Refusal> = program(&desired.binary, facts).into_iter().collect();
+    reasons.extend(nothing_installed(facts));
+    Plan::new(node, reasons, || {
+        let mut steps: Vec<Step> = binary(desired, facts).into_iter().collect();
+        if !steps.is_empty() {
+            steps.extend(restart_programs(node, facts, &desired.binary.sha256));
+        }
+        steps
+    })
+}
+
+/// The program before, back in its place.
+#[must_use]
+pub fn rollback(node: &NodeSpec, facts: &Facts) -> Plan {
+    let mut reasons: Vec<Refusal> = nothing_installed(facts).into_iter().collect();
+    if facts.binary_old_sha256.is_none() {
+        let hint = "upload the version that you want with `gorgo cluster upload --agent-binary PATH`".to_owned();
+        reasons.push(Refusal { what: "there is no program of before to go back to".to_owned(), hint });
+    }
+    Plan::new(node, reasons, || {
+        let mut steps = vec![Step::run("binary exchange", "go back to the program before", script::exchange_binaries())];
+        steps.extend(restart_programs(node, facts, facts.binary_old_sha256.as_deref().unwrap_or_default()));
+        steps
+    })
+}
+
+/// Services gone, files gone; models stay unless they are to go as well.
+#[must_use]
+pub fn down(node: &NodeSpec, facts: &Facts, models: bool) -> Plan {
+    Plan::new(node, Vec::new(), || {
+        let mut steps = Vec::new();
+        for role in Role::ALL.into_iter().rev().filter(|role| facts.service(*role).installed) {
+            let text = format!("stop and remove {}", role.unit());
+            steps.push(Step::service(role, "remove", text, ServiceAction::Remove));
+        }
+        if facts.binary_sha256.is_some() || facts.binary_old_sha256.is_some() || !facts.files.is_empty() || models {
+            let text = if models { "remove all files, models too" } else { "remove all files but the models" };
+            steps.push(Step::run("remove files", text, script::remove_files(models)));
+        }
+        steps
+    })
+}
+
+fn nothing_installed(facts: &Facts) -> Option<Refusal> {
+    let none = Role::ALL.into_iter().all(|role| !facts.service(role).installed);
+    none.then(|| Refusal {
+        what: "nothing is installed on it".to_owned(),
+        hint: "run `gorgo cluster setup` first".to_owned(),
+    })
+}
+
+fn folders(facts: &Facts) -> Option<Step> {
+    let fresh = facts.binary_sha256.is_none() && facts.files.is_empty();
+    fresh.then(|| Step::run("folders", "make folders", script::make_folders()))
+}
+
+fn binary(desired: &Desired, facts: &Facts) -> Option<Step> {
+    let wanted = &desired.binary;
+    (facts.binary_sha256.as_deref() != Some(&wanted.sha256)).then(|| {
+        let sum = wanted.sha256.get(..12).unwrap_or(&wanted.sha256);
+        let text = format!("upload gorgo ({:.1} MB, sha256 {sum})", wanted.bytes as f64 / 1e6);
+        let content = Content::File(wanted.path.clone());
+        Step::put("binary", text, BINARY, content).with_mode(0o755, facts.binary_sha256.is_some())
+    })
+}
+
+/// Image, model and a look at the cards.
+fn container_files(
+    desired: &Desired,
+    node: &NodeSpec,
+    container: &Container,
+    facts: &Facts,
+    started: bool,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let Some(image) = script::image_of(node, facts) else { return steps };
+    if !facts.images.contains(&image) {
+        steps.push(Step::run("image", format!("pull {image}"), script::pull(&image)).filling("/var/lib"));
+    }
+    if !started {
+        let text = "check that a container gets a CUDA context";
+        steps.push(Step::run("cuda", text, script::cuda_context(&image)));
+    }
+    let record = script::model_record(container);
+    if !facts.has_record(&record) {
+        steps.extend(model(desired, container, &image, &record));
+    } else if facts.has_record(HF_TOKEN) {
+        steps.push(forget_token());
+    }
+    steps
+}
+
+/// The token is there only while files are fetched.
+fn model(desired: &Desired, container: &Container, image: &str, record: &str) -> Vec<Step> {
+    let model = &container.model;
+    let mut steps = Vec::new();
+    if let Some(token) = &desired.hf_token {
+        let text = "write the Hugging Face token (0600, until the model is there)";
+        steps.push(Step::put("hf-token", text, HF_TOKEN, Content::Secret(token.clone())));
+    }
+    let size = script::weights_bytes(model).map_or_else(String::new, |bytes| format!(" (about {})", gigabytes(bytes)));
+    let fetch = script::download(image, model, desired.hf_token.is_some());
+    steps.push(Step::run("model", format!("download {model}{size}"), fetch).filling(MODELS));
+    if desired.hf_token.is_some() {
+        steps.push(forget_token());
+    }
+    steps.push(Step::put("model record", "note that the model is complete", record, Content::Text(model.clone())));
+    steps
+}
+
+fn forget_token() -> Step {
+    Step::run("hf-token removal", "remove the token", script::forget(HF_TOKEN))
+}
+
+/// The environment file of a service. Secrets that a service needs would go there; none does today.
+fn environment(role: Role) -> String {
+    format!("# Environment of {}, read by systemd as root.\n", role.unit())
+}
+
+/// What a running service was started with.
+fn record_text(definition_sha256: &str, binary_sha256: Option<&str>, role: Role) -> String {
+    let environment = sha256(&environment(role));
+    let binary = binary_sha256.unwrap_or("none");
+    format!("definition {definition_sha256}\nenvironment {environment}\nprogram {binary}\n")
+}
+
+/// The program that a service runs, if it is ours.
+fn own_program<'a>(role: Role, node: &NodeSpec, sha256: &'a str) -> Option<&'a str> {
+    let contained = role == Role::Engine && node.engine.container().is_some();
+    (!contained).then_some(sha256)
+}
+
+/// It runs, and with exactly this definition and program.
+fn is_current(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, facts: &Facts) -> bool {
+    let definition = unit.definition_sha256();
+    let state = facts.service(role);
+    let program = own_program(role, node, &desired.binary.sha256);
+    state.running
+        && state.definition_sha256.as_deref() == Some(&definition)
+        && facts.file(&role.record()) == Some(&sha256(&record_text(&definition, program, role)))
+}
+
+fn service(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let path = role.environment_file();
+    let environment = environment(role);
+    if facts.file(&path) != Some(&sha256(&environment)) {
+        let name = format!("{role} environment");
+        steps.push(Step::put(&name, format!("write {path}"), &path, Content::Text(environment)));
+    }
+    if is_current(role, unit, desired, node, facts) {
+        if !answers(role, facts) {
+            steps.push(wait(role, node));
+        }
+        return steps;
+    }
+    let definition = unit.definition_sha256();
+    steps.extend(forget_record(role, facts));
+    if facts.service(role).definition_sha256.as_deref() != Some(&definition) {
+        let text = format!("install {}", role.unit());
+        steps.push(Step::service(role, "install", text, ServiceAction::Install(unit.clone())));
+    }
+    let program = own_program(role, node, &desired.binary.sha256);
+    steps.extend(restart(role, node, facts, record_text(&definition, program, role)));
+    steps
+}
+
+/// Restarts what runs our program, with the definitions that are there.
+fn restart_programs(node: &NodeSpec, facts: &Facts, binary_sha256: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for role in Role::ALL {
+        let definition = facts.service(role).definition_sha256;
+        let (Some(definition), Some(program)) = (definition, own_program(role, node, binary_sha256)) else { continue };
+        steps.extend(forget_record(role, facts));
+        steps.extend(restart(role, node, facts, record_text(&definition, Some(program), role)));
+    }
+    steps
+}
+
+fn forget_record(role: Role, facts: &Facts) -> Option<Step> {
+    let record = role.record();
+    let text = format!("forget what {role} was started with");
+    facts.has_record(&record).then(|| Step::run(&format!("{role} forget"), text, script::forget(&record)))
+}
+
+fn restart(role: Role, node: &NodeSpec, facts: &Facts, record: String) -> [Step; 3] {
+    let what = if facts.service(role).running { "restart" } else { "start" };
+    [
+        Step::service(role, "start", format!("{what} {}", role.unit()), ServiceAction::Restart),
+        wait(role, node),
+        Step::put(
+            &format!("{role} record"),
+            format!("note what {role} was started with"),
+            &format!("{RECORDS}/{role}"),
+            Content::Text(record),
+        ),
+    ]
+}
+
+fn wait(role: Role, node: &NodeSpec) -> Step {
+    let contained = role == Role::Engine && node.engine.container().is_some();
+    let limit = if contained { CONTAINER_START_S } else { START_S };
+    let text = match role {
+        Role::Engine => "wait until the engine has answered a completion",
+        Role::Agent => "wait until the agent takes requests",
+        Role::Proxy => "wait until the proxy takes requests",
+    };
+    Step::wait(Probe::new(role, node), text, limit)
+}
+
+fn answers(role: Role, facts: &Facts) -> bool {
+    match role {
+        Role::Engine => facts.engine_serves(),
+        Role::Agent | Role::Proxy => facts.status(role).is_some_and(|status| serves(&status).is_ok()),
+    }
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The dry run: every step, and below it what exactly is done.
+#[must_use]
+pub fn dry_run(plans: &[Plan]) -> String {
+    let mut text = String::new();
+    for plan in plans {
+        for refusal in &plan.refusals {
+            text += &format!("{}: cannot be set up: {refusal}\n  hint: {}\n", plan.node, refusal.hint);
+        }
+        if plan.is_empty() {
+            text += &format!("{}: nothing to do\n", plan.node);
+        }
+        for (number, step) in plan.steps.iter().enumerate() {
+            text += &format!("{}: {}. {step}\n       {}\n", plan.node, number + 1, step.detail());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+use std::sync::Mutex;
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::{Plan, down, dry_run, rollback, setup, upload};
+use crate::cluster::apply::{ApplyReport, Job, Outcome, StepJournal, apply};
+use crate::cluster::crash::CrashHook;
+use crate::cluster::desired::{Desired, EngineChoice, ProxySpec};
+use crate::cluster::facts::Facts;
+use crate::cluster::inventory::FinishedStep;
+use crate::cluster::layout::{BINARY, Role};
+use crate::cluster::observe::observe;
+use crate::cluster::plan::sha256;
+use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, container, desired, emulator, node, token};
+
+const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960";
+const GH200: &str = "580.105.08, NVIDIA GH200 480GB, 97871";
+
+#[derive(Default)]
+struct Memory(Vec<(String, String)>);
+
+impl StepJournal for Memory {
+    fn finished(&mut self, node: &str, step: FinishedStep) -> anyhow::Result<()> {
+        self.0.push((node.to_owned(), step.step));
+        Ok(())
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+async fn run(plan: Plan, fake: &FakeNode) -> ApplyReport {
+    let jobs = [Job { plan, remote: fake }];
+    apply(&jobs, &mut Memory::default(), &CrashHook::default(), &CancellationToken::new(), &|_| {}).await
+}
+
+fn see(fake: &FakeNode) -> Facts {
+    block_on(observe(&fake.spec, fake)).unwrap()
+}
+
+/// Observes, plans, applies.
+fn converge(desired: &Desired, fake: &FakeNode) -> ApplyReport {
+    block_on(async {
+        let facts = observe(&fake.spec, fake).await.unwrap();
+        run(setup(desired, desired.node(&fake.spec.name).unwrap(), &facts), fake).await
+    })
+}
+
+fn three(engine: &EngineChoice) -> Desired {
+    desired(vec![
+        node(1, "us-east-1", engine.clone()),
+        node(2, "us-west-1", engine.clone()),
+        node(3, "europe-central-1", engine.clone()),
+    ])
+}
+
+/// It runs what the plan says, started with the program and the definition that are there, and a new plan is empty.
+fn assert_converged(desired: &Desired, fake: &FakeNode) {
+    fake.changes();
+    let facts = see(fake);
+    let spec = desired.node(&fake.spec.name).unwrap();
+    let plan = setup(desired, spec, &facts);
+    assert!(plan.is_empty(), "{}", dry_run(&[plan]));
+    fake.change(|state| {
+        for service in state.services.values() {
+            assert!(service.running);
+            let contained = spec.engine.container().is_some() && service.unit.argv[0].contains("docker");
+            let (program, definition) = service.started_with.clone().unwrap();
+            assert_eq!(definition, service.unit.definition_sha256());
+            assert!(contained || program == desired.binary.sha256, "an old program runs");
+        }
+        assert!(!state.files.contains_key("/etc/gorgo/hf-token"), "the token is gone");
+    });
+    assert_eq!(fake.changes(), Vec::<String>::new(), "looking changes nothing");
+}
+
+#[test]
+fn an_empty_host_with_the_emulator() {
+    let desired = three(&emulator());
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    let plan = setup(&desired, &desired.nodes[0], &see(&fake));
+    assert_snapshot!(dry_run(&[plan]), @"");
+    assert_eq!(converge(&desired, &fake).nodes, [("node1".to_owned(), Outcome::Done(13))]);
+    assert_converged(&desired, &fake);
+    assert_snapshot!(dry_run(&[setup(&desired, &desired.nodes[0], &see(&fake))]), @"node1: nothing to do");
+}
+
+#[test]
+fn a_node_with_an_a100() {
+    let mut desired = desired(vec![node(1, "us-east-1", EngineChoice::Sglang(container()))]);
+    desired.hf_token = Some(token());
+    let fake = FakeNode::new(desired.nodes[0].clone()).with_gpus(&[A100]);
+    let text = dry_run(&[setup(&desired, &desired.nodes[0], &see(&fake))]);
+    assert!(!text.contains("hf_hush"), "a dry run shows no secrets");
+    assert_snapshot!(text, @"");
+    assert!(converge(&desired, &fake).failed().is_empty());
+    assert_converged(&desired, &fake);
+}
+
+/// What a plan says that cannot be carried out: one line per reason.
+#[test]
+fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
+    type Fault = fn(&mut Facts, &mut Desired);
+    let sglang = EngineChoice::Sglang(container());
+    let cases: [(&str, &EngineChoice, Fault, &[&str]); 17] = [
+        ("a good node", &sglang, |_, _| {}, &[]),
+        ("no systemd", &sglang, |facts, _| facts.supervised = false, &["the machine does not run systemd, which supervises the services"]),
+        ("a password", &sglang, |facts, _| facts.sudo = false, &["sudo asks for a password"]),
+        ("arm", &sglang, |facts, _| facts.arch = "aarch64".into(), &["the machine is aarch64, the program to install is for x86_64"]),
+        (
+            "arm with its program",
+            &sglang,
+            |facts, desired| {
+                facts.arch = "aarch64".into();
+                desired.binary.arch = "aarch64".into();
+            },
+            &[],
+        ),
+        ("old glibc", &sglang, |facts, _| facts.glibc = Some((2, 27)), &["the machine has glibc 2.27, the program needs 2.28"]),
+        ("musl", &sglang, |facts, _| facts.glibc = None, &["the machine has no glibc; the program needs 2.28"]),
+        (
+            "static",
+            &sglang,
+            |facts, desired| {
+                facts.glibc = None;
+                desired.binary.glibc = None;
+            },
+            &[],
+        ),
+        ("clock", &sglang, |facts, _| facts.clock_ahead_ms = -31_000, &["its clock is 31.0 s behind this machine's"]),
+        ("clock in bounds", &sglang, |facts, _| facts.clock_ahead_ms = 29_000, &[]),
+        ("full disk", &sglang, |facts, _| facts.disk_free = 50_000_000_000, &["50.0 GB are free on the disk of /var/lib, 55.5 GB are needed"]),
+        (
+            "half full disk with the image there",
+            &sglang,
+            |facts, _| {
+                facts.disk_free = 50_000_000_000;
+                facts.images.insert("lmsysorg/sglang:v0.5.19-cu129".into());
+            },
+            &[],
+        ),
+        ("no card", &sglang, |facts, _| facts.gpus.clear(), &["`nvidia-smi` shows no GPU"]),
+        ("old driver", &sglang, |facts, _| facts.gpus[0].driver = "535.1".into(), &["the NVIDIA driver is 535.1; the images of sglang need 570 or newer"]),
+        (
+            "vLLM on a driver for CUDA 12",
+            &EngineChoice::Vllm(container()),
+            |_, _| {},
+            &["the NVIDIA driver is 570.148.08; the images of vllm need 580 or newer"],
+        ),
+        ("no docker", &sglang, |facts, _| facts.docker = None, &["Docker is not installed"]),
+        (
+            "everything at once",
+            &emulator(),
+            |facts, desired| {
+                (facts.sudo, facts.supervised, facts.disk_free) = (false, false, 0);
+                desired.nodes[0].listen = "0.0.0.0:8000".parse().unwrap();
+                desired.nodes[0].url = "http://129.146.1.2:8000".into();
+            },
+            &[
+                "the machine does not run systemd, which supervises the services",
+                "sudo asks for a password",
+                "its agent would take requests at http://129.146.1.2:8000, which the Internet can reach, in plain text",
+                "0.0 GB are free on the disk of /var/lib, 0.1 GB are needed",
+            ],
+        ),
+    ];
+    for (what, engine, fault, expected) in cases {
+        let mut desired = desired(vec![node(1, "us-east-1", engine.clone())]);
+        let fake = FakeNode::new(desired.nodes[0].clone()).with_gpus(&[A100]);
+        let mut facts = see(&fake);
+        fault(&mut facts, &mut desired);
+        let plan = setup(&desired, &desired.nodes[0], &facts);
+        assert_eq!(plan.refusals.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{what}");
+        assert!(plan.refusals.iter().all(|refusal| !refusal.hint.is_empty()));
+        assert_eq!(plan.steps.is_empty(), !expected.is_empty(), "{what}: a refusal comes before any step");
+    }
+}
+
+#[test]
+fn only_what_differs_is_done() {
+    let desired = three(&emulator());
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    converge(&desired, &fake);
+    let names = |desired: &Desired| -> Vec<String> {
+        let plan = setup(desired, &desired.nodes[0], &see(&fake));
+        plan.steps.into_iter().map(|step| step.name).collect()
+    };
+    let restart = |role: &str| ["forget", "start", "wait", "record"].map(|what| format!("{role} {what}")).to_vec();
+    let mut agent_installed = restart("agent");
+    agent_installed.insert(1, "agent install".into());
+
+    let strategy = Desired { strategy: "least-load".into(), ..desired.clone() };
+    assert_eq!(names(&strategy), agent_installed, "another strategy");
+    let mut fewer = desired.clone();
+    fewer.nodes.pop();
+    assert_eq!(names(&fewer), agent_installed, "another peer");
+    let newer = Desired { binary: binary("program 2"), ..desired.clone() };
+    assert_eq!(names(&newer), [vec!["binary".to_owned()], restart("engine"), restart("agent")].concat());
+
+    fake.change(|state| state.services.get_mut(Role::Agent.unit()).unwrap().running = false);
+    assert_eq!(names(&desired), restart("agent"), "a service that was stopped");
+    fake.change(|state| {
+        state.services.get_mut(Role::Agent.unit()).unwrap().running = true;
+        state.sick = true;
+    });
+    assert_eq!(names(&desired), ["agent wait"], "an agent that is not ready yet");
+}
+
+#[test]
+fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
+    let mut desired = three(&emulator());
+    desired.proxy = Some(ProxySpec {
+        node: "node3".into(),
+        listen: "10.0.0.3:8080".parse().unwrap(),
+        strategy: "gorgo-proxy".into(),
+        max_concurrent: Some(10),
+    });
+    let fake = FakeNode::new(desired.nodes[2].clone());
+    converge(&desired, &fake);
+    assert_converged(&desired, &fake);
+    let argv = fake.change(|state| state.services[Role::Proxy.unit()].unit.argv.join(" "));
+    assert_snapshot!(argv, @"");
+}
+
+#[test]
+fn a_cluster_is_taken_down_and_its_models_stay() {
+    let desired = desired(vec![node(1, "us-east-1", emulator())]);
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    converge(&desired, &fake);
+    let plan = down(&fake.spec, &see(&fake), false);
+    assert_snapshot!(dry_run(std::slice::from_ref(&plan)), @"");
+    block_on(run(plan, &fake));
+    assert!(down(&fake.spec, &see(&fake), false).is_empty());
+    converge(&desired, &fake);
+    assert_converged(&desired, &fake);
+}
+
+#[test]
+fn a_new_program_and_back() {
+    let desired = desired(vec![node(1, "us-east-1", emulator())]);
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    let newer = Desired { binary: binary("program 2"), ..desired.clone() };
+    let program = || fake.change(|state| String::from_utf8(state.files[BINARY].clone()).unwrap());
+
+    let refused = upload(&newer, &fake.spec, &see(&fake));
+    assert_eq!(refused.refusals[0].to_string(), "nothing is installed on it");
+    converge(&desired, &fake);
+    assert_eq!(rollback(&fake.spec, &see(&fake)).refusals.len(), 1, "there is no program of before");
+
+    block_on(run(upload(&newer, &fake.spec, &see(&fake)), &fake));
+    assert_eq!(program(), "program 2");
+    assert_converged(&newer, &fake);
+    assert!(upload(&newer, &fake.spec, &see(&fake)).is_empty());
+
+    block_on(run(rollback(&fake.spec, &see(&fake)), &fake));
+    assert_eq!(program(), PROGRAM);
+    assert_converged(&desired, &fake);
+}
+
+/// Runs until the connection breaks at the given operation, then again without a fault.
+fn interrupted(desired: &Desired, fake: &FakeNode, after: u32, how: Break) -> bool {
+    fake.change(|state| state.breaks = Some((after, how)));
+    let spec = desired.node(&fake.spec.name).unwrap();
+    let ended = block_on(async {
+        let Ok(facts) = observe(&fake.spec, fake).await else { return false };
+        let plan = setup(desired, spec, &facts);
+        // what is polled for gives up only after its limit: virtual time
+        run(plan, fake).await.failed().is_empty()
+    });
+    fake.change(|state| state.breaks = None);
+    let again = converge(desired, fake);
+    assert!(again.failed().is_empty(), "{again}");
+    assert_converged(desired, fake);
+    ended
+}
+
+#[test]
+fn cut_short_at_every_operation_the_next_run_converges() {
+    let mut with_token = desired(vec![node(1, "us-east-1", EngineChoice::Sglang(container()))]);
+    with_token.hf_token = Some(token());
+    for desired in [three(&emulator()), with_token] {
+        for how in [Break::Before, Break::After] {
+            let mut whole = false;
+            let mut after = 0;
+            while !whole {
+                let fake = FakeNode::new(desired.nodes[0].clone()).with_gpus(&[A100]);
+                whole = interrupted(&desired, &fake, after, how);
+                after += 1;
+            }
+            assert!((15..60).contains(&after), "{after} operations");
+        }
+    }
+}
+
+#[test]
+fn interrupted_by_the_user_it_ends_after_the_step() {
+    let desired = desired(vec![node(1, "us-east-1", emulator())]);
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    let plan = setup(&desired, &fake.spec, &see(&fake));
+    let steps = plan.steps.len();
+    let (stop, seen) = (CancellationToken::new(), Mutex::new(Vec::new()));
+    let events = |event: crate::cluster::event::Event| {
+        if event.step.starts_with("upload") {
+            stop.cancel();
+        }
+        seen.lock().unwrap().push(event.to_string());
+    };
+    let mut journal = Memory::default();
+    let jobs = [Job { plan, remote: &fake }];
+    let report = block_on(apply(&jobs, &mut journal, &CrashHook::default(), &stop, &events));
+    assert_eq!(report.nodes, [("node1".to_owned(), Outcome::Interrupted(steps - 2))]);
+    assert!(report.interrupted() && report.failed().is_empty());
+    let done: Vec<&str> = journal.0.iter().map(|(_, step)| step.as_str()).collect();
+    assert_eq!(done, ["folders", "binary"]);
+    assert_eq!(seen.lock().unwrap().len(), 4, "each step begins and ends");
+    converge(&desired, &fake);
+    assert_converged(&desired, &fake);
+}
+
+#[test]
+fn one_node_fails_and_the_others_do_not() {
+    let desired = three(&emulator());
+    let fakes: Vec<FakeNode> = desired.nodes.iter().map(|node| FakeNode::new(node.clone())).collect();
+    fakes[1].change(|state| state.sick = true);
+    let plans: Vec<Plan> = fakes.iter().map(|fake| setup(&desired, &fake.spec, &see(fake))).collect();
+    let jobs: Vec<Job<'_>> =
+        plans.into_iter().zip(&fakes).map(|(plan, fake)| Job { plan, remote: fake }).collect();
+    let mut journal = Memory::default();
+    let report = block_on(apply(&jobs, &mut journal, &CrashHook::default(), &CancellationToken::new(), &|_| {}));
+    assert_eq!(report.failed(), ["node2"]);
+    assert_snapshot!(report.to_string(), @"");
+    fakes[1].change(|state| state.sick = false);
+    for fake in &fakes {
+        converge(&desired, fake);
+        assert_converged(&desired, fake);
+    }
+}
+
+fn a_wish() -> impl Strategy<Value = Desired> {
+    let engines = prop_oneof![
+        Just(emulator()),
+        Just(EngineChoice::Sglang(container())),
+        Just(EngineChoice::Vllm(container()))
+    ];
+    (engines, 1usize..4, any::<bool>(), any::<bool>(), 0u32..3, 1u8..3).prop_map(|(engine, nodes, token_there, proxy, limit, program)| {
+        let mut wish = three(&engine);
+        wish.nodes.truncate(nodes);
+        wish.hf_token = token_there.then(token);
+        wish.max_concurrent = (limit > 0).then_some(limit);
+        wish.binary = binary(&format!("program {program}"));
+        wish.proxy = proxy.then(|| ProxySpec {
+            node: "node1".into(),
+            listen: "10.0.0.1:8080".parse().unwrap(),
+            strategy: "gorgo".into(),
+            max_concurrent: None,
+        });
+        wish
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever was there before, and wherever earlier runs were cut off.
+    #[test]
+    fn any_wish_is_reached_from_any_state(
+        wishes in prop::collection::vec((a_wish(), prop::option::of((0u32..40, any::<bool>()))), 1..5),
+        last in a_wish(),
+    ) {
+        let fake = FakeNode::new(last.nodes[0].clone()).with_gpus(&[GH200]);
+        for (wish, cut) in &wishes {
+            fake.change(|state| state.breaks = cut.map(|(after, early)| (after, if early { Break::Before } else { Break::After })));
+            block_on(async {
+                if let Ok(facts) = observe(&wish.nodes[0], &fake).await {
+                    run(setup(wish, &wish.nodes[0], &facts), &fake).await;
+                }
+            });
+        }
+        fake.change(|state| state.breaks = None);
+        // a token that a cut run has left is removed by the next run that wants a container
+        let report = converge(&last, &fake);
+        prop_assert!(report.failed().is_empty(), "{}", report);
+        let facts = see(&fake);
+        let plan = setup(&last, &last.nodes[0], &facts);
+        prop_assert!(plan.is_empty(), "{}", dry_run(&[plan]));
+        fake.change(|state| {
+            for (unit, service) in state.services.iter().filter(|(unit, _)| *unit != Role::Proxy.unit()) {
+                let (program, definition) = service.started_with.clone().unwrap();
+                prop_assert_eq!(&definition, &service.unit.definition_sha256(), "{}", unit);
+                prop_assert!(service.unit.argv[0].contains("docker") || program == last.binary.sha256);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn checksums_are_those_of_everybody() {
+    assert_eq!(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}

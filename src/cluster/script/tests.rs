@@ -1,0 +1,127 @@
+use std::process::{Command, Stdio};
+use std::io::Write as _;
+
+use insta::assert_snapshot;
+
+use super::{Image, OBSERVE, choose_image, engine_unit, observe, weights_bytes};
+use crate::cluster::desired::{Container, EngineChoice};
+use crate::cluster::facts::{Asked, Facts, Gpu, parse};
+use crate::cluster::testing::{container, emulator, node};
+
+fn facts(driver: &str, name: &str, gpus: usize) -> Facts {
+    let gpu = Gpu { driver: driver.into(), name: name.into(), memory_mib: 40960 };
+    Facts { gpus: vec![gpu; gpus], systemd: Some(255), ..Facts::default() }
+}
+
+#[test]
+fn sglang_on_one_a100() {
+    let unit = engine_unit(&node(1, "us-east-1", EngineChoice::Sglang(container())), &facts("570.148.08", "A100", 1));
+    assert_snapshot!(unit.argv.join("\n"), @"");
+}
+
+#[test]
+fn sglang_on_a_gh200() {
+    let unit = engine_unit(&node(1, "us-east-3", EngineChoice::Sglang(container())), &facts("580.105.08", "GH200", 1));
+    assert_snapshot!(unit.unit_text, @"");
+}
+
+#[test]
+fn vllm_on_eight_cards() {
+    let own = Container { image: Some("registry.local/vllm:1".into()), arguments: vec!["--max-num-seqs".into(), "64".into()], ..container() };
+    let unit = engine_unit(&node(1, "us-west-1", EngineChoice::Vllm(own)), &facts("580.1", "H100", 8));
+    assert_snapshot!(unit.argv.join("\n"), @"");
+}
+
+#[test]
+fn the_emulator_is_a_program() {
+    let unit = engine_unit(&node(1, "us-east-1", emulator()), &Facts::default());
+    assert_snapshot!(unit.argv.join(" "), @"");
+    assert!(unit.unit_text.contains("\nDynamicUser=yes\n") && !unit.unit_text.contains("RestartSteps"));
+    assert!(!unit.unit_text.contains("{{"));
+}
+
+#[test]
+fn images_follow_the_driver() {
+    let cases = [
+        (EngineChoice::Sglang(container()), 580, "lmsysorg/sglang:v0.5.23"),
+        (EngineChoice::Sglang(container()), 591, "lmsysorg/sglang:v0.5.23"),
+        (EngineChoice::Sglang(container()), 579, "lmsysorg/sglang:v0.5.19-cu129"),
+        (EngineChoice::Sglang(container()), 570, "lmsysorg/sglang:v0.5.19-cu129"),
+        (EngineChoice::Sglang(container()), 569, "none (driver 570 or newer)"),
+        (EngineChoice::Vllm(container()), 580, "vllm/vllm-openai:v0.33.0"),
+        (EngineChoice::Vllm(container()), 570, "none (driver 580 or newer)"),
+    ];
+    for (engine, driver, expected) in cases {
+        assert_eq!(choose_image(&engine, driver).unwrap().to_string(), expected, "{driver}");
+    }
+    assert_eq!(choose_image(&emulator(), 1), None);
+    let own = Container { image: Some("mine".into()), ..container() };
+    assert_eq!(choose_image(&EngineChoice::Sglang(own), 1), Some(Image::Use("mine".into())));
+}
+
+#[test]
+fn sizes_are_read_from_names() {
+    let cases = [
+        ("mistralai/Mistral-7B-Instruct-v0.3", Some(15_400_000_000)),
+        ("meta-llama/Llama-3.3-70B-Instruct", Some(154_000_000_000)),
+        ("Qwen/Qwen3-30B-A3B", Some(66_000_000_000)),
+        ("Qwen/Qwen2.5-0.5B", Some(1_100_000_000)),
+        ("openai/gpt", None),
+        ("x/1e300B", None),
+    ];
+    for (model, expected) in cases {
+        assert_eq!(weights_bytes(model), expected, "{model}");
+    }
+}
+
+/// The script itself, in a real bash on this machine, on a node's folders that are somewhere else.
+#[test]
+fn bash_runs_the_looking_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for made in ["gorgo", "state/done"] {
+        std::fs::create_dir_all(at(made)).unwrap();
+    }
+    std::fs::write(at("gorgo/agent.env"), "abc").unwrap();
+    std::fs::write(at("state/done/engine"), "abc").unwrap();
+    std::fs::write(at("program"), "not a program").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = node(1, "us-east-1", emulator());
+    spec.ports.engine = listener.local_addr().unwrap().port();
+    // ports that nobody listens on
+    (spec.ports.agent_admin, spec.ports.proxy_admin) = (1, 2);
+    let server = std::thread::spawn(move || {
+        use std::io::Read as _;
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with("there?\"}") {
+            let mut some = [0; 256];
+            let count = stream.read(&mut some).unwrap();
+            seen += std::str::from_utf8(&some[..count]).unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"choices\":\n[1]}").unwrap();
+        seen
+    });
+    let mut command = observe(&spec, false);
+    assert_eq!(command.stdin, OBSERVE.as_bytes());
+    for (place, path) in [(3, "program"), (4, "gorgo"), (5, "state/done"), (6, "state/none/yet")] {
+        command.argv[place] = at(path);
+    }
+    let mut child = Command::new(&command.argv[0])
+        .args(&command.argv[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&command.stdin).unwrap();
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let request = server.join().unwrap();
+    assert!(request.starts_with("POST /v1/completions HTTP/1.0\r\nHost: localhost\r\n"), "{request}");
+    let facts = parse(&output, Asked { from_ms: 0, to_ms: i64::MAX }).unwrap_or_else(|error| panic!("{error}\n{output}"));
+    assert_eq!(facts.arch, std::env::consts::ARCH);
+    assert!(facts.disk_free > 0 && !facts.os.is_empty(), "{output}");
+    let sum = super::super::plan::sha256("abc");
+    assert_eq!((facts.file("/etc/gorgo/agent.env"), facts.file("/var/lib/gorgo/done/engine")), (Some(sum.as_str()), Some(sum.as_str())));
+    assert_eq!(facts.binary_version.as_deref(), Some(""), "it does not start");
+    assert!(facts.engine_serves() && facts.answers.len() == 1, "{output}");
+}
