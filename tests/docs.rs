@@ -69,6 +69,9 @@ fn every_command_and_flag_in_the_documents_exists() {
         "CHANGELOG.md",
         "examples/proxy.toml",
         "examples/production.toml",
+        "examples/lambda.toml",
+        "examples/hosts.toml",
+        "examples/local.toml",
     ] {
         for words in commands(&document(name)) {
             // `gorgo config check|show|schema` stands for three.
@@ -81,7 +84,7 @@ fn every_command_and_flag_in_the_documents_exists() {
             };
             for words in alternatives {
                 let (_, help) = help_of(&words);
-                for flag in words.iter().filter(|word| word.starts_with("--")) {
+                for flag in words.iter().take_while(|word| *word != "--").filter(|word| word.starts_with("--")) {
                     let listed =
                         help.split(|letter: char| letter.is_whitespace() || letter == ',').any(|word| word == flag);
                     assert!(listed, "{name}: `gorgo {}`: no `{flag}` in its help", words.join(" "));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::{account, agent, bench, completions, config, demo, emulate, instances, proxy, supervise, version};
+use super::{account, agent, bench, cluster, completions, config, demo, emulate, instances, proxy, supervise, version};
 use crate::config::ProviderKind;
 use crate::config::fleet::PROVIDERS;
 
@@ -59,12 +59,27 @@ pub(crate) enum Command {
     Emulate(Box<emulate::Command>),
     /// Show which types of machines can be had where, and at what price
     Available(instances::available::Args),
+    /// Rent machines for the nodes of the cluster
+    Launch(Box<instances::launch::Args>),
+    /// Show the machines of the cluster and what they cost
+    Status(instances::status::Args),
+    /// Reboot machines
+    Restart(instances::terminate::Restart),
+    /// End machines for good
+    Terminate(instances::terminate::Terminate),
+    /// Open a shell on a node
+    Ssh(instances::ssh::Args),
+    /// Run a command on nodes
+    Run(instances::run::Args),
+    /// Set up, change or take down the cluster on its machines
+    #[command(subcommand)]
+    Cluster(Box<cluster::Command>),
     /// List the machines that the provider knows
     List(instances::list::Args),
     /// List, add or delete the account's SSH keys
     #[command(subcommand)]
     SshKeys(account::ssh_keys::Command),
-    /// List or replace the account's inbound firewall rules
+    /// List, replace or sync the account's inbound firewall rules
     #[command(subcommand)]
     Firewall(account::firewall::Command),
     /// List, create or delete the account's file systems

@@ -6,6 +6,7 @@ mod args;
 mod assignment;
 mod bench;
 mod client;
+mod cluster;
 mod completions;
 mod config;
 mod config_file;
@@ -16,9 +17,12 @@ mod exit;
 mod human;
 mod instances;
 mod measure;
+mod nodes;
 mod printer;
+mod progress;
 mod provider;
 mod proxy;
+mod reach;
 mod signal;
 mod state;
 mod supervise;
@@ -98,6 +102,13 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(*args, context)).await,
         Command::Available(args) => Box::pin(instances::available::run(args, context)).await,
+        Command::Launch(args) => Box::pin(instances::launch::run(*args, context)).await,
+        Command::Status(args) => Box::pin(instances::status::run(&args, context)).await,
+        Command::Restart(args) => Box::pin(instances::terminate::restart(args, context)).await,
+        Command::Terminate(args) => Box::pin(instances::terminate::terminate(args, context)).await,
+        Command::Ssh(args) => Box::pin(instances::ssh::run(args, context)).await,
+        Command::Run(args) => Box::pin(instances::run::run(args, context)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(*command, context)).await,
         Command::List(args) => Box::pin(instances::list::run(&args, context)).await,
         Command::SshKeys(command) => Box::pin(account::ssh_keys::run(command, context)).await,
         Command::Firewall(command) => Box::pin(account::firewall::run(command, context)).await,

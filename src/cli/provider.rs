@@ -16,9 +16,12 @@ use crate::cloud::hosts::{HostSpec, Hosts};
 use crate::cloud::lambda::{
     Endpoint, KEY_FILE_VARIABLE, KEY_VARIABLE, LambdaCloud, LambdaSettings, Pace, URL_VARIABLE, api_key,
 };
-use crate::cloud::{Cloud, CloudError, CloudErrorKind, Inventory};
+use crate::cloud::local::LocalCloud;
+use crate::cloud::{Cloud, CloudError, CloudErrorKind, InstanceType, Inventory};
 use crate::config::{Fleet, HostEntry, Problems, ProviderKind, fleet};
 use crate::model::Region;
+use crate::sim::hardware::{GPUS, Gpu};
+use crate::workload::network::RttMatrix;
 
 /// Least time between two calls and between two launches, ms, as `CALL,LAUNCH`: for tests, and only heeded where the API is on this machine.
 const PACE_VARIABLE: &str = "GORGO_LAMBDA_PACE_MS";
@@ -51,6 +54,12 @@ impl Setup {
                 let specs = self.fleet.hosts.iter().map(host).collect();
                 Hosts::new(specs).map(Provider::Hosts).map_err(cloud_failure)
             }
+            ProviderKind::Local => {
+                let gorgo = env::current_exe().context("cannot tell where this program is")?;
+                let folder = self.state_dir.join("local");
+                let cloud = LocalCloud::new(folder, local_types(), RttMatrix::built_in().regions(), gorgo);
+                Ok(Provider::Local(Box::new(cloud)))
+            }
         }
     }
 
@@ -59,11 +68,15 @@ impl Setup {
         let file = set(KEY_FILE_VARIABLE).map(|path| expanded(&path));
         let key = api_key(set(KEY_VARIABLE).as_deref(), file.as_deref())?;
         let endpoint = set(URL_VARIABLE).map_or_else(|| Ok(Endpoint::default()), |url| Endpoint::parse(&url))?;
-        let pace = set(PACE_VARIABLE).filter(|_| endpoint.is_loopback()).as_deref().and_then(pace);
+        let pace = pace_for_tests(&endpoint);
         let mut settings = LambdaSettings::new(endpoint, key, self.state_dir.clone(), random_bits());
         settings.pace = pace.unwrap_or_default();
         LambdaCloud::new(settings)
     }
+}
+
+fn pace_for_tests(endpoint: &Endpoint) -> Option<Pace> {
+    env::var(PACE_VARIABLE).ok().filter(|_| endpoint.is_loopback()).as_deref().and_then(pace)
 }
 
 /// A provider that can be called.
@@ -72,6 +85,8 @@ pub(crate) enum Provider {
     Lambda(Box<LambdaCloud>),
     /// Machines of the configuration.
     Hosts(Hosts),
+    /// Processes on this machine.
+    Local(Box<LocalCloud>),
 }
 
 impl Provider {
@@ -80,29 +95,58 @@ impl Provider {
         match self {
             Self::Lambda(cloud) => cloud.as_ref(),
             Self::Hosts(hosts) => hosts,
+            Self::Local(cloud) => cloud.as_ref(),
         }
+    }
+
+    /// A machine is listed as soon as it was launched.
+    pub(crate) fn lists_at_once(&self) -> bool {
+        let endpoint = env::var(URL_VARIABLE).ok().and_then(|url| Endpoint::parse(&url).ok());
+        matches!(self, Self::Local(_)) || endpoint.is_some_and(|endpoint| pace_for_tests(&endpoint).is_some())
     }
 
     /// What only providers that rent machines can do; `command` is what was to be done.
     pub(crate) fn cloud(&self, command: &str) -> Result<&dyn Cloud, Failure> {
         match self {
             Self::Lambda(cloud) => Ok(cloud.as_ref()),
-            Self::Hosts(_) => Err(cannot(ProviderKind::Hosts, command)),
+            Self::Local(cloud) => Ok(cloud.as_ref()),
+            Self::Hosts(_) => {
+                let hint = "the machines of [[provider.hosts]] are yours already: edit gorgo.toml to add or leave out some, or use `--provider lambda`";
+                Err(cannot(ProviderKind::Hosts, command).with_hint(hint))
+            }
         }
     }
 
     /// What only Lambda has; `command` is what was to be done.
     pub(crate) fn lambda(&self, command: &str) -> Result<&LambdaCloud, Failure> {
-        match self {
-            Self::Lambda(cloud) => Ok(cloud),
-            Self::Hosts(_) => Err(cannot(ProviderKind::Hosts, command)),
-        }
+        let kind = match self {
+            Self::Lambda(cloud) => return Ok(cloud),
+            Self::Hosts(_) => ProviderKind::Hosts,
+            Self::Local(_) => ProviderKind::Local,
+        };
+        Err(cannot(kind, command).with_hint("only Lambda has accounts; use `--provider lambda`"))
     }
 }
 
 fn cannot(kind: ProviderKind, command: &str) -> Failure {
-    let hint = "the machines of [[provider.hosts]] are yours already: edit gorgo.toml to add or leave out some, or use `--provider lambda`";
-    Failure::usage(anyhow!("`gorgo {command}` does not work with provider `{kind}`")).with_hint(hint)
+    Failure::usage(anyhow!("`gorgo {command}` does not work with provider `{kind}`"))
+}
+
+/// One type per GPU preset: the engine on it is emulated and costs nothing.
+fn local_types() -> Vec<InstanceType> {
+    let kind = |gpu: &Gpu| InstanceType {
+        name: gpu.id.to_owned(),
+        description: format!("emulated {}", gpu.id),
+        gpu: gpu.id.to_owned(),
+        gpus: 1,
+        vram_gib: Some(gpu.memory_mib / 1024),
+        vcpus: 0,
+        memory_gib: 0,
+        storage_gib: 0,
+        price_cents_per_hour: 0,
+        capacity: Vec::new(),
+    };
+    GPUS.iter().map(kind).collect()
 }
 
 /// `CALL,LAUNCH` in ms.

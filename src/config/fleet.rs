@@ -10,7 +10,7 @@ use super::read::Document;
 use super::resolve::{Origin, Resolver, Setting, parsed};
 
 /// Kinds of provider that can be named.
-pub const PROVIDERS: [&str; 2] = ["lambda", "hosts"];
+pub const PROVIDERS: [&str; 3] = ["lambda", "hosts", "local"];
 /// Longest name of a node or a cluster, characters: Lambda takes 64 for a machine, and rulesets carry the cluster's name and a region.
 const LONGEST_NAME: usize = 40;
 
@@ -23,6 +23,8 @@ pub enum ProviderKind {
     Lambda,
     /// Your own, reached over SSH.
     Hosts,
+    /// Processes on this machine.
+    Local,
 }
 
 impl ProviderKind {
@@ -32,13 +34,14 @@ impl ProviderKind {
         match self {
             Self::Lambda => "lambda",
             Self::Hosts => "hosts",
+            Self::Local => "local",
         }
     }
 
     /// The kind with this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        [Self::Lambda, Self::Hosts].into_iter().find(|kind| kind.name() == name)
+        [Self::Lambda, Self::Hosts, Self::Local].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -81,6 +84,14 @@ pub struct Fleet {
     pub cluster: String,
     /// Where its machines come from.
     pub provider: ProviderKind,
+    /// Strategy of the agents; checked by who uses it.
+    pub strategy: String,
+    /// Kind of engine that the nodes run, if it is said.
+    pub engine: Option<String>,
+    /// Model that they serve, if it is said.
+    pub model: Option<String>,
+    /// Most requests running per engine, if it is said.
+    pub max_concurrent: Option<u32>,
     /// The machines of `hosts`; each has a name, an address and a region.
     pub hosts: Vec<HostEntry>,
     /// The machines that a launch without names gets; each has a name, a type and a region.
@@ -112,6 +123,10 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
     let fleet = Fleet {
         cluster,
         provider,
+        strategy: file.cluster.strategy.clone().unwrap_or_else(|| parsed("cluster.strategy")),
+        engine: file.cluster.engine.clone(),
+        model: file.cluster.model.clone(),
+        max_concurrent: file.routing.max_concurrent,
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
         settings: resolver.settings,

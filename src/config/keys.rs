@@ -107,7 +107,12 @@ pub const SECTIONS: [Section; 7] = [
         name: "provider",
         help: "Where the machines of the cluster come from",
         shape: Shape::One(&[
-            key("kind", Kind::OneOf(&PROVIDERS), "\"lambda\"", "`lambda` rents them, `hosts` are yours already"),
+            key(
+                "kind",
+                Kind::OneOf(&PROVIDERS),
+                "\"lambda\"",
+                "`lambda` rents them, `hosts` are yours already, `local` are processes on this machine",
+            ),
             key("hosts", Kind::Tables(&HOST_KEYS), "", "Machines that you have, for `kind = \"hosts\"` (repeatable)"),
         ]),
     },

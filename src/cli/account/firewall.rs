@@ -1,4 +1,4 @@
-//! `gorgo firewall list|replace`: inbound rules.
+//! `gorgo firewall list|replace|sync`: inbound rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Read;
 use super::rules::{difference, lets_ssh_in, rule, shown};
+use super::sync::{self, Sync};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     List(Read),
     /// Replace the rules of the whole account, those of others too
     Replace(Replace),
+    /// Open exactly what the cluster needs, in rulesets of its own
+    Sync(Sync),
 }
 
 /// Arguments of `gorgo firewall replace`.
@@ -50,6 +53,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     match command {
         Command::List(args) => list(&args, cloud, context).await,
         Command::Replace(args) => replace(args, cloud, context).await,
+        Command::Sync(args) => sync::run(args, &setup, &provider, context).await,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod firewall;
 pub(crate) mod images;
 mod rules;
 pub(crate) mod ssh_keys;
+pub(crate) mod sync;
 
 use anyhow::anyhow;
 

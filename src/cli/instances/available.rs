@@ -97,7 +97,7 @@ pub(crate) fn known_regions(provider: &Provider) -> &'static [&'static str] {
     };
     match provider {
         Provider::Lambda(_) => &LAMBDA,
-        Provider::Hosts(_) => &[],
+        Provider::Hosts(_) | Provider::Local(_) => &[],
     }
 }
 
@@ -114,7 +114,6 @@ pub(crate) fn check_region(region: &str, types: &[InstanceType], known: &[&str])
 }
 
 /// Refuses a type that the provider does not have, and names those that there are.
-#[cfg(test)]
 pub(crate) fn check_type<'a>(name: &str, types: &'a [InstanceType]) -> Result<&'a InstanceType, Failure> {
     types.iter().find(|it| it.name == name).ok_or_else(|| {
         let names = || types.iter().map(|it| it.name.as_str());
@@ -176,13 +175,18 @@ fn table(types: &[InstanceType]) -> Table {
             it.gpus.to_string(),
             if it.gpu.is_empty() { human::UNKNOWN.to_owned() } else { it.gpu.clone() },
             human::or_unknown(it.vram_gib, |gib| format!("{gib} GiB")),
-            it.vcpus.to_string(),
-            format!("{} GiB", it.memory_gib),
-            format!("{} GiB", it.storage_gib),
+            known(it.vcpus, ""),
+            known(it.memory_gib, " GiB"),
+            known(it.storage_gib, " GiB"),
             if regions.is_empty() { "none".to_owned() } else { regions.join(", ") },
         ]);
     }
     table
+}
+
+/// Local machines have no size of their own.
+fn known(amount: u32, unit: &str) -> String {
+    if amount == 0 { human::UNKNOWN.to_owned() } else { format!("{amount}{unit}") }
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! Commands that show, get and end machines.
 
 pub(crate) mod available;
+pub(crate) mod launch;
 pub(crate) mod list;
+pub(crate) mod run;
+pub(crate) mod ssh;
+pub(crate) mod status;
+pub(crate) mod terminate;
 
 use super::human;
 use super::table::{Column, Table};

@@ -6,12 +6,14 @@ mod connection;
 mod exec;
 mod failure;
 mod forward;
+mod interactive;
 mod known_hosts;
 mod logs;
 mod script;
 mod target;
 mod unit;
 
+pub use interactive::interactive;
 pub use known_hosts::forget_host_key;
 pub use target::{SshSettings, SshTarget};
 

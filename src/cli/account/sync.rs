@@ -1,0 +1,209 @@
+//! `gorgo firewall sync`: the cluster's own rulesets, one per region, attached when a machine is launched.
+//!
+//! Rules of the whole account and rulesets of others are not touched. What is in a ruleset of the cluster and not needed goes, and is shown
+//! before it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::rules::{SSH, difference, network};
+use crate::cli::Context;
+use crate::cli::consent::{Consent, Go};
+use crate::cli::exit::{Exit, Outcome};
+use crate::cli::nodes::{Node, look};
+use crate::cli::provider::{Provider, Setup, cloud_failure};
+use crate::cloud::lambda::wire::{CreateRuleset, FirewallRule, PatchRuleset, PortRange, Protocol, Ruleset};
+use crate::model::Region;
+
+/// Port on which agents and clients reach an agent.
+const AGENT: u16 = 8000;
+/// The region in which Lambda has no firewall.
+const WITHOUT_FIREWALL: &str = "us-south-1";
+
+/// Arguments of `gorgo firewall sync`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sync {
+    /// Where SSH may come from, an IPv4 network (repeatable)
+    #[arg(long, value_name = "CIDR", value_parser = network, default_value = "0.0.0.0/0")]
+    ssh_from: Vec<String>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// What to do with one ruleset.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    Create(CreateRuleset),
+    Replace { id: String, name: String, rules: Vec<FirewallRule>, lines: Vec<String> },
+}
+
+/// Name of the ruleset of a cluster in a region.
+pub(crate) fn ruleset_name(cluster: &str, region: &Region) -> String {
+    format!("gorgo-{cluster}-{region}")
+}
+
+/// Opens in every region of the cluster what it needs there, and nothing else.
+pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context: &Context) -> Outcome {
+    let cloud = provider.lambda("firewall sync")?;
+    let nodes = look(setup, provider).await?;
+    let regions = regions(setup, &nodes);
+    if regions.is_empty() {
+        context.printer.talk("the cluster has no region with a firewall yet: neither a node nor a [[node]]");
+        return Ok(Exit::NothingSuitable);
+    }
+    let existing = cloud.rulesets().await.map_err(cloud_failure)?;
+    let changes = changes(&setup.fleet.cluster, &regions, &peers(&nodes), &args.ssh_from, &existing);
+    warn_unattached(setup, &nodes, &existing, context);
+    if changes.is_empty() {
+        context.printer.talk("every ruleset is as the cluster needs it");
+        return Ok(Exit::Done);
+    }
+    let plan: Vec<String> = changes.iter().map(Change::shown).collect();
+    if args.consent.ask(&context.printer, &plan.join("\n"), "change that?")? == Go::NoFurther {
+        return Ok(Exit::Done);
+    }
+    for change in changes {
+        let done = change.made();
+        match change {
+            Change::Create(body) => cloud.create_ruleset(&body).await,
+            Change::Replace { id, rules, .. } => {
+                cloud.change_ruleset(&id, &PatchRuleset { name: None, rules: Some(rules) }).await
+            }
+        }
+        .map_err(cloud_failure)?;
+        context.printer.talk(done);
+    }
+    Ok(Exit::Done)
+}
+
+/// Where the cluster has machines or is to have some, as far as there is a firewall.
+fn regions(setup: &Setup, nodes: &[Node]) -> BTreeSet<Region> {
+    let there = nodes.iter().filter_map(|node| node.instance.as_ref()).map(|it| it.region.clone());
+    let wanted = setup.fleet.nodes.iter().filter_map(|node| node.region.as_deref()).map(Region::new);
+    there.chain(wanted).filter(|region| region.as_str() != WITHOUT_FIREWALL).collect()
+}
+
+/// IPv4 addresses of the nodes by name; the firewall knows no others.
+fn peers(nodes: &[Node]) -> BTreeMap<String, Ipv4Addr> {
+    let address = |node: &Node| match node.instance.as_ref()?.address? {
+        IpAddr::V4(address) => Some((node.name.clone(), address)),
+        IpAddr::V6(_) => None,
+    };
+    nodes.iter().filter(|node| node.is_there()).filter_map(address).collect()
+}
+
+/// SSH from where it is wanted, the agent's port from every node of the cluster.
+fn needed(peers: &BTreeMap<String, Ipv4Addr>, ssh_from: &[String]) -> Vec<FirewallRule> {
+    let rule = |port, source_network: String, description: String| FirewallRule {
+        protocol: Protocol::Tcp,
+        port_range: Some(PortRange::single(port)),
+        source_network,
+        description,
+    };
+    let ssh = ssh_from.iter().map(|network| rule(SSH, network.clone(), "gorgo: ssh".to_owned()));
+    let agents =
+        peers.iter().map(|(name, address)| rule(AGENT, format!("{address}/32"), format!("gorgo: agent of {name}")));
+    ssh.chain(agents).collect()
+}
+
+fn changes(
+    cluster: &str,
+    regions: &BTreeSet<Region>,
+    peers: &BTreeMap<String, Ipv4Addr>,
+    ssh_from: &[String],
+    existing: &[Ruleset],
+) -> Vec<Change> {
+    let rules = needed(peers, ssh_from);
+    let change = |region: &Region| {
+        let name = ruleset_name(cluster, region);
+        let Some(ruleset) = existing.iter().find(|it| it.name == name && it.region.name == *region) else {
+            return Some(Change::Create(CreateRuleset { name, region: region.clone(), rules: rules.clone() }));
+        };
+        let lines = difference(&ruleset.rules, &rules);
+        let differs = lines.iter().any(|line| !line.starts_with("  "));
+        differs.then(|| Change::Replace { id: ruleset.id.clone(), name, rules: rules.clone(), lines })
+    };
+    regions.iter().filter_map(change).collect()
+}
+
+impl Change {
+    fn shown(&self) -> String {
+        match self {
+            Self::Create(body) => {
+                let lines = difference(&[], &body.rules);
+                format!("make the ruleset {}, for machines launched from now on:\n{}", body.name, lines.join("\n"))
+            }
+            Self::Replace { name, lines, .. } => format!("change the ruleset {name}:\n{}", lines.join("\n")),
+        }
+    }
+
+    fn made(&self) -> String {
+        match self {
+            Self::Create(body) => format!("made {}", body.name),
+            Self::Replace { name, .. } => format!("changed {name}"),
+        }
+    }
+}
+
+/// A ruleset cannot be attached to a machine that runs.
+fn warn_unattached(setup: &Setup, nodes: &[Node], existing: &[Ruleset], context: &Context) {
+    for node in nodes.iter().filter(|node| node.is_there()) {
+        let Some(instance) = &node.instance else { continue };
+        let name = ruleset_name(&setup.fleet.cluster, &instance.region);
+        let attached = existing.iter().any(|it| it.name == name && it.instance_ids.contains(&instance.id.0));
+        if !attached {
+            let why = if instance.region.as_str() == WITHOUT_FIREWALL {
+                "has no firewall there"
+            } else {
+                "was launched without it"
+            };
+            context.printer.warn(format_args!("{} is not covered by a ruleset of the cluster: it {why}", node.name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::{Change, changes, needed};
+    use crate::cloud::lambda::wire::{RegionInfo, Ruleset};
+    use crate::model::Region;
+
+    fn plan(existing: &[Ruleset]) -> String {
+        let regions = ["us-east-1", "us-west-1"].map(Region::new).into();
+        let peers = [("east".to_owned(), [198, 51, 100, 7].into())].into();
+        let changes = changes("lab", &regions, &peers, &["0.0.0.0/0".to_owned()], existing);
+        changes.iter().map(Change::shown).collect::<Vec<_>>().join("\n")
+    }
+
+    fn ruleset(name: &str, region: &str, rules: Vec<crate::cloud::lambda::wire::FirewallRule>) -> Ruleset {
+        Ruleset {
+            id: name.into(),
+            name: name.into(),
+            region: RegionInfo { name: Region::new(region), description: String::new() },
+            rules,
+            created: String::new(),
+            instance_ids: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_region_gets_what_the_cluster_needs_and_others_are_left_alone() {
+        let peers = [("east".to_owned(), [198, 51, 100, 7].into())].into();
+        let right = needed(&peers, &["0.0.0.0/0".to_owned()]);
+        let mut odd = right.clone();
+        odd[1].source_network = "203.0.113.9/32".into();
+        assert_snapshot!(plan(&[ruleset("mine", "us-east-1", vec![]), ruleset("gorgo-lab-us-west-1", "us-west-1", odd)]), @"
+        make the ruleset gorgo-lab-us-east-1, for machines launched from now on:
+        + tcp:22:0.0.0.0/0:gorgo: ssh
+        + tcp:8000:198.51.100.7/32:gorgo: agent of east
+        change the ruleset gorgo-lab-us-west-1:
+          tcp:22:0.0.0.0/0:gorgo: ssh
+        - tcp:8000:203.0.113.9/32:gorgo: agent of east
+        + tcp:8000:198.51.100.7/32:gorgo: agent of east
+        ");
+        let all = ["us-east-1", "us-west-1"].map(|it| ruleset(&format!("gorgo-lab-{it}"), it, right.clone()));
+        assert_eq!(plan(&all), "");
+    }
+}
