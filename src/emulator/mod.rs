@@ -2,4 +2,5 @@
 
 mod clock;
 pub mod engine;
+mod lateness;
 pub mod wan;

@@ -7,11 +7,10 @@ use anyhow::{Context as _, Result};
 
 use super::DemoConfig;
 use crate::emulator::engine::{self, EngineHandle, EngineOptions};
-use crate::emulator::wan::{self, Jitter, WanHandle, WanOptions};
+use crate::emulator::wan::{self, WanHandle, WanOptions};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, ReplicaConfig};
 use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
-use crate::workload::fleet::Jitter as FleetJitter;
 
 /// Any free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -51,7 +50,7 @@ impl Lane {
             let rtt_ms = fleet.rtt.rtt_ms(home, &replica.region).context("a checked fleet knows every pair")?;
             // The same seed for the same replica under every strategy: all lanes see one network.
             let seed = config.seed.wrapping_add(index as u64);
-            let options = WanOptions { listen: ANY, to: engine.address(), rtt_ms, jitter: jitter(fleet.jitter), seed };
+            let options = WanOptions { listen: ANY, to: engine.address(), rtt_ms, jitter: fleet.jitter, seed };
             let relay = wan::start(options)
                 .await
                 .with_context(|| format!("failed to start the relay to `{}`", replica.name))?;
@@ -99,6 +98,12 @@ impl Lane {
         self.engines.iter().flat_map(EngineHandle::timing_error_ms).collect()
     }
 
+    /// How late bytes left the relays, ms.
+    #[must_use]
+    pub(super) fn wan_error_ms(&self) -> Vec<f64> {
+        self.relays.iter().flat_map(WanHandle::timing_error_ms).collect()
+    }
+
     /// Ends everything.
     pub(super) async fn stop(self) {
         self.gateway.stop();
@@ -106,13 +111,5 @@ impl Lane {
         for engine in self.engines {
             engine.shutdown(GRACE).await;
         }
-    }
-}
-
-fn jitter(jitter: FleetJitter) -> Jitter {
-    match jitter {
-        FleetJitter::None => Jitter::None,
-        FleetJitter::Backbone => Jitter::Backbone,
-        FleetJitter::Internet => Jitter::Internet,
     }
 }

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::driver::Load;
-use super::lateness::Summary;
 use super::{EngineCounts, EngineOptions};
+use crate::emulator::lateness::Summary;
 use crate::sim::engine::{EngineGauges, Scheduler};
 
 /// `/v1/models`. vLLM's load tool wants `root` beside `id` (docs/models.md 3).
