@@ -13,7 +13,6 @@ use gorgo::workload::spread::bucket_ms;
 use gorgo::workload::trace::{Form, Openings, ReadOptions, Trace};
 
 /// The file below the folder of shared data, or `None` (with a line that says so) where it is absent.
-#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn shared(path: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("GORGO_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);

@@ -9,11 +9,13 @@ use super::DemoConfig;
 use crate::emulator::engine::{self, EngineHandle, EngineOptions};
 use crate::emulator::wan::{self, WanHandle, WanOptions};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, ReplicaConfig};
-use crate::routing::Settings;
+use crate::routing::{Rates, Settings};
 use crate::sim::engine::EngineSpec;
 
 /// Any free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Prompt length at which a replica's rates are taken, tokens: about the mean of the bundled trace.
+const PROBE_TOKENS: u32 = 4096;
 /// Longest wait until the router has found all its engines healthy.
 const READY: Duration = Duration::from_secs(20);
 /// Pause between two looks at the router's replicas.
@@ -55,7 +57,8 @@ impl Lane {
                 .await
                 .with_context(|| format!("failed to start the relay to `{}`", replica.name))?;
             let url = format!("http://{}", relay.address());
-            replicas.push(ReplicaConfig::new(&replica.name, &url, replica.region.as_str()));
+            let rates = rates(spec);
+            replicas.push(ReplicaConfig { rates, ..ReplicaConfig::new(&replica.name, &url, replica.region.as_str()) });
             engines.push(engine);
             relays.push(relay);
         }
@@ -112,4 +115,11 @@ impl Lane {
             engine.shutdown(GRACE).await;
         }
     }
+}
+
+/// What an operator who knows the GPUs would configure: the prefill time per token of a cold prompt of [`PROBE_TOKENS`], for prefill
+/// and queue alike. Only the `gorgo` strategies read it.
+fn rates(spec: &EngineSpec) -> Rates {
+    let ms_per_token = Some(spec.lone_prefill_ms(0, PROBE_TOKENS) / f64::from(PROBE_TOKENS));
+    Rates { prefill_ms_per_token: ms_per_token, queue_ms_per_token: ms_per_token }
 }
