@@ -23,6 +23,7 @@ use crate::routing::{self, Rates, Settings};
 
 /// Arguments of `gorgo proxy start`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = strategies())]
 pub(crate) struct Args {
     /// A replica, e.g. `name=a,url=http://10.0.0.5:30000,region=us-east-1` (repeatable; replaces those of the file).
     /// Further keys: engine (sglang, vllm, emulator), model (repeatable), max-running, kv-tokens, prefill-ms-per-token,
@@ -47,6 +48,19 @@ pub(crate) struct Args {
     /// Check everything, print what would apply, and start nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What `--strategy` and `--set` may name.
+fn strategies() -> String {
+    let mut text = String::from("Strategies, and what `--set` may set of each (with its default):\n");
+    for entry in routing::policy::registry::strategies() {
+        text += &format!("  {:<17} {}\n", entry.name, entry.help);
+        let keys: Vec<String> = entry.parameters.iter().map(|key| format!("{}={}", key.key, key.default)).collect();
+        if !keys.is_empty() {
+            text += &format!("  {:<17} {}\n", "", keys.join(" "));
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
