@@ -188,7 +188,7 @@ fn dry_runs_show_what_would_be_sent_and_need_no_proxy() {
     let cases: &[&[&str]] = &[
         &["proxy", "policy", "round-robin", "--dry-run"],
         &["proxy", "tune", "--set", "w_queue=0.2", "--max-concurrent", "8", "--dry-run"],
-        &["proxy", "servers", "add", "name=a,url=http://a,region=eu,max-running=4", "--dry-run"],
+        &["proxy", "servers", "add", "name=a,url=http://a,region=eu,kv-tokens=4000", "--dry-run"],
         &["proxy", "servers", "remove", "a", "b", "--dry-run"],
         &["proxy", "servers", "drain", "a", "--undo", "--dry-run"],
         &["proxy", "clear-cache", "--replica", "a", "--dry-run"],
@@ -209,9 +209,9 @@ fn dry_runs_show_what_would_be_sent_and_need_no_proxy() {
     POST http://127.0.0.1:8001/admin/v1/tune
     {"parameters":{"w_queue":0.2},"max_concurrent":8}
 
-    $ gorgo proxy servers add name=a,url=http://a,region=eu,max-running=4 --dry-run
+    $ gorgo proxy servers add name=a,url=http://a,region=eu,kv-tokens=4000 --dry-run
     POST http://127.0.0.1:8001/admin/v1/replicas
-    {"add":{"name":"a","url":"http://a","region":"eu","engine":null,"models":[],"limits":{"max_running":4,"kv_tokens":null},"rates":{"prefill_ms_per_token":null,"queue_ms_per_token":null}}}
+    {"add":{"name":"a","url":"http://a","region":"eu","engine":null,"models":[],"limits":{"kv_tokens":4000},"rates":{"prefill_ms_per_token":null,"queue_ms_per_token":null}}}
 
     $ gorgo proxy servers remove a b --dry-run
     POST http://127.0.0.1:8001/admin/v1/replicas

@@ -5,6 +5,7 @@
 
 mod admin;
 mod brain;
+mod budget;
 pub mod clock;
 mod collect;
 mod connection;

@@ -197,7 +197,6 @@ impl Watcher {
             state.router.rtt(now, id, rtt_ms);
             ((), Vec::new())
         });
-        self.replica.figures().last_rtt_ms = Some(rtt_ms);
     }
 
     fn health(&self, result: Result<(), String>) {

@@ -53,7 +53,7 @@ impl Rejection {
                 "waited in the router's queue for as long as allowed; try again later",
             ),
             Refusal::AllTried => {
-                (StatusCode::BAD_GATEWAY, "every replica that could serve the request failed before its first byte")
+                (StatusCode::BAD_GATEWAY, "every replica that the request was tried at failed before its first byte")
             }
         };
         Self { retry_after_ms, ..Self::new(status, reason.as_str(), message) }

@@ -8,4 +8,5 @@ mod failure;
 mod forward;
 mod limits;
 mod mock;
+mod stop;
 mod tls;

@@ -11,7 +11,7 @@ use crate::routing::ledger::Demand;
 use crate::routing::policy::{Query, View};
 use crate::routing::score::{cached_tokens, rank};
 
-/// Output length expected before any request finished, tokens (as specified for `predictive`).
+/// Output length expected before any request finished, tokens: the order of a chat answer. The first finished request replaces it.
 const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
 
 /// Shortest time after which a refused client is told to come back, ms.
@@ -20,12 +20,12 @@ const RETRY_AFTER_MIN_MS: f64 = 1_000.0;
 impl Router {
     /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
     pub(super) fn place(&mut self, now: Time, request: RequestId, ticket: Ticket) -> Arc<Decision> {
-        let mut decision = self.decide(now, request, &ticket);
+        let (mut decision, matched) = self.decide(now, request, &ticket);
         if decision.verdict == Verdict::Hold && self.queue.len() >= self.settings.queue_limit {
             decision.verdict = self.reject(now, Refusal::QueueFull);
         }
         match decision.verdict {
-            Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision),
+            Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision, matched),
             Verdict::Hold => self.queue.push(now, request, ticket),
             Verdict::Reject { .. } => {}
         }
@@ -104,8 +104,9 @@ impl Router {
         self.decision(now, request, ticket, verdict, Vec::new(), excluded(&self.fleet, &verdicts))
     }
 
-    /// Filters, scores and chooses. Changes nothing but the strategy's own memory.
-    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> Decision {
+    /// Filters, scores and chooses. Changes nothing but the strategy's own memory. Beside the decision: how many leading blocks of the
+    /// prompt the chosen replica is believed to hold.
+    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> (Decision, usize) {
         let features = &*ticket.features;
         let filters = self.filters(now);
         let verdicts = filters.apply(features, &ticket.tried);
@@ -114,9 +115,11 @@ impl Router {
         let prompt_tokens = self.prompt_tokens(ticket);
         let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
         let eligible = self.fleet.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+        let mut matches = Vec::with_capacity(verdicts.len());
         let views: Vec<View<'_>> = eligible
             .map(|(replica, _)| {
                 let matched = self.index.matched(replica.id, &features.blocks);
+                matches.push(matched);
                 let cached_tokens = cached_tokens(features, prompt_tokens, matched);
                 View {
                     replica,
@@ -135,7 +138,8 @@ impl Router {
             None if verdicts.contains(&Some(Excluded::Capacity)) => Verdict::Hold,
             None => self.reject(now, refusal.unwrap_or(Refusal::NoneHealthy)),
         };
-        self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts))
+        let matched = best.map_or(0, |best| matches[best]);
+        (self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts)), matched)
     }
 
     fn decision(
@@ -177,8 +181,8 @@ impl Router {
         Verdict::Reject { reason, retry_after_ms: drained_ms.map(|ms| ms.clamp(RETRY_AFTER_MIN_MS, longest)) }
     }
 
-    /// Books a request on the replica that was chosen for it.
-    fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
+    /// Books a request on the replica that was chosen for it, which is believed to hold its first `matched` blocks.
+    fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision, matched: usize) {
         let Some(chosen) = decision.chosen() else { return };
         let features = Arc::clone(&ticket.features);
         let expected = self.output_tokens.value().unwrap_or(EXPECTED_OUTPUT_TOKENS) as u32;
@@ -189,10 +193,9 @@ impl Router {
         };
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
-        let unproven = self.rests_on_pending(chosen.replica, &features.blocks);
+        let unproven = self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
         self.index.insert(chosen.replica, &features.blocks);
-        self.count(chosen.replica, |totals| totals.dispatched += 1);
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,
@@ -201,17 +204,20 @@ impl Router {
             cached_tokens: chosen.cached_tokens,
             ttft_ms: (decision.unit == Unit::Ms).then_some(chosen.score),
             unproven,
-            first_token: false,
             answered: false,
         };
         self.attempts.insert(decision.request, attempt);
     }
 
-    /// Does the prefix that the index believes cached at `replica` belong to a request that waits for its first token there?
-    fn rests_on_pending(&self, replica: ReplicaId, blocks: &[u64]) -> bool {
-        let Some(last) = self.index.matched(replica, blocks).checked_sub(1) else { return false };
-        let pending = self.attempts.values().filter(|attempt| attempt.replica == replica && !attempt.first_token);
-        pending.into_iter().any(|attempt| attempt.ticket.features.blocks.get(last) == Some(&blocks[last]))
+    /// Does this prefix, which the index believes cached at `replica`, belong to a request that waits for its first token there?
+    /// Block hashes are chained, so the last one stands for the whole prefix.
+    fn rests_on_pending(&self, replica: ReplicaId, prefix: &[u64]) -> bool {
+        let Some((last, before)) = prefix.split_last() else { return false };
+        let mut pending = self.ledger.load(replica).pending.values();
+        pending.any(|pending| {
+            let attempt = self.attempts.get(&pending.request);
+            attempt.is_some_and(|attempt| attempt.ticket.features.blocks.get(before.len()) == Some(last))
+        })
     }
 }
 
