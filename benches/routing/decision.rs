@@ -46,7 +46,7 @@ impl Bench {
                 name: format!("replica-{number}").into(),
                 region: Region::new("us-east-1"),
                 models: Vec::new(),
-                limits: Limits { max_running: None, kv_tokens: Some(KV_TOKENS) },
+                limits: Limits { kv_tokens: Some(KV_TOKENS) },
                 rates: Rates::default(),
             };
             let (replica, _) = bench.router.add_replica(bench.now, spec);

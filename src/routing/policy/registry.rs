@@ -103,7 +103,7 @@ mod tests {
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per token, ms; a replica's own rate overrides it
           q = 0.5 (0 to 100): what a running token counts (the authors' program: 1)
           gate_running = 10 (0 to 1000000): requests in flight at which a replica is full; 0 = no such limit, the engine's queue is priced instead
-  gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         prefix-tree (tokens): longest cached prefix, else least load; collapses where all prompts open alike
           gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         least-load (tokens): fewest running, waiting, KV tokens and own prompt tokens in flight
