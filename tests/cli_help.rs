@@ -239,32 +239,35 @@ fn configuration_is_shown_with_its_origins() {
         gorgo(&["proxy", "start", "--dry-run", "--replica", "name=a,url=http://a,region=eu", "--max-concurrent", "4"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_snapshot!(out, @r#"
-    KEY                        VALUE             FROM
-    cluster.strategy           "gorgo"           default
-    cluster.engine             -                 default
-    cluster.model              -                 default
-    replica[0].name            "a"               flag
-    replica[0].url             "http://a"        flag
-    replica[0].region          "eu"              flag
-    routing.max_concurrent     4                 flag
-    routing.queue_limit        10000             default
-    routing.queue_timeout_ms   60000             default
-    routing.seed               0                 default
-    routing.inject_usage       false             default
-    proxy.listen               "127.0.0.1:8000"  default
-    proxy.admin                "127.0.0.1:8001"  default
-    proxy.max_connections      16384             default
-    proxy.max_body_bytes       67108864          default
-    proxy.max_header_bytes     65536             default
-    proxy.header_timeout_ms    30000             default
-    proxy.body_timeout_ms      30000             default
-    proxy.keep_alive_ms        120000            default
-    proxy.write_timeout_ms     120000            default
-    proxy.upstream_timeout_ms  600000            default
-    proxy.drain_timeout_ms     120000            default
-    proxy.rtt_every_ms         1000              default
-    proxy.gauges_every_ms      500               default
-    proxy.decisions_kept       1024              default
+    KEY                          VALUE             FROM
+    cluster.strategy             "gorgo"           default
+    cluster.engine               -                 default
+    cluster.model                -                 default
+    replica[0].name              "a"               flag
+    replica[0].url               "http://a"        flag
+    replica[0].region            "eu"              flag
+    routing.max_concurrent       4                 flag
+    routing.queue_limit          10000             default
+    routing.queue_timeout_ms     60000             default
+    routing.max_attempts         3                 default
+    routing.seed                 0                 default
+    routing.inject_usage         false             default
+    proxy.listen                 "127.0.0.1:8000"  default
+    proxy.admin                  "127.0.0.1:8001"  default
+    proxy.max_connections        16384             default
+    proxy.max_body_bytes         67108864          default
+    proxy.max_bodies_bytes       1073741824        default
+    proxy.max_header_bytes       65536             default
+    proxy.header_timeout_ms      30000             default
+    proxy.body_timeout_ms        30000             default
+    proxy.body_total_timeout_ms  300000            default
+    proxy.keep_alive_ms          120000            default
+    proxy.write_timeout_ms       120000            default
+    proxy.upstream_timeout_ms    600000            default
+    proxy.drain_timeout_ms       120000            default
+    proxy.rtt_every_ms           1000              default
+    proxy.gauges_every_ms        500               default
+    proxy.decisions_kept         1024              default
     "#);
 }
 

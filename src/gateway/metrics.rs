@@ -158,11 +158,7 @@ impl Metrics {
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         r.register("build", "The version of gorgo that runs", Info::new(version));
         let requests = Family::<Outcome, Counter>::default();
-        r.register(
-            "requests",
-            "Requests by how they ended; ok = answered below 500, failed = an engine's 5xx too",
-            requests.clone(),
-        );
+        r.register("requests", "Requests by how they ended; an engine's 4xx is ok, its 5xx failed", requests.clone());
         let refused = Family::<Code, Counter>::default();
         r.register("refusals", "Refusals and failures of the router's own by their stable code", refused.clone());
         let duration = Histogram::new(DURATION_BUCKETS);
