@@ -146,6 +146,12 @@ impl Brain {
         self.metrics.ended(kind, e2e_ms / 1000.0);
     }
 
+    /// Nobody listens at a replica's address any more: what its engine had cached is gone. (A connection that times out tells nothing:
+    /// behind a cut line the cache is as it was.)
+    pub(super) fn process_gone(&self, replica: ReplicaId) {
+        self.lock().router.clear_cache(Some(replica));
+    }
+
     /// A request arrives; where it goes is asked with [`Ticket::next`].
     pub(super) fn arrive(self: &Arc<Self>, request: RequestId, features: Arc<Features>, started: Time) -> Ticket {
         let model = features.model.clone();

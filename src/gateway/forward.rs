@@ -166,10 +166,13 @@ impl Job<'_> {
         headers::for_engine(&mut headers, endpoint.authority());
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
-        let response = timeout(limit, replica.pool.send(&outgoing))
-            .await
-            .map_err(|_| Failure::Silent)?
-            .map_err(|error| no_answer(&error))?;
+        let response =
+            timeout(limit, replica.pool.send(&outgoing)).await.map_err(|_| Failure::Silent)?.map_err(|error| {
+                if error.is_refusal() {
+                    self.shared.brain.process_gone(replica.id);
+                }
+                no_answer(&error)
+            })?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
@@ -233,8 +236,9 @@ impl Job<'_> {
                 ticket.failed_everywhere(response.status().as_u16());
                 return self.relay(*response, None, &sent, &replica);
             }
-            Some((Reason::NoAnswer(text), _, replica)) => {
-                rejection.message = format!("{}; the last one: {text}", rejection.message).into();
+            // What exactly broke, and at which address, is for the log: clients get neither.
+            Some((Reason::NoAnswer(_), _, replica)) => {
+                rejection.message = format!("{}; the last one was `{}`", rejection.message, replica.name).into();
                 Some(replica)
             }
             None => None,

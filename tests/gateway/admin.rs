@@ -163,6 +163,23 @@ async fn the_cache_is_cleared_by_name_or_whole() {
 }
 
 #[tokio::test]
+async fn the_cache_of_a_process_that_is_gone_is_forgotten() {
+    let (gone, stays) = (Mock::start(|_| hello()).await, Mock::start(|_| hello()).await);
+    let gateway = start(config("round-robin", &[&gone, &stays])).await;
+    until("both healthy", || gateway.healthy() == 2).await;
+    let long = STREAM.replace("Say hello", &"word ".repeat(500));
+    let mut client = Client::connect(&gateway).await;
+    for _ in 0..2 {
+        assert!(whole(client.chat(long.clone()).await.into_body()).await.1);
+    }
+    drop(gone);
+    until("out of rotation", || gateway.healthy() == 1).await;
+    let cache: Cache = get(&gateway, "/admin/v1/cache").await;
+    let blocks: Vec<u64> = cache.replicas.iter().map(|replica| replica.blocks).collect();
+    assert_eq!(blocks, [0, 9], "nobody listens there any more; the other's is untouched");
+}
+
+#[tokio::test]
 async fn what_only_reads_takes_no_post_and_unknown_things_are_404() {
     let mock = Mock::start(|_| hello()).await;
     let gateway = start(config("gorgo", &[&mock])).await;

@@ -82,6 +82,14 @@ pub enum PoolError {
     Tls(#[from] rustls::Error),
 }
 
+impl PoolError {
+    /// Nobody listens there: whatever process did is gone, and its memory with it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// One request, in a form that can be sent again.
 #[derive(Clone, Debug)]
 pub struct Outgoing {

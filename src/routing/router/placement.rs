@@ -6,7 +6,7 @@ use super::{Attempt, Effect, Router, Ticket};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
 use crate::routing::filter::Filters;
-use crate::routing::fleet::Fleet;
+use crate::routing::fleet::{Fleet, Replica};
 use crate::routing::ledger::Demand;
 use crate::routing::policy::{Query, View};
 use crate::routing::score::{cached_tokens, rank};
@@ -195,7 +195,11 @@ impl Router {
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
         let unproven = self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
-        self.index.insert(chosen.replica, &features.blocks);
+        // What the engine's memory cannot hold it will refuse: to learn it would only push out what is cached there.
+        let room = self.fleet.get(chosen.replica).and_then(Replica::kv_tokens);
+        if room.is_none_or(|room| f64::from(decision.prompt_tokens) <= room) {
+            self.index.insert(chosen.replica, &features.blocks);
+        }
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,
@@ -223,7 +227,7 @@ impl Router {
 
 /// Who was left out, with names, in fleet order.
 fn excluded(fleet: &Fleet, verdicts: &[Option<Excluded>]) -> Vec<(ReplicaId, Arc<str>, Excluded)> {
-    let named = |(replica, verdict): (&crate::routing::fleet::Replica, &Option<Excluded>)| {
+    let named = |(replica, verdict): (&Replica, &Option<Excluded>)| {
         verdict.map(|reason| (replica.id, Arc::clone(&replica.spec.name), reason))
     };
     fleet.iter().zip(verdicts).filter_map(named).collect()

@@ -581,3 +581,14 @@ fn a_burst_of_equal_prompts_is_no_sign_of_a_restart() {
         "three prompts did not find what was computed before them: the engine lost its cache"
     );
 }
+
+#[test]
+fn a_prompt_that_the_engine_cannot_hold_pushes_nothing_out() {
+    let mut script = Script::new(settings("gorgo"));
+    for line in ["0 add a r1 kv=6400", "0 up a", "0 rtt a 10", "1 arrive 1 prompt=sys*10", "2 first 1", "3 done 1"] {
+        script.play(line);
+    }
+    script.play("4 arrive 2 prompt=huge*200");
+    let held = script.router.index_stats().total.blocks;
+    assert_eq!(held, 10, "200 blocks of 64 tokens are more than 6,400: the engine refuses them");
+}
