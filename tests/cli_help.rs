@@ -26,7 +26,9 @@ fn subcommands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     // Names stand two spaces in; wrapped descriptions stand further in.
     let named = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    named.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    // `help` is clap's own and repeats the others.
+    let names = named.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
 }
 
 /// Every command line that has a help text, the shortest first.
@@ -84,6 +86,12 @@ fn only_commands_that_exist_are_offered() {
             "version"
         ]
     );
+}
+
+#[test]
+fn help_as_a_command_says_the_same() {
+    let (code, help, _) = gorgo(&["help", "proxy", "start"]);
+    assert_eq!((code, help), (Some(0), gorgo(&["proxy", "start", "--help"]).1));
 }
 
 #[test]
@@ -205,7 +213,7 @@ fn dry_runs_show_what_would_be_sent_and_need_no_proxy() {
     let cases: &[&[&str]] = &[
         &["proxy", "policy", "round-robin", "--dry-run"],
         &["proxy", "tune", "--set", "w_queue=0.2", "--max-concurrent", "8", "--dry-run"],
-        &["proxy", "servers", "add", "name=a,url=http://a,region=eu,max-running=4", "--dry-run"],
+        &["proxy", "servers", "add", "name=a,url=http://a,region=eu,kv-tokens=4000", "--dry-run"],
         &["proxy", "servers", "remove", "a", "b", "--dry-run"],
         &["proxy", "servers", "drain", "a", "--undo", "--dry-run"],
         &["proxy", "clear-cache", "--replica", "a", "--dry-run"],
@@ -226,9 +234,9 @@ fn dry_runs_show_what_would_be_sent_and_need_no_proxy() {
     POST http://127.0.0.1:8001/admin/v1/tune
     {"parameters":{"w_queue":0.2},"max_concurrent":8}
 
-    $ gorgo proxy servers add name=a,url=http://a,region=eu,max-running=4 --dry-run
+    $ gorgo proxy servers add name=a,url=http://a,region=eu,kv-tokens=4000 --dry-run
     POST http://127.0.0.1:8001/admin/v1/replicas
-    {"add":{"name":"a","url":"http://a","region":"eu","engine":null,"models":[],"limits":{"max_running":4,"kv_tokens":null},"rates":{"prefill_ms_per_token":null,"queue_ms_per_token":null}}}
+    {"add":{"name":"a","url":"http://a","region":"eu","engine":null,"models":[],"limits":{"kv_tokens":4000},"rates":{"prefill_ms_per_token":null,"queue_ms_per_token":null}}}
 
     $ gorgo proxy servers remove a b --dry-run
     POST http://127.0.0.1:8001/admin/v1/replicas
@@ -256,32 +264,35 @@ fn configuration_is_shown_with_its_origins() {
         gorgo(&["proxy", "start", "--dry-run", "--replica", "name=a,url=http://a,region=eu", "--max-concurrent", "4"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_snapshot!(out, @r#"
-    KEY                        VALUE             FROM
-    cluster.strategy           "gorgo"           default
-    cluster.engine             -                 default
-    cluster.model              -                 default
-    replica[0].name            "a"               flag
-    replica[0].url             "http://a"        flag
-    replica[0].region          "eu"              flag
-    routing.max_concurrent     4                 flag
-    routing.queue_limit        10000             default
-    routing.queue_timeout_ms   60000             default
-    routing.seed               0                 default
-    routing.inject_usage       false             default
-    proxy.listen               "127.0.0.1:8000"  default
-    proxy.admin                "127.0.0.1:8001"  default
-    proxy.max_connections      16384             default
-    proxy.max_body_bytes       67108864          default
-    proxy.max_header_bytes     65536             default
-    proxy.header_timeout_ms    30000             default
-    proxy.body_timeout_ms      30000             default
-    proxy.keep_alive_ms        120000            default
-    proxy.write_timeout_ms     120000            default
-    proxy.upstream_timeout_ms  600000            default
-    proxy.drain_timeout_ms     120000            default
-    proxy.rtt_every_ms         1000              default
-    proxy.gauges_every_ms      500               default
-    proxy.decisions_kept       1024              default
+    KEY                          VALUE             FROM
+    cluster.strategy             "gorgo"           default
+    cluster.engine               -                 default
+    cluster.model                -                 default
+    replica[0].name              "a"               flag
+    replica[0].url               "http://a"        flag
+    replica[0].region            "eu"              flag
+    routing.max_concurrent       4                 flag
+    routing.queue_limit          10000             default
+    routing.queue_timeout_ms     60000             default
+    routing.max_attempts         3                 default
+    routing.seed                 0                 default
+    routing.inject_usage         false             default
+    proxy.listen                 "127.0.0.1:8000"  default
+    proxy.admin                  "127.0.0.1:8001"  default
+    proxy.max_connections        16384             default
+    proxy.max_body_bytes         67108864          default
+    proxy.max_bodies_bytes       1073741824        default
+    proxy.max_header_bytes       65536             default
+    proxy.header_timeout_ms      30000             default
+    proxy.body_timeout_ms        30000             default
+    proxy.body_total_timeout_ms  300000            default
+    proxy.keep_alive_ms          120000            default
+    proxy.write_timeout_ms       120000            default
+    proxy.upstream_timeout_ms    600000            default
+    proxy.drain_timeout_ms       120000            default
+    proxy.rtt_every_ms           1000              default
+    proxy.gauges_every_ms        500               default
+    proxy.decisions_kept         1024              default
     "#);
 }
 

@@ -9,7 +9,7 @@
 //! second, wider limit.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +124,12 @@ const RUNS: [Run; 3] = [
 fn measured_vllm_runs_are_reproduced() {
     let folder = data_folder();
     if !folder.is_dir() {
-        println!("skipped: no {} (GORGO_TEST_DATA names the folder that holds `traces`)", folder.display());
+        // Not `eprintln!`: what a passing test prints that way is never seen.
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no {} (GORGO_TEST_DATA names the folder that holds `traces`)",
+            folder.display()
+        );
         return;
     }
     println!("{:<36}{}", "error, %", FIGURES.map(|figure| format!("{figure:>10}")).concat());

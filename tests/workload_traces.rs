@@ -2,6 +2,7 @@
 //!
 //! The files are not part of the project. They are read from `../shared` or the folder that `GORGO_TEST_DATA` names.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use gorgo::workload::arrivals::{Arrivals, Window};
@@ -12,13 +13,17 @@ use gorgo::workload::spread::bucket_ms;
 use gorgo::workload::trace::{Form, Openings, ReadOptions, Trace};
 
 /// The file below the folder of shared data, or `None` (with a line that says so) where it is absent.
-#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn shared(path: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("GORGO_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let file = folder.join(path);
     if !file.is_file() {
-        println!("skipped: no {} (GORGO_TEST_DATA names the folder that holds `traces`)", file.display());
+        // Not `eprintln!`: what a passing test prints that way is never seen.
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no {} (GORGO_TEST_DATA names the folder that holds `traces`)",
+            file.display()
+        );
         return None;
     }
     Some(std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))

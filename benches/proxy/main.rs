@@ -1,6 +1,6 @@
 //! What the proxy costs: added TTFT, CPU per request, memory. `cargo bench --bench proxy`, under two minutes.
 //!
-//! Method of facts about the peers: instant mock engines, the proxy and the client are three processes on loopback; an open loop of
+//! Instant mock engines, the proxy and the client are three processes on loopback; an open loop of
 //! 300 requests/s over 64 connections for latency, a closed loop for CPU, 50,000 distinct prompts for memory. Each figure stands
 //! beside a direct connection in the same run and beside its target; nothing is asserted, since a speed is a property of a machine.
 

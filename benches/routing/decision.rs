@@ -47,7 +47,7 @@ impl Bench {
                 region: Region::new("us-east-1"),
                 kind: ReplicaKind::Engine,
                 models: Vec::new(),
-                limits: Limits { max_running: None, kv_tokens: Some(KV_TOKENS) },
+                limits: Limits { kv_tokens: Some(KV_TOKENS) },
                 rates: Rates::default(),
             };
             let (replica, _) = bench.router.add_replica(bench.now, spec);

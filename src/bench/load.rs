@@ -79,6 +79,7 @@ pub async fn run(config: LoadConfig, board: &Board, stop: &CancellationToken) ->
         trace: trace_info(&config.trace),
         client_lag_ms: Some(spread(bench.lag_ms)),
         emulator_error_ms: None,
+        wan_error_ms: None,
         interrupted: stop.is_cancelled(),
         runs: bench.runs.into_iter().map(|(run, _)| run).collect(),
         config: config.described,

@@ -85,7 +85,10 @@ impl Player {
             };
             tokio::select! {
                 joined = sessions.join_next() => match joined {
-                    Some(done) => played.extend(done.into_iter().flatten()),
+                    Some(Ok(done)) => played.extend(done),
+                    // A session that vanished would vanish from every count.
+                    Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Some(Err(_)) => {}
                     None => break,
                 },
                 () = overtime, if !give_up.is_cancelled() => give_up.cancel(),

@@ -124,8 +124,8 @@ fn entries(
     let peers: Vec<ReplicaEntry> = texts.map(|(place, text)| ReplicaEntry::from_flag(place, text, problems)).collect();
     for (place, peer) in places.iter().zip(&peers) {
         peer.check(&in_flag(place), problems);
-        if peer.engine.is_some() || peer.max_running.is_some() || peer.kv_tokens.is_some() {
-            let message = "engine, max-running and kv-tokens are for the peer to tell; wanted name, url and region";
+        if peer.engine.is_some() || peer.kv_tokens.is_some() {
+            let message = "engine and kv-tokens are for the peer to tell; wanted name, url and region";
             problems.push(Problem::new(place.clone(), message));
         }
         if peer.url.as_deref().is_some_and(|url| url.trim_end_matches('/') == format!("http://{}", proxy.listen)) {
@@ -241,7 +241,7 @@ mod tests {
         error: 3 problems in the configuration
           --listen: 0.0.0.0:8000 stands for all addresses of this machine, public ones too, and requests are not encrypted; wanted a private or loopback address, or `--allow-public-plaintext`
           --peer 1: name: is missing
-          --peer 1: engine, max-running and kv-tokens are for the peer to tell; wanted name, url and region
+          --peer 1: engine and kv-tokens are for the peer to tell; wanted name, url and region
         error: 1 problem in the configuration
           --peer 1: url: this is the agent's own address
         ");

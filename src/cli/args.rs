@@ -13,13 +13,7 @@ use crate::config::fleet::PROVIDERS;
 
 /// Serve LLMs from GPUs in several regions with the lowest time to first token
 #[derive(Debug, Parser)]
-#[command(
-    name = "gorgo",
-    version,
-    propagate_version = false,
-    disable_help_subcommand = true,
-    arg_required_else_help = true
-)]
+#[command(name = "gorgo", version, propagate_version = false, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]

@@ -212,7 +212,16 @@ impl Args {
             ("time_scale", Some(json!(self.time_scale)).filter(|_| profile == Profile::Replay)),
             ("seconds", seconds.map(|s| json!(s))),
             ("warmup_s", Some(json!(warmup_s))),
+            ("window", self.window.map(|window| json!([window.from_ms / 1000.0, window.to_ms / 1000.0]))),
+            ("runs", Some(json!(self.runs)).filter(|_| profile == Profile::Sweep)),
+            ("max_input", self.trace.max_input.map(|tokens| json!(tokens))),
             ("max_output", self.max_output.map(|tokens| json!(tokens))),
+            ("output_tokens", self.prompts.as_ref().map(|_| json!(self.output_tokens))),
+            ("prompt_column", self.prompt_column.as_ref().map(|column| json!(column))),
+            ("ignore_eos", Some(json!(!self.strict))),
+            ("drain_s", Some(json!(self.drain))),
+            ("timeout_s", Some(json!(self.timeout))),
+            ("slo", self.slo.and_then(|slo| serde_json::to_value(slo).ok())),
             ("seed", Some(json!(self.seed))),
         ])
     }

@@ -130,8 +130,9 @@ impl Client {
 
     fn unreachable(&self, error: reqwest::Error) -> Failure {
         let (refused, slow) = (error.is_connect(), error.is_timeout());
-        // The URL stands in our own sentence already.
-        let cause = anyhow::Error::new(error.without_url());
+        // The URL stands in our own sentence already, and of the library's layers only the innermost tells something.
+        let error = anyhow::Error::new(error.without_url());
+        let cause = anyhow!("{}", error.root_cause());
         match (refused, slow) {
             (_, true) => Failure::from(cause.context(format!("the proxy at {} did not answer in time", self.base()))),
             (true, _) => Failure::from(cause.context(format!("nothing listens at {}", self.base()))).with_hint(

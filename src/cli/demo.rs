@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -105,17 +106,17 @@ impl Args {
                 self.seconds
             )));
         }
-        let plan = PlanOptions {
+        let options = PlanOptions {
             seconds: Some(self.seconds),
             max_output: self.max_output,
             ..PlanOptions::new(self.arrivals(&trace), self.seed)
         };
-        // Made again by the run; made here so that what is wrong with it is a usage error.
-        build(&trace, &plan).map_err(Failure::usage)?;
-        let described = self.described(&fleet, &plan, warmup_s, max_input);
+        let described = self.described(&fleet, &options, &strategies, warmup_s, max_input);
+        let plan = Arc::new(build(&trace, &options).map_err(Failure::usage)?);
         Ok(DemoConfig {
             strategies,
             trace,
+            options,
             plan,
             fleet,
             warmup_s,
@@ -165,9 +166,17 @@ impl Args {
         }
     }
 
-    fn described(&self, fleet: &Fleet, plan: &PlanOptions, warmup_s: f64, max_input: u32) -> BTreeMap<String, Value> {
+    fn described(
+        &self,
+        fleet: &Fleet,
+        plan: &PlanOptions,
+        strategies: &[String],
+        warmup_s: f64,
+        max_input: u32,
+    ) -> BTreeMap<String, Value> {
         let slo = self.slo.unwrap_or(DEFAULT_SLO);
         json_values([
+            ("strategies", Some(json!(strategies))),
             ("fleet", Some(describe_fleet(fleet, self.fleet.as_deref()))),
             ("arrivals", Some(json!(crate::bench::profile::label(plan.arrivals)))),
             ("seconds", Some(json!(self.seconds))),
@@ -237,16 +246,16 @@ mod tests {
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
         assert_eq!(config.strategies, ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
-        assert_eq!((config.plan.seconds, config.warmup_s, config.seed), (Some(40.0), 8.0, 1));
-        assert_eq!(config.plan.arrivals, Arrivals::Poisson { per_s: 2.0 });
+        assert_eq!((config.options.seconds, config.warmup_s, config.seed), (Some(40.0), 8.0, 1));
+        assert_eq!(config.options.arrivals, Arrivals::Poisson { per_s: 2.0 });
         assert_eq!((config.trace.requests(), config.trace.dropped), (1142, 0));
         assert_eq!(config.fleet.replicas.len(), 3);
     }
 
     #[test]
     fn load_options_choose_the_arrivals_and_exclude_each_other() {
-        assert_eq!(meant(&["--concurrency", "8"]).unwrap().plan.arrivals, Arrivals::Concurrent { sessions: 8 });
-        assert_eq!(meant(&["--rate", "0.5"]).unwrap().plan.arrivals, Arrivals::Poisson { per_s: 0.5 });
+        assert_eq!(meant(&["--concurrency", "8"]).unwrap().options.arrivals, Arrivals::Concurrent { sessions: 8 });
+        assert_eq!(meant(&["--rate", "0.5"]).unwrap().options.arrivals, Arrivals::Poisson { per_s: 0.5 });
         let untimed = meant(&["--time-scale", "2"]).unwrap_err().to_string();
         assert!(untimed.contains("no timestamps"), "{untimed}");
         assert!(Cli::try_parse_from(["gorgo", "demo", "--rate", "1", "--concurrency", "2"]).is_err());

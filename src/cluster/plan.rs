@@ -88,7 +88,8 @@ pub fn rollback(node: &NodeSpec, facts: &Facts) -> Plan {
         reasons.push(Refusal { what: "there is no program of before to go back to".to_owned(), hint });
     }
     Plan::new(node, reasons, || {
-        let mut steps = vec![Step::run("binary exchange", "go back to the program before", script::exchange_binaries())];
+        let mut steps =
+            vec![Step::run("binary exchange", "go back to the program before", script::exchange_binaries())];
         steps.extend(restart_programs(node, facts, facts.binary_old_sha256.as_deref().unwrap_or_default()));
         steps
     })

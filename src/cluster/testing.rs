@@ -352,22 +352,30 @@ impl State {
         if self.deaf {
             return None;
         }
-        let replicas = json!({ "total": 1, "healthy": u32::from(!self.sick), "unhealthy": 0, "unknown": 0, "draining": 0 });
+        let replicas =
+            json!({ "total": 1, "healthy": u32::from(!self.sick), "unhealthy": 0, "unknown": 0, "draining": 0 });
         let parameters = json!([]);
-        Some((200, match path {
-            "/admin/v1/status" => json!({
-                "version": "0.1.0", "pid": 1, "uptime_s": 1.0, "listen": "x", "strategy": service.strategy,
-                "max_concurrent": service.max_concurrent, "draining": false, "replicas": replicas,
-                "queue": { "waiting": 0, "limit": 1, "timeout_ms": 1.0, "oldest_ms": null },
-                "requests": { "total": 0, "in_flight": 0, "ok": 0, "failed": 0, "refused": 0, "cancelled": 0, "retried": 0 },
-            }),
-            "/admin/v1/policy" if method == "POST" && body["strategy"] == "unknown" => return Some((400, json!({ "error": { "message": "unknown strategy" } }))),
-            "/admin/v1/policy" => json!({ "strategy": service.strategy, "parameters": parameters, "known": [] }),
-            "/admin/v1/tune" => json!({ "strategy": service.strategy, "parameters": parameters, "max_concurrent": service.max_concurrent }),
-            "/admin/v1/cache" => json!({ "replicas": ["local"], "blocks": 42 }),
-            "/admin/v1/drain" => json!({ "draining": body["draining"], "stopping": false, "in_flight": 0 }),
-            other => panic!("nobody knows {method} {other}"),
-        }))
+        Some((
+            200,
+            match path {
+                "/admin/v1/status" => json!({
+                    "version": "0.1.0", "pid": 1, "uptime_s": 1.0, "listen": "x", "strategy": service.strategy,
+                    "max_concurrent": service.max_concurrent, "draining": false, "replicas": replicas,
+                    "queue": { "waiting": 0, "limit": 1, "timeout_ms": 1.0, "oldest_ms": null },
+                    "requests": { "total": 0, "in_flight": 0, "ok": 0, "failed": 0, "refused": 0, "cancelled": 0, "retried": 0 },
+                }),
+                "/admin/v1/policy" if method == "POST" && body["strategy"] == "unknown" => {
+                    return Some((400, json!({ "error": { "message": "unknown strategy" } })));
+                }
+                "/admin/v1/policy" => json!({ "strategy": service.strategy, "parameters": parameters, "known": [] }),
+                "/admin/v1/tune" => {
+                    json!({ "strategy": service.strategy, "parameters": parameters, "max_concurrent": service.max_concurrent })
+                }
+                "/admin/v1/cache" => json!({ "replicas": ["local"], "blocks": 42 }),
+                "/admin/v1/drain" => json!({ "draining": body["draining"], "stopping": false, "in_flight": 0 }),
+                other => panic!("nobody knows {method} {other}"),
+            },
+        ))
     }
 
     fn service(&mut self, unit: &str, action: &ServiceAction) -> ServiceState {

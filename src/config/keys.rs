@@ -135,12 +135,6 @@ pub const SECTIONS: [Section; 7] = [
             key("engine", Kind::OneOf(&ENGINES), "", "Kind of engine; absent = that of `[cluster]`"),
             key("models", Kind::Texts, "", "Models that it serves; absent = that of `[cluster]`, or any"),
             key(
-                "max_running",
-                Kind::Whole(1, u32::MAX as u64),
-                "",
-                "Most requests that it runs at once; absent = unknown",
-            ),
-            key(
                 "kv_tokens",
                 Kind::Whole(1, i64::MAX as u64),
                 "",
@@ -174,10 +168,16 @@ pub const SECTIONS: [Section; 7] = [
                 "max_concurrent",
                 Kind::Whole(1, u32::MAX as u64),
                 "",
-                "Hold requests in the router while every replica has this many running; absent = the strategy's own rule",
+                "Hold requests in the router while every replica has this many running or 95 % of its KV cache in use; takes the place of the gate of gorgo-proxy (10). Absent = the strategy's own rule",
             ),
             key("queue_limit", Kind::Whole(0, 10_000_000), "10000", "Most requests in the router's queue"),
             key("queue_timeout_ms", Kind::Whole(1, DAY_MS), "60000", "Longest wait in the router's queue, ms"),
+            key(
+                "max_attempts",
+                Kind::Whole(1, 100),
+                "3",
+                "Most replicas that one request is tried at, where each fails before its first byte",
+            ),
             key("seed", Kind::Whole(0, i64::MAX as u64), "0", "Seed of the strategies that draw lots"),
             key(
                 "inject_usage",
@@ -200,9 +200,16 @@ pub const SECTIONS: [Section; 7] = [
             key("admin", Kind::Text, "\"127.0.0.1:8001\"", "Address of the admin API; loopback only"),
             key("max_connections", Kind::Whole(1, 1_000_000), "16384", "Client connections at once; more wait"),
             key("max_body_bytes", Kind::Whole(1, 1 << 34), "67108864", "Largest request body, bytes (else 413)"),
+            key(
+                "max_bodies_bytes",
+                Kind::Whole(1, 1 << 40),
+                "1073741824",
+                "Most bytes of all request bodies at once, read, held or sent (else 503)",
+            ),
             key("max_header_bytes", Kind::Whole(1_024, 1 << 20), "65536", "Largest request head, bytes (else 431)"),
             key("header_timeout_ms", Kind::Whole(1, DAY_MS), "30000", "Longest time for a request head, ms"),
             key("body_timeout_ms", Kind::Whole(1, DAY_MS), "30000", "Longest pause inside a request body, ms"),
+            key("body_total_timeout_ms", Kind::Whole(1, DAY_MS), "300000", "Longest time for a whole request body, ms"),
             key(
                 "keep_alive_ms",
                 Kind::Whole(1, DAY_MS),
@@ -225,7 +232,7 @@ pub const SECTIONS: [Section; 7] = [
                 "drain_timeout_ms",
                 Kind::Whole(0, DAY_MS),
                 "120000",
-                "Longest time that draining waits for requests in flight, ms",
+                "Longest time that draining waits for the requests that came before it, ms",
             ),
             key(
                 "rtt_every_ms",

@@ -264,7 +264,7 @@ urll = "http://a"
 kv_tokens = -1
 [[replica]]
 models = "m"
-max_running = 1.5
+kv_tokens = 1.5
 [routing]
 queue_limit = 99999999999
 inject_usage = "yes"
@@ -284,12 +284,12 @@ max_body_bytes = 1000
         line 8: replica[0].urll: unknown key; did you mean `url`?
         line 9: replica[0].kv_tokens: -1 is out of range, wanted a whole number, 1 or more
         line 11: replica[1].models: found text, wanted a list of texts, e.g. ["a", "b"]
-        line 12: replica[1].max_running: found a number, wanted a whole number from 1 to 4294967295
+        line 12: replica[1].kv_tokens: found a number, wanted a whole number, 1 or more
         line 14: routing.queue_limit: 99999999999 is out of range, wanted a whole number from 0 to 10000000
         line 15: routing.inject_usage: found text, wanted true or false
         line 17: routing.weights.w_rtt: found text, wanted a number
         line 20: residency.eu: found text, wanted a list of texts, e.g. ["a", "b"]
-        line 22: proxy.colour: unknown key; known here: listen, admin, max_connections, max_body_bytes, max_header_bytes, header_timeout_ms, body_timeout_ms, keep_alive_ms, write_timeout_ms, upstream_timeout_ms, drain_timeout_ms, rtt_every_ms, gauges_every_ms, decisions_kept
+        line 22: proxy.colour: unknown key; known here: listen, admin, max_connections, max_body_bytes, max_bodies_bytes, max_header_bytes, header_timeout_ms, body_timeout_ms, body_total_timeout_ms, keep_alive_ms, write_timeout_ms, upstream_timeout_ms, drain_timeout_ms, rtt_every_ms, gauges_every_ms, decisions_kept
         "#);
         let file = read(text).0.file;
         assert_eq!((file.replica.len(), file.proxy.max_body_bytes), (2, Some(1000)));

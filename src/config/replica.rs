@@ -22,8 +22,6 @@ pub struct ReplicaEntry {
     pub engine: Option<String>,
     /// Models that it serves; empty = any.
     pub models: Option<Vec<String>>,
-    /// Most requests running at once.
-    pub max_running: Option<u32>,
     /// KV capacity, tokens.
     pub kv_tokens: Option<u64>,
     /// Prefill time per uncached token, ms.
@@ -33,17 +31,8 @@ pub struct ReplicaEntry {
 }
 
 /// Keys of `--replica`: those of the file with `-` for `_`, and `model` (repeatable) for `models`.
-const FLAG_KEYS: [&str; 9] = [
-    "name",
-    "url",
-    "region",
-    "engine",
-    "model",
-    "max-running",
-    "kv-tokens",
-    "prefill-ms-per-token",
-    "queue-ms-per-token",
-];
+const FLAG_KEYS: [&str; 8] =
+    ["name", "url", "region", "engine", "model", "kv-tokens", "prefill-ms-per-token", "queue-ms-per-token"];
 
 impl ReplicaEntry {
     /// Reads `name=a,url=http://…,region=us-east-1[,key=value…]`. `place` names the flag in problems; everything wrong is added.
@@ -74,7 +63,6 @@ impl ReplicaEntry {
             "region" => self.region = Some(text()?),
             "engine" => self.engine = Some(text()?),
             "model" => self.models.get_or_insert_default().push(text()?),
-            "max-running" => self.max_running = Some(number(key, value)?),
             "kv-tokens" => self.kv_tokens = Some(number(key, value)?),
             "prefill-ms-per-token" => self.prefill_ms_per_token = Some(number(key, value)?),
             "queue-ms-per-token" => self.queue_ms_per_token = Some(number(key, value)?),
@@ -99,9 +87,6 @@ impl ReplicaEntry {
         }
         if let Some(message) = self.engine.as_deref().and_then(wrong_engine) {
             wrong("engine", message);
-        }
-        if self.max_running == Some(0) {
-            wrong("max_running", "0 would never run anything; wanted 1 or more".to_owned());
         }
         if self.kv_tokens == Some(0) {
             wrong("kv_tokens", "0 would never fit anything; wanted 1 or more".to_owned());
@@ -199,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_flag_sets_every_key() {
-        let flag = "name=a,url=http://127.0.0.1:30000,region=us-east-1,engine=vllm,model=m,model=n,max-running=10,kv-tokens=40000,\
+        let flag = "name=a,url=http://127.0.0.1:30000,region=us-east-1,engine=vllm,model=m,model=n,kv-tokens=40000,\
                     prefill-ms-per-token=0.1,queue-ms-per-token=0.2";
         let mut problems = Vec::new();
         let entry = ReplicaEntry::from_flag("--replica 1", flag, &mut problems);
@@ -210,7 +195,6 @@ mod tests {
             region: Some("us-east-1".into()),
             engine: Some("vllm".into()),
             models: Some(vec!["m".into(), "n".into()]),
-            max_running: Some(10),
             kv_tokens: Some(40_000),
             prefill_ms_per_token: Some(0.1),
             queue_ms_per_token: Some(0.2),
@@ -222,7 +206,7 @@ mod tests {
     fn every_problem_of_every_flag_is_told_at_once() {
         let flags = [
             "name=a,url=127.0.0.1:30000,regoin=us-east-1",
-            "name=a,url=http://u:p@host,region=eu,engine=tgi,max-running=0",
+            "name=a,url=http://u:p@host,region=eu,engine=tgi,kv-tokens=0",
             "east",
             "name=b,name=c,url=http://h/?q=1,region=,kv-tokens=many,queue-ms-per-token=-1,colour=red",
         ];
@@ -232,12 +216,12 @@ mod tests {
         --replica 4: `name` is given twice
         --replica 4: `region=` has no value
         --replica 4: `kv-tokens=many`: wanted a number
-        --replica 4: unknown key `colour`; known: name, url, region, engine, model, max-running, kv-tokens, prefill-ms-per-token, queue-ms-per-token
+        --replica 4: unknown key `colour`; known: name, url, region, engine, model, kv-tokens, prefill-ms-per-token, queue-ms-per-token
         --replica 1: region: is missing
         --replica 1: url: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         --replica 2: url: user and password in a URL are not supported; wanted e.g. http://10.0.0.5:30000
         --replica 2: engine: unknown engine `tgi`; known: sglang, vllm, emulator
-        --replica 2: max-running: 0 would never run anything; wanted 1 or more
+        --replica 2: kv-tokens: 0 would never fit anything; wanted 1 or more
         --replica 3: name: is missing
         --replica 3: url: is missing
         --replica 3: region: is missing

@@ -82,6 +82,8 @@ pub struct Proxy {
     pub queue_limit: u64,
     /// Longest wait there, ms.
     pub queue_timeout_ms: u64,
+    /// Most replicas that one request is tried at.
+    pub max_attempts: u32,
     /// Seed of the strategies that draw lots.
     pub seed: u64,
     /// Ask engines for usage.
@@ -100,9 +102,11 @@ pub struct Proxy {
 pub struct Limits {
     pub max_connections: u64,
     pub max_body_bytes: u64,
+    pub max_bodies_bytes: u64,
     pub max_header_bytes: u64,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
+    pub body_total_timeout_ms: u64,
     pub keep_alive_ms: u64,
     pub write_timeout_ms: u64,
     pub upstream_timeout_ms: u64,
@@ -155,6 +159,7 @@ impl<'a> Resolver<'a> {
         }
         let queue_limit = self.or_default("routing.queue_limit", routing.queue_limit);
         let queue_timeout_ms = self.or_default("routing.queue_timeout_ms", routing.queue_timeout_ms);
+        let max_attempts = self.or_default("routing.max_attempts", routing.max_attempts);
         let seed = self.or_default("routing.seed", routing.seed);
         let inject_usage = self.or_default("routing.inject_usage", routing.inject_usage);
         self.residency();
@@ -168,6 +173,7 @@ impl<'a> Resolver<'a> {
             max_concurrent,
             queue_limit,
             queue_timeout_ms,
+            max_attempts,
             seed,
             inject_usage,
             residency: file.residency.clone(),
@@ -299,9 +305,11 @@ impl<'a> Resolver<'a> {
         Limits {
             max_connections: self.or_default("proxy.max_connections", proxy.max_connections),
             max_body_bytes: self.or_default("proxy.max_body_bytes", proxy.max_body_bytes),
+            max_bodies_bytes: self.or_default("proxy.max_bodies_bytes", proxy.max_bodies_bytes),
             max_header_bytes: self.or_default("proxy.max_header_bytes", proxy.max_header_bytes),
             header_timeout_ms: self.or_default("proxy.header_timeout_ms", proxy.header_timeout_ms),
             body_timeout_ms: self.or_default("proxy.body_timeout_ms", proxy.body_timeout_ms),
+            body_total_timeout_ms: self.or_default("proxy.body_total_timeout_ms", proxy.body_total_timeout_ms),
             keep_alive_ms: self.or_default("proxy.keep_alive_ms", proxy.keep_alive_ms),
             write_timeout_ms: self.or_default("proxy.write_timeout_ms", proxy.write_timeout_ms),
             upstream_timeout_ms: self.or_default("proxy.upstream_timeout_ms", proxy.upstream_timeout_ms),
@@ -418,6 +426,7 @@ mod tests {
         routing.max_concurrent   5                        flag
         routing.queue_limit      10000                    default
         routing.queue_timeout_ms 60000                    default
+        routing.max_attempts     3                        default
         routing.seed             3                        line 10
         routing.inject_usage     false                    default
         residency.eu             ["europe-*"]             line 13
@@ -468,13 +477,13 @@ mod tests {
             strategy: Some("gorgo".into()),
             max_concurrent: Some(0),
             weights: [("w_rt".to_owned(), 2.0), ("w_queue".to_owned(), -1.0)].into(),
-            replicas: vec![ReplicaEntry { name: Some("x".into()), max_running: Some(0), ..ReplicaEntry::default() }],
+            replicas: vec![ReplicaEntry { name: Some("x".into()), kv_tokens: Some(0), ..ReplicaEntry::default() }],
             ..Flags::default()
         };
         assert_snapshot!(lines(&resolved("", &flags).1), @"
         --replica 1: url: is missing
         --replica 1: region: is missing
-        --replica 1: max-running: 0 would never run anything; wanted 1 or more
+        --replica 1: kv-tokens: 0 would never fit anything; wanted 1 or more
         --set w_queue: `w_queue` is -1, wanted 0 to 100
         --set w_rt: strategy `gorgo` has no parameter `w_rt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         --max-concurrent: 0 would never run anything; wanted 1 or more

@@ -4,4 +4,5 @@
 mod clock;
 pub mod engine;
 pub mod lambda;
+mod lateness;
 pub mod wan;

@@ -126,11 +126,30 @@ impl Brain {
         }
     }
 
-    /// Counts a request that was refused before the router saw it.
-    pub(super) fn refused_early(&self) {
+    /// Counts a request that was taken in at `started` and refused before the router saw it.
+    pub(super) fn refused_early(&self, started: Time) {
         let mut state = self.lock();
         state.counts.total += 1;
-        state.counts.refused += 1;
+        let now = self.clock.now();
+        self.count(&mut state.counts, OutcomeKind::Refused, now.since_ms(started));
+    }
+
+    /// Counts the end of a request, for the admin API and for the metrics alike.
+    fn count(&self, counts: &mut RequestCounts, kind: OutcomeKind, e2e_ms: f64) {
+        let counter = match kind {
+            OutcomeKind::Ok => &mut counts.ok,
+            OutcomeKind::Failed => &mut counts.failed,
+            OutcomeKind::Refused => &mut counts.refused,
+            OutcomeKind::Cancelled => &mut counts.cancelled,
+        };
+        *counter += 1;
+        self.metrics.ended(kind, e2e_ms / 1000.0);
+    }
+
+    /// Nobody listens at a replica's address any more: what its engine had cached is gone. (A connection that times out tells nothing:
+    /// behind a cut line the cache is as it was.)
+    pub(super) fn process_gone(&self, replica: ReplicaId) {
+        self.lock().router.clear_cache(Some(replica));
     }
 
     /// A request arrives; where it goes is asked with [`Ticket::next`].
@@ -145,7 +164,7 @@ impl Brain {
         state.journal.open(request, model, decision.clone());
         let stage = state.stage(&decision);
         drop(state);
-        Ticket { brain: self.clone(), request, started, stage, replica: None, ended: Ended::default() }
+        Ticket { brain: self.clone(), request, started, stage, sent: None, ended: Ended::default() }
     }
 }
 
@@ -231,7 +250,8 @@ pub(super) struct Ticket {
     request: RequestId,
     started: Time,
     stage: Stage,
-    replica: Option<Arc<Replica>>,
+    /// Where it went last, and the decision that sent it there: kept here because the journal is bounded.
+    sent: Option<(Arc<Decision>, Arc<Replica>)>,
     ended: Ended,
 }
 
@@ -251,9 +271,9 @@ impl Ticket {
         let Stage::Decided(step) = &self.stage else { unreachable!("asked once per decision") };
         let step = step.clone();
         match &step {
-            Step::Go(_, replica) => {
+            Step::Go(decision, replica) => {
                 replica.dispatched();
-                self.replica = Some(replica.clone());
+                self.sent = Some((decision.clone(), replica.clone()));
                 self.stage = Stage::Sent;
             }
             Step::Refused(..) => self.stage = Stage::Refused,
@@ -264,7 +284,7 @@ impl Ticket {
     /// The attempt failed before its first byte; [`Ticket::next`] tells where it goes instead.
     pub(super) fn failed(&mut self) {
         let request = self.request;
-        if let Some(replica) = self.replica.take() {
+        if let Some((_, replica)) = self.sent.take() {
             replica.attempt_failed();
         }
         let mut state = self.brain.lock();
@@ -294,18 +314,20 @@ impl Ticket {
         let now = self.brain.event(|state, now| (now, state.router.first_token(now, request)));
         let ttft_ms = now.since_ms(started);
         self.ended.ttft_ms = Some(ttft_ms);
-        if let Some(replica) = &self.replica {
+        if let Some((_, replica)) = &self.sent {
             replica.metrics.ttft.observe(ttft_ms / 1000.0);
         }
     }
 
-    /// Answered in full.
+    /// Answered in full. An engine's own error (5xx) is a failed request; what it refuses (4xx) is the client's doing, and answered.
     pub(super) fn done(mut self, usage: Usage) {
         self.ended.usage = usage;
         let answered = self.ended.status.is_none_or(|status| (200..300).contains(&status));
+        let kind =
+            if self.ended.status.is_some_and(|status| status >= 500) { OutcomeKind::Failed } else { OutcomeKind::Ok };
         // What an engine refuses it has not computed: nothing may be learned from it, neither cache nor rates.
         let outcome = if answered { Outcome::Done(usage) } else { Outcome::Cancelled };
-        self.end(OutcomeKind::Ok, Some(outcome));
+        self.end(kind, Some(outcome));
     }
 
     /// Broke after its first byte.
@@ -341,30 +363,24 @@ impl Ticket {
         let now = self.brain.clock.now();
         let effects = state.let_go(now, self.request, stage, outcome);
         state.counts.in_flight -= 1;
-        let counter = match kind {
-            OutcomeKind::Ok => &mut state.counts.ok,
-            OutcomeKind::Failed => &mut state.counts.failed,
-            OutcomeKind::Refused => &mut state.counts.refused,
-            OutcomeKind::Cancelled => &mut state.counts.cancelled,
-        };
-        *counter += 1;
         self.ended.e2e_ms = now.since_ms(self.started);
-        let foreseen = state.journal.close(self.request, kind, self.replica.as_deref(), &self.ended);
+        self.brain.count(&mut state.counts, kind, self.ended.e2e_ms);
+        let replica = self.sent.as_ref().map(|(_, replica)| replica);
+        state.journal.close(self.request, kind, replica.map(|replica| replica.name.clone()), &self.ended);
         state.deliver(now, effects);
         drop(state);
         tracing::debug!(
             request = %self.request,
             outcome = ?kind,
-            replica = self.replica.as_deref().map(|replica| &*replica.name),
+            replica = replica.map(|replica| &*replica.name),
             status = self.ended.status,
             ttft_ms = self.ended.ttft_ms,
             e2e_ms = self.ended.e2e_ms,
             "ended"
         );
-        if let Some(replica) = &self.replica {
-            replica.ended(kind, &self.ended, foreseen);
+        if let Some((decision, replica)) = &self.sent {
+            replica.ended(kind, &self.ended, decision.chosen().map_or(0, |chosen| chosen.cached_tokens));
         }
-        self.brain.metrics.ended(kind, self.ended.e2e_ms / 1000.0);
     }
 }
 

@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::budget::Share;
+
 /// Set aside at once for a body that names its length; what is longer grows as it really comes.
 const TRUSTED_BYTES: u64 = 1 << 20;
 
@@ -21,35 +23,54 @@ const LINGER_BYTES: usize = 256 << 20;
 pub(super) enum CollectError {
     /// Longer than allowed.
     TooLarge,
-    /// Nothing came for too long.
+    /// Nothing came for too long, or all of it took too long.
     TimedOut,
+    /// No memory is left for it beside the others.
+    NoRoom,
     /// The client broke off, or broke HTTP.
     Client(hyper::Error),
 }
 
-/// Reads a body of at most `limit` bytes whose pieces are at most `pause` apart. A body in one piece is not copied.
-///
-/// `waits`: the client waits to be told to send it (`expect: 100-continue`), so a refused body must not be asked for.
+/// What a body may be like.
+pub(super) struct Bounds {
+    /// Most bytes.
+    pub(super) bytes: usize,
+    /// Longest pause between two pieces.
+    pub(super) pause: Duration,
+    /// Longest time for all of it.
+    pub(super) total: Duration,
+    /// The client waits to be told to send it (`expect: 100-continue`), so a refused body must not be asked for.
+    pub(super) waits: bool,
+}
+
+/// Reads a body within its bounds, taking its bytes out of `share` as they come. A body in one piece is not copied.
 ///
 /// # Errors
 /// See [`CollectError`].
-pub(super) async fn collect(
-    mut body: Incoming,
-    limit: usize,
-    pause: Duration,
-    waits: bool,
-) -> Result<Bytes, CollectError> {
+pub(super) async fn collect(mut body: Incoming, bounds: &Bounds, share: &mut Share) -> Result<Bytes, CollectError> {
     let announced = body.size_hint().lower();
-    if announced > limit as u64 {
-        if !waits {
+    if announced > bounds.bytes as u64 {
+        if !bounds.waits {
             tokio::spawn(linger(body));
         }
         return Err(CollectError::TooLarge);
     }
+    let read = timeout(bounds.total, read(&mut body, announced, bounds, share));
+    let result = read.await.unwrap_or(Err(CollectError::TimedOut));
+    if matches!(result, Err(CollectError::TooLarge | CollectError::NoRoom)) {
+        tokio::spawn(linger(body));
+    }
+    result
+}
+
+async fn read(body: &mut Incoming, announced: u64, bounds: &Bounds, share: &mut Share) -> Result<Bytes, CollectError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = timeout(pause, body.frame()).await.map_err(|_| CollectError::TimedOut)? {
+    while let Some(frame) = timeout(bounds.pause, body.frame()).await.map_err(|_| CollectError::TimedOut)? {
         let Ok(data) = frame.map_err(CollectError::Client)?.into_data() else { continue };
+        if !share.take(data.len()) {
+            return Err(CollectError::NoRoom);
+        }
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
@@ -59,8 +80,7 @@ pub(super) async fn collect(
             }
             all.extend_from_slice(&data);
         }
-        if first.len().max(all.len()) > limit {
-            tokio::spawn(linger(body));
+        if first.len().max(all.len()) > bounds.bytes {
             return Err(CollectError::TooLarge);
         }
         if body.is_end_stream() {

@@ -24,6 +24,8 @@ pub(super) struct Pulse {
     head_since: AtomicU64,
     stuck_since: AtomicU64,
     multiplexed: AtomicBool,
+    /// Something came.
+    heard: AtomicBool,
     close: Notify,
 }
 
@@ -50,6 +52,7 @@ impl Pulse {
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
             close: Notify::new(),
         })
     }
@@ -99,7 +102,11 @@ impl Pulse {
         self.clock.now().micros().max(1)
     }
 
-    fn read_some(&self) {
+    fn read_some(&self, bytes: &[u8]) {
+        // A client of HTTP/2 says so at once and may send its first request much later: its connection is idle until then.
+        if !self.heard.swap(true, Relaxed) && bytes.starts_with(b"PRI ") {
+            self.multiplexed.store(true, Relaxed);
+        }
         if self.in_flight.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);
         }
@@ -160,7 +167,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.pulse.read_some();
+            self.pulse.read_some(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -219,12 +226,12 @@ mod tests {
         assert_eq!(after(&pulse, 99_000.0, &limits), Judgement::Keep);
         assert_eq!(after(&pulse, 101_000.0, &limits), Judgement::Idle);
 
-        pulse.read_some();
+        pulse.read_some(b"POST / HT");
         assert_eq!(after(&pulse, 9_000.0, &limits), Judgement::Keep);
         assert_eq!(after(&pulse, 11_000.0, &limits), Judgement::Stuck, "a slow head");
 
         let request = pulse.begin(false);
-        pulse.read_some();
+        pulse.read_some(b"{}");
         assert_eq!(after(&pulse, 1e9, &limits), Judgement::Keep, "the engine has limits of its own");
         pulse.write_blocked(true);
         assert_eq!(after(&pulse, 51_000.0, &limits), Judgement::Stuck, "a client that takes nothing");
@@ -232,5 +239,11 @@ mod tests {
         drop(request);
         assert_eq!(after(&pulse, 11_000.0, &limits), Judgement::Keep);
         assert_eq!(after(&pulse, 101_000.0, &limits), Judgement::Idle);
+
+        let ahead = Pulse::new(Clock::start());
+        ahead.read_some(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        ahead.read_some(b"settings");
+        assert_eq!(after(&ahead, 11_000.0, &limits), Judgement::Keep, "HTTP/2 may connect ahead of its first request");
+        assert_eq!(after(&ahead, 101_000.0, &limits), Judgement::Idle);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::HeaderName;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::headers;
@@ -46,8 +47,8 @@ pub(super) fn extract(dialect: Dialect, headers: &HeaderMap, body: &[u8]) -> Res
         features.prompt_bytes = body.len() as u64;
         features.opaque = true;
     }
-    if let Some(key) = headers.get(&headers::SESSION).or_else(|| headers.get(&headers::SESSION_AFFINITY)) {
-        features.session = Some(xxh3_64(key.as_bytes()));
+    if let Some(key) = session(headers) {
+        features.session = Some(xxh3_64(key));
     }
     features.priority = priority(headers)?;
     features.residency = residency(headers)?;
@@ -71,6 +72,12 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
     }
 }
 
+/// The session key of the headers; an empty one is none.
+fn session(headers: &HeaderMap) -> Option<&[u8]> {
+    let key = |name: HeaderName| headers.get(name).map(|key| key.as_bytes().trim_ascii()).filter(|key| !key.is_empty());
+    key(headers::SESSION).or_else(|| key(headers::SESSION_AFFINITY))
+}
+
 fn priority(headers: &HeaderMap) -> Result<i32, BadHeader> {
     let Some(value) = headers.get(&headers::PRIORITY) else { return Ok(0) };
     let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
@@ -91,7 +98,7 @@ mod tests {
     use super::{Extracted, extract};
     use crate::inference::prompt::Dialect;
 
-    fn of(headers: &[(&'static str, &str)], body: &str) -> Extracted {
+    fn of(headers: &[(&'static str, &'static str)], body: &str) -> Extracted {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
@@ -124,6 +131,25 @@ mod tests {
         assert!(body.is_some() && gorgo.is_some() && other.is_some());
         assert!(gorgo != other && gorgo != body);
         assert_eq!(body, same_key, "a key is a key, wherever it stands");
+    }
+
+    #[test]
+    fn an_empty_key_is_no_key() {
+        let body = |key: &str, user: &str| format!(r#"{{"prompt_cache_key":"{key}","user":"{user}","messages":[]}}"#);
+        let none: &[(&str, &str)] = &[];
+        let cases = [
+            (none, body("", ""), None),
+            (none, body(" ", ""), None),
+            (none, body("", "ann"), Some("ann")),
+            (none, body("bob", "ann"), Some("bob")),
+            (&[("x-gorgo-session", "")], body("", "ann"), Some("ann")),
+            (&[("x-gorgo-session", " "), ("x-session-affinity", "eve")], body("bob", ""), Some("eve")),
+            (&[("x-session-affinity", "")], body("", ""), None),
+        ];
+        for (headers, body, key) in cases {
+            let session = of(headers, &body).features.session;
+            assert_eq!(session, key.map(|key| xxhash_rust::xxh3::xxh3_64(key.as_bytes())), "{headers:?} {body}");
+        }
     }
 
     #[test]

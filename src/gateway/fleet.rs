@@ -29,6 +29,9 @@ impl Fleet {
 
     /// Adds a replica, or changes the one of that name: requests in flight stay on the old connections, new ones take the new.
     ///
+    /// Another URL is another engine, which knows nothing of what was learned of the old one: it comes as a new replica of that name.
+    /// With the same URL only limits, rates and models change, and round trips, health and the prefix index stay.
+    ///
     /// # Errors
     /// If the name is empty or the URL is not one. Nothing has changed then.
     ///
@@ -42,9 +45,17 @@ impl Fleet {
         let metrics = self.brain.metrics().replica(&config.name, config.region.as_str());
         let spec = spec(&config);
         let (replica, before) = self.brain.event(|state, now| {
-            let (id, effects) = state.router.add_replica(now, spec);
+            let known = state.replicas.values().find(|known| *known.name == *config.name).cloned();
+            let replaced = known.filter(|known| known.pool.endpoint().to_string() != pool.endpoint().to_string());
+            let mut effects = Vec::new();
+            if let Some(old) = &replaced {
+                state.replicas.remove(&old.id);
+                effects = state.router.remove_replica(now, old.id);
+            }
+            let (id, added) = state.router.add_replica(now, spec);
+            effects.extend(added);
             let replica = Replica::new(id, config, pool, metrics);
-            let before = state.replicas.insert(id, replica.clone());
+            let before = state.replicas.insert(id, replica.clone()).or(replaced);
             ((replica, before), effects)
         });
         if let Some(before) = before {

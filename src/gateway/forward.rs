@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::brain::{Step, Ticket};
-use super::collect::{CollectError, collect};
+use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
 use super::explain::decision_header;
 use super::extract::{Extracted, extract};
@@ -25,8 +25,11 @@ use super::relay::{Content, Manner, Relay};
 use super::replica::Replica;
 use super::serve::Shared;
 use crate::inference::prompt::Dialect;
-use crate::model::RequestId;
+use crate::model::{RequestId, Time};
 use crate::routing::{Decision, Refusal, ReplicaKind};
+
+/// When to come back after a refusal for want of memory, ms: bodies are held about as long as prefills take.
+const NO_ROOM_RETRY_MS: f64 = 1_000.0;
 
 /// A client's request while it is being served.
 struct Job<'a> {
@@ -43,7 +46,7 @@ struct Job<'a> {
     injected: bool,
 }
 
-/// Serves one request of a dialect.
+/// Serves one request of a dialect that was taken in at `started`.
 ///
 /// # Errors
 /// What is refused, or failed before an engine's answer could be handed on.
@@ -52,14 +55,20 @@ pub(super) async fn forward(
     id: RequestId,
     dialect: Dialect,
     request: Request<Incoming>,
-    client: IpAddr,
+    (client, started): (IpAddr, Time),
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
-    let started = shared.brain.clock().now();
     let (parts, incoming) = request.into_parts();
     let limits = &shared.limits;
-    let waits = parts.headers.contains_key(EXPECT);
-    let collected = collect(incoming, limits.max_body_bytes, limits.body_timeout, waits).await;
+    let bounds = Bounds {
+        bytes: limits.max_body_bytes,
+        pause: limits.body_timeout,
+        total: limits.body_total_timeout,
+        waits: parts.headers.contains_key(EXPECT),
+    };
+    // Given back when the head of an answer is there: no attempt can follow then.
+    let mut share = shared.bodies.share();
+    let collected = collect(incoming, &bounds, &mut share).await;
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
@@ -87,8 +96,13 @@ fn collect_rejection(error: &CollectError, limit: usize) -> Rejection {
             Rejection { close: true, ..Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message) }
         }
         CollectError::TimedOut => {
-            let message = "the body stopped coming";
+            let message = "the body stopped coming, or came too slowly";
             Rejection { close: true, ..Rejection::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message) }
+        }
+        CollectError::NoRoom => {
+            let message = "the router holds as many request bodies as it may; try again later";
+            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, "bodies_full", message);
+            Rejection { close: true, retry_after_ms: Some(NO_ROOM_RETRY_MS), ..rejection }
         }
         CollectError::Client(error) => {
             let message = format!("the body cannot be read: {error}");
@@ -158,10 +172,14 @@ impl Job<'_> {
         }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
-        let response = timeout(limit, replica.pool.send(&outgoing))
-            .await
-            .map_err(|_| Failure::Silent)?
-            .map_err(|error| no_answer(&error))?;
+        let response =
+            timeout(limit, replica.pool.send(&outgoing)).await.map_err(|_| Failure::Silent)?.map_err(|error| {
+                // A peer is asked for what it holds itself; its engine lives on without its agent.
+                if error.is_refusal() && !peer {
+                    self.shared.brain.process_gone(replica.id);
+                }
+                no_answer(&error)
+            })?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
@@ -191,8 +209,7 @@ impl Job<'_> {
         }
         parts.version = http::Version::default();
         self.label(&mut parts.headers, decision);
-        parts.headers.insert(headers::REPLICA, replica.name_header.clone());
-        parts.headers.insert(headers::REGION, replica.region_header.clone());
+        name(&mut parts.headers, replica);
         let relay = Relay::new(reply, ticket, manner, self.shared.brain.clock(), self.pulse.clone());
         Response::from_parts(parts, Content::Relayed(Box::new(relay)))
     }
@@ -207,7 +224,7 @@ impl Job<'_> {
         Manner {
             strip: events && self.injected,
             appendable: events && !has_length,
-            unframed: events && openai(self.dialect) && !has_length && !headers.contains_key(TRANSFER_ENCODING),
+            unframed: events && !has_length && !headers.contains_key(TRANSFER_ENCODING),
             observer,
             silence: self.shared.limits.upstream_timeout,
         }
@@ -222,20 +239,21 @@ impl Job<'_> {
         retry_after_ms: Option<f64>,
         failure: Option<(Reason, Arc<Decision>, Arc<Replica>)>,
     ) -> Response<Content> {
-        let text = match failure {
+        let mut rejection = Rejection::refused(reason, retry_after_ms);
+        let replica = match failure {
             Some((Reason::Status(response), sent, replica)) => {
                 ticket.failed_everywhere(response.status().as_u16());
                 return self.relay(*response, None, &sent, &replica);
             }
-            Some((Reason::NoAnswer(text), ..)) => Some(text),
+            // What exactly broke, and at which address, is for the log: clients get neither.
+            Some((Reason::NoAnswer(_), _, replica)) => {
+                rejection.message = format!("{}; the last one was `{}`", rejection.message, replica.name).into();
+                Some(replica)
+            }
             None => None,
         };
-        let mut rejection = Rejection::refused(reason, retry_after_ms);
-        if let Some(text) = text {
-            rejection.message = format!("{}; the last one: {text}", rejection.message).into();
-        }
         ticket.refused(rejection.status.as_u16(), reason);
-        self.reject(&rejection, decision)
+        self.reject(&rejection, decision, replica.as_deref())
     }
 
     /// The replica has been silent for too long.
@@ -245,13 +263,17 @@ impl Job<'_> {
         tracing::warn!(request = %self.id, replica = %replica.name, "no answer within {seconds} s");
         let rejection = Rejection::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message);
         ticket.gave_up(rejection.status.as_u16());
-        self.reject(&rejection, decision)
+        self.reject(&rejection, decision, Some(replica))
     }
 
-    fn reject(&self, rejection: &Rejection, decision: &Decision) -> Response<Content> {
+    /// An answer of ours; it names the replica that it is about, if it is about one.
+    fn reject(&self, rejection: &Rejection, decision: &Decision, replica: Option<&Replica>) -> Response<Content> {
         let mut response = rejection.response();
         self.shared.brain.metrics().refused(rejection.code);
         self.label(response.headers_mut(), decision);
+        if let Some(replica) = replica {
+            name(response.headers_mut(), replica);
+        }
         response.map(|bytes| Content::Whole(Some(bytes)))
     }
 
@@ -263,6 +285,12 @@ impl Job<'_> {
             headers.insert(headers::DECISION, decision_header(decision));
         }
     }
+}
+
+/// Says which replica an answer is from, or about.
+fn name(headers: &mut HeaderMap, replica: &Replica) {
+    headers.insert(headers::REPLICA, replica.name_header.clone());
+    headers.insert(headers::REGION, replica.region_header.clone());
 }
 
 fn no_answer(error: &dyn fmt::Display) -> Failure {

@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
 use super::agent::Agent;
 use super::brain::{Brain, BrainSettings};
+use super::budget::Budget;
 use super::clock::Clock;
 use super::fleet::Fleet;
 use super::metrics::Metrics;
 use super::serve::{Shared, accept};
-use super::settings::GatewayConfig;
+use super::settings::{GatewayConfig, Limits};
 use super::window::median;
 use crate::routing::policy::on_agent;
+use crate::routing::prediction::{Sample, Samples};
 use crate::routing::{Health, Router, Settings};
 use crate::wire::RequestCounts;
 
-/// Pause between two looks at what is waited for: the end of the requests in flight, a healthy replica.
+/// Pause between two looks for a healthy replica.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The central proxy, or an agent.
@@ -53,7 +56,9 @@ impl Gateway {
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
+            room: Arc::new(Semaphore::new(everybody(&config.limits) as usize)),
             stop_asked: CancellationToken::new(),
+            bodies: Budget::new(config.limits.max_bodies_bytes),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -74,6 +79,11 @@ impl Gateway {
         tracing::info!(%listen, admin = %admin_address, "listening");
         Ok(GatewayHandle { shared, fleet, listen, admin: admin_address })
     }
+}
+
+/// Connections at once, as the semaphore counts them.
+fn everybody(limits: &Limits) -> u32 {
+    u32::try_from(limits.max_connections).unwrap_or(u32::MAX)
 }
 
 /// Binds the data listener; the error says what to try.
@@ -134,18 +144,13 @@ impl GatewayHandle {
         replicas.iter().map(|replica| (replica.name.to_string(), replica.figures().requests.dispatched)).collect()
     }
 
-    /// Median of |predicted − actual| TTFT over the last streams of all replicas, ms; `None` where the strategy predicts no time.
+    /// Median of |predicted − actual| time from dispatch to first token over the last streams of all replicas, ms; `None` where the
+    /// strategy predicts no time.
     #[must_use]
     pub fn prediction_error_ms(&self) -> Option<f64> {
-        let replicas: Vec<_> = self.shared.brain.lock().replicas.values().cloned().collect();
-        let errors: Vec<f64> = replicas
-            .iter()
-            .flat_map(|replica| {
-                let figures = replica.figures();
-                figures.predictions.iter().map(|(foreseen, actual)| (foreseen - actual).abs()).collect::<Vec<_>>()
-            })
-            .collect();
-        median(errors.into_iter())
+        let samples: Vec<_> =
+            self.shared.brain.lock().router.replicas().map(|replica| replica.ttft_ms.clone()).collect();
+        median(samples.iter().flat_map(Samples::iter).map(Sample::error))
     }
 
     /// Replicas in rotation.
@@ -170,19 +175,23 @@ impl GatewayHandle {
             .with_context(|| format!("no replica is healthy after {} s", limit.as_secs_f64()))
     }
 
-    /// Takes no new requests, finishes those in flight, and stops. True if all of them finished within the limit.
+    /// Takes no new requests, finishes those that came, and stops. True if all of them finished within the limit.
+    ///
+    /// What is waited for is the end of every client connection: the router's count of requests in flight knows neither a body that is
+    /// still coming nor an answer whose tail its client has yet to read. Idle connections end at once.
     pub async fn drain(&self) -> bool {
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.brain.metrics().draining.set(1);
         self.shared.stopping.cancel();
-        let finished = async {
-            while self.counts().in_flight > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let all = tokio::time::timeout(self.shared.limits.drain_timeout, finished).await.is_ok();
+        let all = tokio::time::timeout(self.shared.limits.drain_timeout, self.disconnected()).await.is_ok();
         self.stop();
         all
+    }
+
+    /// Returns once the listener and all client connections are gone.
+    async fn disconnected(&self) {
+        // It is never closed; what is taken is given back at once, when nobody wants it any more.
+        let _ = self.shared.room.acquire_many(everybody(&self.shared.limits)).await;
     }
 
     /// Ends everything now; requests in flight are cut.

@@ -5,8 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// An event longer than this is handed on without being looked at.
@@ -14,24 +14,30 @@ const MAX_EVENT_BYTES: usize = 1 << 20;
 
 const OPTIONS: &[u8] = br#""stream_options":{"include_usage":true},"#;
 
-/// The body with `stream_options.include_usage` set; `None` if the client has said something about it itself, or the body is not
-/// an object that has a field already (`stream` is one).
+/// The body with `stream_options.include_usage` set; `None` if the client has said something about it itself, its options are neither
+/// an object nor `null`, or the body is not an object that has a field already (`stream` is one).
 #[must_use]
 pub(super) fn ask_for_usage(body: &Bytes) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Fields<'a> {
-        #[serde(borrow, default)]
+        /// `null` too: a plain `Option` would take it for absent.
+        #[serde(borrow, default, deserialize_with = "present")]
         stream_options: Option<&'a RawValue>,
     }
-    if memmem::find(body, b"\"stream_options\"").is_none() {
+    fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+        <&RawValue>::deserialize(value).map(Some)
+    }
+    let named = memmem::find(body, b"\"stream_options\"").is_some();
+    // The field's name may stand deeper in the body, or in a text.
+    let options = if named { serde_json::from_slice::<Fields<'_>>(body).ok()?.stream_options } else { None };
+    let Some(options) = options.map(RawValue::get) else {
         let open = body.iter().position(|byte| *byte == b'{')? + 1;
         return Some(splice(body, open, open, OPTIONS));
-    }
-    let fields: Fields<'_> = serde_json::from_slice(body).ok()?;
-    let Some(options) = fields.stream_options.map(RawValue::get) else {
-        // Absent or null at the top; a second field of the name would be an error, so only an absent one is added.
-        return None;
     };
+    if options == "null" {
+        let at = options.as_ptr() as usize - body.as_ptr() as usize;
+        return Some(splice(body, at, at + options.len(), br#"{"include_usage":true}"#));
+    }
     let inside = options.strip_prefix('{')?;
     if options.contains("\"include_usage\"") {
         return None;
@@ -139,7 +145,15 @@ mod tests {
                 Some(r#"{"stream_options": {"include_usage":true, "continuous": 1 }, "stream":true}"#),
             ),
             (r#"{"stream":true,"stream_options":{"include_usage":false}}"#, None),
-            (r#"{"stream":true,"stream_options":null}"#, None),
+            (
+                r#"{"stream":true,"stream_options": null }"#,
+                Some(r#"{"stream":true,"stream_options": {"include_usage":true} }"#),
+            ),
+            (
+                r#"{"stream":true,"metadata":{"stream_options":1}}"#,
+                Some(r#"{"stream_options":{"include_usage":true},"stream":true,"metadata":{"stream_options":1}}"#),
+            ),
+            (r#"{"stream":true,"stream_options":7}"#, None),
             (
                 r#"{"stream":true,"prompt":"\"stream_options\""}"#,
                 Some(r#"{"stream_options":{"include_usage":true},"stream":true,"prompt":"\"stream_options\""}"#),

@@ -1,14 +1,13 @@
-//! The last decisions with what came of them: bounded, in memory, for `explain` and for the figures about predictions.
+//! The last decisions with what came of them: bounded, in memory, for `explain`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::replica::Replica;
 use crate::model::RequestId;
 use crate::routing::{Decision, Unit, Usage};
 use crate::wire::OutcomeKind;
 
-/// Most decisions of one request: attempts are bounded by the number of replicas, which is not bounded.
+/// Most decisions of one request: its attempts are few, but it may be held before each of them.
 const MAX_DECISIONS: usize = 16;
 
 /// How a request ended, as far as its ticket knows.
@@ -24,7 +23,7 @@ pub(super) struct Ended {
     pub(super) usage: Usage,
 }
 
-/// What was foreseen for a request that has ended.
+/// What a decision foresees.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Foreseen {
     /// TTFT at the chosen replica, ms, where the score is a time.
@@ -88,17 +87,11 @@ impl Journal {
         }
     }
 
-    /// The end; what had been foreseen comes back.
-    pub(super) fn close(
-        &mut self,
-        request: RequestId,
-        kind: OutcomeKind,
-        replica: Option<&Replica>,
-        ended: &Ended,
-    ) -> Foreseen {
-        let Some(entry) = self.entries.get_mut(&request) else { return Foreseen::default() };
-        entry.outcome = Some((kind, replica.map(|replica| replica.name.clone()), *ended));
-        entry.decisions.last().map(|decision| foreseen(decision)).unwrap_or_default()
+    /// The end, and the replica that had it then.
+    pub(super) fn close(&mut self, request: RequestId, kind: OutcomeKind, replica: Option<Arc<str>>, ended: &Ended) {
+        if let Some(entry) = self.entries.get_mut(&request) {
+            entry.outcome = Some((kind, replica, *ended));
+        }
     }
 
     /// One request.

@@ -70,7 +70,7 @@ pub(super) struct Metrics {
     requests: [Counter; 4],
     refused: Family<Code, Counter>,
     duration: Histogram,
-    /// Time of one routing decision, lock included.
+    /// Time of one routing decision; waiting for the lock is not in it.
     pub(super) decision: Histogram,
     /// Attempts repeated elsewhere.
     pub(super) retries: Counter,
@@ -158,7 +158,7 @@ impl Metrics {
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         r.register("build", "The version of gorgo that runs", Info::new(version));
         let requests = Family::<Outcome, Counter>::default();
-        r.register("requests", "Requests by how they ended", requests.clone());
+        r.register("requests", "Requests by how they ended; an engine's 4xx is ok, its 5xx failed", requests.clone());
         let refused = Family::<Code, Counter>::default();
         r.register("refusals", "Refusals and failures of the router's own by their stable code", refused.clone());
         let duration = Histogram::new(DURATION_BUCKETS);

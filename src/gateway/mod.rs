@@ -7,6 +7,7 @@
 mod admin;
 mod agent;
 mod brain;
+mod budget;
 pub mod clock;
 mod collect;
 mod connection;

@@ -6,6 +6,7 @@
 
 mod peer;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -120,7 +121,7 @@ impl Watcher {
                     self.health(Ok(()));
                 }
                 (Ok((status, _)), Some(path)) if !status.is_success() && !guarded(*status) => {
-                    self.health(Err(format!("`{path}` answers {}", status.as_u16())));
+                    self.health(Err(Problem::new(format_args!("`{path}` answers {}", status.as_u16()))));
                 }
                 (Ok(_), _) => self.health(Ok(())),
                 (Err(problem), _) => self.health(Err(problem.clone())),
@@ -203,17 +204,40 @@ impl Watcher {
             state.router.rtt(now, id, rtt_ms);
             ((), Vec::new())
         });
-        self.replica.figures().last_rtt_ms = Some(rtt_ms);
     }
 
-    fn health(&self, result: Result<(), String>) {
+    fn health(&self, result: Result<(), Problem>) {
         let result = match result {
-            Ok(()) if !self.alive.load(Ordering::Relaxed) => Err("its liveness check fails".to_owned()),
+            Ok(()) if !self.alive.load(Ordering::Relaxed) => Err(Problem::new("its liveness check fails")),
             result => result,
         };
         let (id, ok) = (self.replica.id, result.is_ok());
         self.brain.event(|state, now| ((), state.router.health(now, id, ok)));
-        self.replica.figures().health_problem = result.err();
+        let engine = self.replica.config.kind == ReplicaKind::Engine;
+        if engine && result.as_ref().is_err_and(|problem| problem.process_gone) {
+            self.brain.process_gone(id);
+        }
+        let problem = result.err().map(|problem| problem.text);
+        let before = std::mem::replace(&mut self.replica.figures().health_problem, problem.clone());
+        match (before, problem) {
+            (None, Some(problem)) => tracing::warn!(replica = %self.replica.name, problem, "a health check failed"),
+            (Some(_), None) => tracing::info!(replica = %self.replica.name, "health checks succeed again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+}
+
+/// Why a probe got no answer.
+#[derive(Clone, Debug)]
+struct Problem {
+    text: String,
+    /// Nobody listens there.
+    process_gone: bool,
+}
+
+impl Problem {
+    fn new(text: impl fmt::Display) -> Self {
+        Self { text: text.to_string(), process_gone: false }
     }
 }
 
@@ -223,7 +247,7 @@ fn guarded(status: StatusCode) -> bool {
 }
 
 /// What kind of engine listens there. One that shows no sign of its kind is treated like SGLang: every path of it may be absent.
-async fn detect(pool: &Arc<Pool>, replica: &Replica, limit: Duration) -> Result<&'static Engine, String> {
+async fn detect(pool: &Arc<Pool>, replica: &Replica, limit: Duration) -> Result<&'static Engine, Problem> {
     let (status, body) = get(pool, VLLM.probe, limit).await?;
     if status.is_success() && body.trim_ascii_start().starts_with(b"{") {
         return Ok(&VLLM);
@@ -240,20 +264,23 @@ async fn detect(pool: &Arc<Pool>, replica: &Replica, limit: Duration) -> Result<
 }
 
 /// One small `GET`.
-async fn get(pool: &Arc<Pool>, path: &'static str, limit: Duration) -> Result<(StatusCode, Bytes), String> {
+async fn get(pool: &Arc<Pool>, path: &'static str, limit: Duration) -> Result<(StatusCode, Bytes), Problem> {
     let path = http::uri::PathAndQuery::from_static(path);
-    let target = pool.endpoint().target(&path).map_err(|error| error.to_string())?;
+    let target = pool.endpoint().target(&path).map_err(Problem::new)?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, pool.endpoint().authority().clone());
     let outgoing = Outgoing { method: Method::GET, target, headers, body: Bytes::new() };
     let exchange = async {
-        let response = pool.send(&outgoing).await.map_err(|error| error.to_string())?;
+        let response = pool
+            .send(&outgoing)
+            .await
+            .map_err(|error| Problem { process_gone: error.is_refusal(), ..Problem::new(error) })?;
         let (parts, reply) = response.into_parts();
-        let body = read_whole(reply, MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
+        let body = read_whole(reply, MAX_ANSWER_BYTES).await.map_err(Problem::new)?;
         Ok((parts.status, body))
     };
     match timeout(limit, exchange).await {
         Ok(result) => result,
-        Err(_) => Err(format!("`{path}` gave no answer within {} s", limit.as_secs_f64())),
+        Err(_) => Err(Problem::new(format_args!("`{path}` gave no answer within {} s", limit.as_secs_f64()))),
     }
 }

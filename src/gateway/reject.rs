@@ -9,6 +9,9 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::routing::Refusal;
 use crate::wire::ErrorBody;
 
+/// When a client is told to come back while no replica is healthy, ms: probes look about once a second.
+const NONE_HEALTHY_RETRY_MS: f64 = 1000.0;
+
 /// A refusal or a failure of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rejection {
@@ -53,9 +56,10 @@ impl Rejection {
                 "waited in the router's queue for as long as allowed; try again later",
             ),
             Refusal::AllTried => {
-                (StatusCode::BAD_GATEWAY, "every replica that could serve the request failed before its first byte")
+                (StatusCode::BAD_GATEWAY, "every replica that the request was tried at failed before its first byte")
             }
         };
+        let retry_after_ms = retry_after_ms.or((reason == Refusal::NoneHealthy).then_some(NONE_HEALTHY_RETRY_MS));
         Self { retry_after_ms, ..Self::new(status, reason.as_str(), message) }
     }
 

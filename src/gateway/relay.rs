@@ -117,7 +117,11 @@ impl Relay {
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Poll::Ready(None) => return self.end(cx),
-                Poll::Ready(Some(Err(error))) => return self.break_off(cx, chain(&error)),
+                Poll::Ready(Some(Err(error))) => {
+                    // The library's words may hold addresses: they are for the log.
+                    tracing::warn!(request = ?self.ticket.as_ref().map(Ticket::request), error = chain(&error), "reading failed");
+                    return self.break_off(cx, "its connection broke".to_owned());
+                }
                 Poll::Pending => {
                     if ready!(self.silence.poll(cx)) {
                         let text = format!("it was silent for {} s", self.silence.limit.as_secs_f64());

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Ended, Foreseen};
+use super::journal::Ended;
 use super::metrics::ReplicaMetrics;
 use super::pool::Pool;
 use super::settings::ReplicaConfig;
 use super::window::Window;
 use crate::inference::engine::Engine;
 use crate::model::ReplicaId;
+use crate::routing::prediction;
 use crate::wire::{OutcomeKind, ReplicaRequests};
 
-/// Requests per replica that figures about latency look back on.
-pub(super) const WINDOW: usize = 512;
+/// Requests per replica that figures about latency look back on: as many as the router's figures about its predictions.
+pub(super) const WINDOW: usize = prediction::WINDOW;
 
 /// An engine behind this gateway, or another agent.
 pub(super) struct Replica {
@@ -46,12 +47,8 @@ pub(super) struct Figures {
     pub(super) requests: ReplicaRequests,
     /// TTFT of the last streams, ms.
     pub(super) ttft_ms: Window<f64>,
-    /// Foreseen and actual TTFT of the last streams, ms.
-    pub(super) predictions: Window<(f64, f64)>,
     /// Requests whose reply told its usage, and the sums over them.
     pub(super) usage: UsageSums,
-    /// The last round trip, ms.
-    pub(super) last_rtt_ms: Option<f64>,
     /// Where a peer's connections come from.
     pub(super) addresses: Vec<IpAddr>,
     /// What the engine turned out to be.
@@ -82,9 +79,7 @@ impl Replica {
         let figures = Figures {
             requests: ReplicaRequests::default(),
             ttft_ms: Window::new(WINDOW),
-            predictions: Window::new(WINDOW),
             usage: UsageSums::default(),
-            last_rtt_ms: None,
             addresses: pool
                 .endpoint()
                 .host()
@@ -128,8 +123,8 @@ impl Replica {
         self.metrics.in_flight.dec();
     }
 
-    /// An attempt that had begun to answer, or was left by its client, ended.
-    pub(super) fn ended(&self, kind: OutcomeKind, ended: &Ended, foreseen: Foreseen) {
+    /// An attempt that had begun to answer, or was left by its client, ended. `foreseen_cached_tokens`: believed when it was sent.
+    pub(super) fn ended(&self, kind: OutcomeKind, ended: &Ended, foreseen_cached_tokens: u32) {
         self.metrics.in_flight.dec();
         let mut figures = self.figures();
         match kind {
@@ -139,9 +134,6 @@ impl Replica {
         }
         if let Some(ttft_ms) = ended.ttft_ms {
             figures.ttft_ms.push(ttft_ms);
-            if let Some(foreseen_ms) = foreseen.ttft_ms {
-                figures.predictions.push((foreseen_ms, ttft_ms));
-            }
         }
         if let Some(prompt_tokens) = ended.usage.prompt_tokens {
             let cached_tokens = ended.usage.cached_tokens.unwrap_or(0);
@@ -149,7 +141,7 @@ impl Replica {
             sums.requests += 1;
             sums.prompt_tokens += u64::from(prompt_tokens);
             sums.cached_tokens += u64::from(cached_tokens);
-            sums.foreseen_cached_tokens += u64::from(foreseen.cached_tokens.unwrap_or(0).min(prompt_tokens));
+            sums.foreseen_cached_tokens += u64::from(foreseen_cached_tokens.min(prompt_tokens));
             self.metrics.completion_tokens.inc_by(u64::from(ended.usage.completion_tokens.unwrap_or(0)));
             self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
             self.metrics.cached_tokens.inc_by(u64::from(cached_tokens));

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
 use super::brain::Brain;
+use super::budget::Budget;
 use super::connection::{InFlight, Judgement, Pulse, Watched};
 use super::forward::{forward, id_header};
 use super::headers;
@@ -30,11 +31,11 @@ use super::reject::Rejection;
 use super::relay::{Content, Outbound};
 use super::settings::Limits;
 use crate::inference::prompt::Dialect;
-use crate::model::RequestId;
+use crate::model::{RequestId, Time};
 use crate::wire::paths::PEER;
 
-/// HTTP/2 streams of one client at once; more wait at the client.
-const MAX_STREAMS: u32 = 1024;
+/// HTTP/2 streams of one connection at once; more wait at the client. Each may bring a body of the largest size.
+const MAX_STREAMS: u32 = 256;
 /// Pause after an accept that failed, e.g. for want of file descriptors: trying again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -52,18 +53,21 @@ pub(super) struct Shared {
     pub(super) draining: AtomicBool,
     /// Somebody asked for the end of the process.
     pub(super) stop_asked: CancellationToken,
+    /// Client connections at once; all of them are back once every connection has ended and the listener is gone.
+    pub(super) room: Arc<Semaphore>,
     /// Connections take no further requests: the listener is gone.
     pub(super) stopping: CancellationToken,
+    /// Bodies that are being read or waiting to be answered.
+    pub(super) bodies: Arc<Budget>,
     /// Everything ends now.
     pub(super) stopped: CancellationToken,
 }
 
 /// Accepts until `stopping`. Each connection is one task; at the limit new ones wait in the kernel's backlog.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(shared.limits.max_connections));
     loop {
         let next = async {
-            let permit = room.clone().acquire_owned().await;
+            let permit = shared.room.clone().acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -169,18 +173,21 @@ async fn answer(
     in_flight: InFlight,
 ) -> Response<Outbound> {
     let id = shared.brain.request_id();
+    let started = shared.brain.clock().now();
     let result = match route(shared, &request, client) {
         Err(rejection) => Err(rejection),
         Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
-        Ok(Route::Forward(dialect)) => forward(shared, id, dialect, request, client, in_flight.pulse()).await,
+        Ok(Route::Forward(dialect)) => {
+            forward(shared, id, dialect, request, (client, started), in_flight.pulse()).await
+        }
     };
-    let response = result.unwrap_or_else(|rejection| refuse(shared, id, &rejection));
+    let response = result.unwrap_or_else(|rejection| refuse(shared, id, started, &rejection));
     response.map(|content| Outbound::new(content, in_flight))
 }
 
-fn refuse(shared: &Shared, id: RequestId, rejection: &Rejection) -> Response<Content> {
+fn refuse(shared: &Shared, id: RequestId, started: Time, rejection: &Rejection) -> Response<Content> {
     tracing::debug!(request = %id, code = rejection.code, "refused");
-    shared.brain.refused_early();
+    shared.brain.refused_early(started);
     shared.brain.metrics().refused(rejection.code);
     let mut response = rejection.response();
     response.headers_mut().insert(headers::REQUEST_ID, id_header(id));
@@ -194,7 +201,8 @@ enum Route {
 
 /// Who answers a request.
 fn route(shared: &Shared, request: &Request<Incoming>, client: IpAddr) -> Result<Route, Rejection> {
-    let size = headers::size(request.headers());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let size = target + headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
         let limit = shared.limits.max_header_bytes;
         let message = format!("the request head has {size} bytes, {limit} are allowed");

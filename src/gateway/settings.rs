@@ -106,19 +106,23 @@ pub struct Limits {
     pub max_connections: usize,
     /// Largest request body, bytes.
     pub max_body_bytes: usize,
-    /// Largest request head, bytes (names and values).
+    /// Most bytes of all request bodies that are being read, held or sent; counted as received.
+    pub max_bodies_bytes: usize,
+    /// Largest request head, bytes (target, names and values).
     pub max_header_bytes: usize,
     /// Longest time from the first byte of a request head to its last.
     pub header_timeout: Duration,
     /// Longest pause between two pieces of a request body.
     pub body_timeout: Duration,
+    /// Longest time from the first byte of a request body to its last.
+    pub body_total_timeout: Duration,
     /// Longest time that a client connection stays open without a request.
     pub keep_alive: Duration,
     /// Longest time that a client may take nothing of an answer that is there for it.
     pub write_timeout: Duration,
     /// Longest silence of an engine, before its answer or inside it.
     pub upstream_timeout: Duration,
-    /// Longest time that draining waits for requests in flight.
+    /// Longest time that draining waits for the requests that came before it.
     pub drain_timeout: Duration,
 }
 
@@ -127,9 +131,12 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_body_bytes: 64 << 20,
+            max_bodies_bytes: 1 << 30,
             max_header_bytes: 64 << 10,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            // The largest body at 2 Mbit/s.
+            body_total_timeout: Duration::from_secs(300),
             keep_alive: Duration::from_secs(120),
             write_timeout: Duration::from_secs(120),
             // A long prompt in a long queue is silent for minutes; OpenAI's clients give up after ten.

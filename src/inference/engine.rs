@@ -23,8 +23,6 @@ pub struct Engine {
     pub models: &'static str,
     /// How to empty its prefix cache.
     pub flush: Flush,
-    /// `GET`: load as JSON, where there is such a page. Fresher than the metrics of SGLang.
-    pub loads: Option<&'static str>,
     /// `GET`: the metrics page.
     pub metrics: &'static str,
     series: Series,
@@ -99,9 +97,6 @@ struct Series {
     kv_tokens: &'static [&'static str],
     /// A series whose labels tell the KV size, if no other does: its name, the label with the tokens, two labels to multiply.
     kv_labels: Option<(&'static str, &'static str, [&'static str; 2])>,
-    prompt_tokens: &'static [&'static str],
-    cached_tokens: &'static [&'static str],
-    generated_tokens: &'static [&'static str],
 }
 
 /// What a metrics page tells; `None` = nothing.
@@ -117,12 +112,6 @@ pub struct Gauges {
     pub used_tokens: Option<f64>,
     /// KV capacity, tokens.
     pub kv_tokens: Option<f64>,
-    /// Prompt tokens since the engine's start.
-    pub prompt_tokens_total: Option<f64>,
-    /// Of these found in the prefix cache. SGLang shows it only after the first hit.
-    pub cached_tokens_total: Option<f64>,
-    /// Tokens generated since the start. SGLang adds a request's tokens when it has ended.
-    pub generated_tokens_total: Option<f64>,
 }
 
 /// SGLang from 0.4.10 to 0.5.23.
@@ -136,7 +125,6 @@ pub const SGLANG: Engine = Engine {
     probe: "/model_info",
     models: "/v1/models",
     flush: Flush { method: "POST", path: "/flush_cache", success_in_body: false },
-    loads: Some("/v1/loads"),
     metrics: "/metrics",
     series: Series {
         running: &["sglang:num_running_reqs"],
@@ -146,9 +134,6 @@ pub const SGLANG: Engine = Engine {
         used_tokens: &["sglang:num_used_tokens", "sglang:kv_used_tokens"],
         kv_tokens: &["sglang:max_total_num_tokens"],
         kv_labels: Some(("sglang:cache_config_info", "max_total_num_tokens", ["page_size", "num_pages"])),
-        prompt_tokens: &["sglang:prompt_tokens_total"],
-        cached_tokens: &["sglang:cached_tokens_total"],
-        generated_tokens: &["sglang:generation_tokens_total"],
     },
 };
 
@@ -161,7 +146,6 @@ pub const VLLM: Engine = Engine {
     probe: "/version",
     models: "/v1/models",
     flush: Flush { method: "POST", path: "/reset_prefix_cache", success_in_body: true },
-    loads: None,
     metrics: "/metrics",
     series: Series {
         running: &["vllm:num_requests_running"],
@@ -170,9 +154,6 @@ pub const VLLM: Engine = Engine {
         used_tokens: &[],
         kv_tokens: &[],
         kv_labels: Some(("vllm:cache_config_info", "kv_cache_size_tokens", ["block_size", "num_gpu_blocks"])),
-        prompt_tokens: &["vllm:prompt_tokens_total"],
-        cached_tokens: &["vllm:prompt_tokens_cached_total", "vllm:prefix_cache_hits_total"],
-        generated_tokens: &["vllm:generation_tokens_total"],
     },
 };
 
@@ -211,9 +192,6 @@ impl Engine {
             kv_usage: read(series.kv_usage, Across::Mean),
             used_tokens: read(series.used_tokens, Across::Sum),
             kv_tokens: read(series.kv_tokens, Across::Sum).or_else(|| self.kv_tokens_of_labels(&page)),
-            prompt_tokens_total: read(series.prompt_tokens, Across::Sum),
-            cached_tokens_total: read(series.cached_tokens, Across::Sum),
-            generated_tokens_total: read(series.generated_tokens, Across::Sum),
         }
     }
 

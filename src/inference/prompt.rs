@@ -72,7 +72,7 @@ pub struct Parsed<'a> {
     pub ignore_eos: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
-    /// The client's own session key: `prompt_cache_key`, else `user`.
+    /// The client's own session key: `prompt_cache_key`, else `user`; the first that is not empty.
     pub session: Option<Cow<'a, str>>,
     /// SGLang's request id, by which `/abort_request` knows it.
     pub rid: Option<Cow<'a, str>>,
@@ -192,11 +192,16 @@ impl<'a> Fields<'a> {
             max_tokens,
             ignore_eos: self.ignore_eos.is_true() || sampled_past_eos,
             include_usage: self.stream_options.0.is_some_and(|options| options.include_usage.is_true()),
-            session: self.prompt_cache_key.text().or(self.user.text()),
+            session: named(self.prompt_cache_key).or(named(self.user)),
             rid: self.rid.text(),
             pieces,
         }
     }
+}
+
+/// A session key; an empty one names nobody, and all who send it would share one session.
+fn named(key: Scalar<'_>) -> Option<Cow<'_, str>> {
+    key.text().filter(|key| !key.trim().is_empty())
 }
 
 fn chat_pieces<'a>(tools: Option<&'a RawValue>, messages: Vec<Object<Message<'a>>>) -> Vec<Cow<'a, [u8]>> {

@@ -78,6 +78,7 @@ pub(crate) fn report() -> Report {
         trace: Trace { name: "bfcl".into(), sha256: "0123456789abcdef0123".into(), requests: 1142, dropped: 0 },
         client_lag_ms: Some(Spread { n: 3600, p50: Some(0.1), p95: Some(0.8), p99: Some(1.9), max: Some(3.0) }),
         emulator_error_ms: Some(Spread { n: 1800, p50: Some(0.2), p95: Some(1.1), p99: Some(2.4), max: Some(4.0) }),
+        wan_error_ms: Some(Spread { n: 60_000, p50: Some(0.6), p95: Some(1.2), p99: Some(2.0), max: Some(3.5) }),
         interrupted: false,
         runs: vec![
             run("gorgo", 100.0, 12.5, 0.95, 0.6),

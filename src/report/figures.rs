@@ -211,6 +211,14 @@ pub const FIGURES: &[Figure] = &[
         Better::Lower,
         "How much later than its model asked an emulated engine delivered first tokens: the error of the emulation.",
     ),
+    figure(
+        "/wan_error_ms",
+        "WAN error",
+        "ms",
+        Better::Lower,
+        "How much later than the delay model asked bytes left an emulated WAN link. The runtime's timers fire on whole \
+         milliseconds, so about 0.5 ms are usual; a request crosses a link twice.",
+    ),
 ];
 
 /// The figure with this key.

@@ -162,7 +162,11 @@ fn lost(run: &Run) -> Option<Note> {
 }
 
 fn lag_warnings(report: &Report) -> Vec<Note> {
-    let lags = [("/client_lag_ms", report.client_lag_ms), ("/emulator_error_ms", report.emulator_error_ms)];
+    let lags = [
+        ("/client_lag_ms", report.client_lag_ms),
+        ("/emulator_error_ms", report.emulator_error_ms),
+        ("/wan_error_ms", report.wan_error_ms),
+    ];
     let mut warnings = Vec::new();
     for (key, spread) in lags {
         let name = figures::find(key).map_or(key, |figure| figure.name);
@@ -230,6 +234,7 @@ mod tests {
         report.runs.clear();
         report.client_lag_ms = None;
         report.emulator_error_ms = None;
+        report.wan_error_ms = None;
         assert_eq!(text(&report), "");
     }
 }

@@ -29,6 +29,9 @@ pub struct Report {
     /// How late emulated engines delivered first tokens; absent where no engine was emulated in real time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulator_error_ms: Option<Spread>,
+    /// How late bytes left the emulated WAN links; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wan_error_ms: Option<Spread>,
     /// True when the run was interrupted: the figures cover what was measured until then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
@@ -480,6 +483,11 @@ mod tests {
         .trace.name
         .trace.requests
         .trace.sha256
+        .wan_error_ms.max
+        .wan_error_ms.n
+        .wan_error_ms.p50
+        .wan_error_ms.p95
+        .wan_error_ms.p99
         ");
     }
 

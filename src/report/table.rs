@@ -108,7 +108,12 @@ fn footer(report: &Report) -> String {
     if let Some(ratio) = runs_bound {
         let _ = writeln!(text, "infinite cache would hit {:.1} % of the prompt tokens", ratio * 100.0);
     }
-    for (name, spread) in [("client lag", report.client_lag_ms), ("emulator error", report.emulator_error_ms)] {
+    let errors = [
+        ("client lag", report.client_lag_ms),
+        ("emulator error", report.emulator_error_ms),
+        ("WAN error", report.wan_error_ms),
+    ];
+    for (name, spread) in errors {
         if let Some(Spread { n, p50: Some(p50), p95: Some(p95), p99: Some(p99), .. }) = spread {
             let _ = writeln!(text, "{name} p50 {p50:.2} ms, p95 {p95:.2} ms, p99 {p99:.2} ms (n = {n})");
         }
@@ -161,6 +166,7 @@ mod tests {
         infinite cache would hit 95.4 % of the prompt tokens
         client lag p50 0.10 ms, p95 0.80 ms, p99 1.90 ms (n = 3600)
         emulator error p50 0.20 ms, p95 1.10 ms, p99 2.40 ms (n = 1800)
+        WAN error p50 0.60 ms, p95 1.20 ms, p99 2.00 ms (n = 60000)
         trace bfcl (sha256 0123456789ab), 1142 requests, 0 dropped; gorgo 0.1.0 on linux x86_64 with 2 cores
         ");
     }
@@ -171,6 +177,7 @@ mod tests {
         report.runs = vec![crate::report::Run { strategy: "target".into(), ..crate::report::Run::default() }];
         report.client_lag_ms = None;
         report.emulator_error_ms = None;
+        report.wan_error_ms = None;
         assert_snapshot!(render(&report), @r"
         ─────────────────
         strategy requests

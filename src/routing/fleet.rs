@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::estimate::{Ewma, RTT_MAX_MS, RTT_WEIGHT};
 use super::health::{Health, HealthThresholds, HealthTracker};
-use super::prediction::Prediction;
+use super::prediction::Samples;
 use crate::model::{Region, ReplicaId, Time};
 
 /// Who answers behind a replica.
@@ -46,8 +46,6 @@ impl ReplicaSpec {
 /// Limits of a replica; `None` = unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// Most requests running at once.
-    pub max_running: Option<u32>,
     /// KV cache capacity, tokens.
     pub kv_tokens: Option<u64>,
 }
@@ -101,27 +99,6 @@ impl Gauges {
     }
 }
 
-/// Attempts at a replica since it was added, and what engines said of those whose reply carried usage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Sent there, repeats included.
-    pub dispatched: u64,
-    /// Answered in full.
-    pub done: u64,
-    /// Failed before or after the first byte.
-    pub failed: u64,
-    /// Left by their clients.
-    pub cancelled: u64,
-    /// Replies that told prompt and cached tokens; the three figures below are sums over them.
-    pub with_usage: u64,
-    /// Prompt tokens as the engine counted them.
-    pub prompt_tokens: u64,
-    /// Of these found in its cache, as the engine reported.
-    pub cached_tokens: u64,
-    /// Of these believed cached at dispatch.
-    pub predicted_cached_tokens: u64,
-}
-
 /// A replica as the router sees it, the ledger's figures apart.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -137,10 +114,8 @@ pub struct Replica {
     pub gauges: Option<(Time, Gauges)>,
     /// KV capacity as the engine said last, tokens.
     told_kv_tokens: Option<f64>,
-    /// How good predictions for it were.
-    pub prediction: Prediction,
-    /// What was sent there and how it ended.
-    pub totals: Totals,
+    /// Time from dispatch to first token, ms, as scored where the policy's unit is ms, against what it was.
+    pub ttft_ms: Samples,
     health: HealthTracker,
 }
 
@@ -153,8 +128,7 @@ impl Replica {
             rtt: Ewma::new(RTT_WEIGHT),
             gauges: None,
             told_kv_tokens: None,
-            prediction: Prediction::default(),
-            totals: Totals::default(),
+            ttft_ms: Samples::default(),
             health: HealthTracker::default(),
         }
     }

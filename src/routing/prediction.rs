@@ -1,9 +1,11 @@
-//! How good predictions were, per replica: a bounded window of predicted and actual figures.
+//! How good predictions of the time to first token were, per replica: a bounded window of predicted and actual figures.
+//!
+//! Both run from dispatch at this router to the first token: what a request waited in the router's queue before is not predicted.
 
 use std::collections::VecDeque;
 
-/// Samples kept per figure. Enough for a stable median, few enough to sort on every look.
-pub const WINDOW: usize = 256;
+/// Samples kept per replica: enough for a stable median, few enough to sort when somebody asks.
+pub const WINDOW: usize = 512;
 
 /// A predicted figure and what it turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,12 +17,14 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn error(self) -> f64 {
+    /// |predicted − actual|.
+    #[must_use]
+    pub fn error(self) -> f64 {
         (self.predicted - self.actual).abs()
     }
 }
 
-/// The newest [`WINDOW`] samples of one figure.
+/// The newest [`WINDOW`] samples of one replica.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     ring: VecDeque<Sample>,
@@ -55,18 +59,16 @@ impl Samples {
         self.ring.is_empty()
     }
 
-    /// How good they were; `None` without samples.
+    /// How good they were; `None` without samples. Sorts them: for people who ask, and not under a lock.
     #[must_use]
     pub fn accuracy(&self) -> Option<Accuracy> {
         let over = |figure: fn(Sample) -> f64| median(self.iter().map(figure).collect());
-        let positive = self.iter().filter(|sample| sample.actual > 0.0);
         let bias = self.iter().map(|sample| sample.predicted - sample.actual).sum::<f64>() / self.len() as f64;
         Some(Accuracy {
             count: self.len(),
             predicted_median: over(|sample| sample.predicted)?,
             actual_median: over(|sample| sample.actual)?,
             error_median: over(Sample::error)?,
-            relative_error_median: median(positive.map(|sample| sample.error() / sample.actual).collect()),
             bias,
         })
     }
@@ -83,30 +85,14 @@ pub struct Accuracy {
     pub actual_median: f64,
     /// Median of |predicted − actual|.
     pub error_median: f64,
-    /// Median of |predicted − actual| ÷ actual over samples whose actual figure is positive, if there is one.
-    pub relative_error_median: Option<f64>,
     /// Mean of predicted − actual: above 0 the prediction is too high.
     pub bias: f64,
 }
 
-/// Middle value; with an even count the mean of the two in the middle.
+/// Median by nearest rank, as in the reports: a value that was really seen.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
-}
-
-/// Predictions for one replica.
-#[derive(Clone, Debug, Default)]
-pub struct Prediction {
-    /// Time to first token, ms: the score where the policy's unit is ms, against dispatch to first token at this router.
-    pub ttft_ms: Samples,
-    /// Cached prompt tokens: what the index believed against what the engine reported.
-    pub cached_tokens: Samples,
+    values.get(values.len().div_ceil(2).checked_sub(1)?).copied()
 }
 
 #[cfg(test)]
@@ -119,17 +105,19 @@ mod tests {
         assert_eq!(samples.accuracy(), None);
         samples.push(f64::NAN, 1.0);
         samples.push(10.0, 0.0);
-        let figures =
-            |samples: &Samples| samples.accuracy().map(|a| (a.count, a.error_median, a.relative_error_median, a.bias));
-        assert_eq!(figures(&samples), Some((1, 10.0, None, 10.0)));
+        let figures = |samples: &Samples| samples.accuracy().map(|a| (a.count, a.error_median, a.bias));
+        assert_eq!(figures(&samples), Some((1, 10.0, 10.0)));
         samples.push(90.0, 100.0);
         samples.push(130.0, 100.0);
-        assert_eq!(figures(&samples), Some((3, 10.0, Some(0.2), 10.0)));
+        assert_eq!(figures(&samples), Some((3, 10.0, 10.0)));
         let medians = samples.accuracy().map(|a| (a.predicted_median, a.actual_median));
         assert_eq!(medians, Some((90.0, 100.0)));
+        samples.push(200.0, 200.0);
+        let medians = samples.accuracy().map(|a| (a.predicted_median, a.actual_median));
+        assert_eq!(medians, Some((90.0, 100.0)), "nearest rank: of four the second");
         for _ in 0..2 * WINDOW {
             samples.push(1.0, 2.0);
         }
-        assert_eq!(figures(&samples), Some((WINDOW, 1.0, Some(0.5), -1.0)));
+        assert_eq!(figures(&samples), Some((WINDOW, 1.0, -1.0)));
     }
 }

@@ -32,7 +32,8 @@ use crate::model::{ReplicaId, RequestId, Time};
 /// Who decides on requests that nothing is known of.
 const OPAQUE_STRATEGY: &str = "least-load";
 
-/// Weight of the newest finished request in the expected output length (as specified for `predictive`).
+/// Weight of the newest finished request in the expected output length: a memory of about fifty requests, so that one long answer does not
+/// move it and a change of traffic does within a minute.
 const OUTPUT_WEIGHT: f64 = 0.02;
 
 /// Past the moment at which gauges are still just fresh, ms: ticks are in whole microseconds.
@@ -200,14 +201,11 @@ impl Router {
     /// First body byte with content came back.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
         if self.ledger.first_token(request)
-            && let Some(attempt) = self.attempts.get_mut(&request)
+            && let Some(attempt) = self.attempts.get(&request)
+            && let Some(predicted) = attempt.ttft_ms
+            && let Some(replica) = self.fleet.get_mut(attempt.replica)
         {
-            attempt.first_token = true;
-            if let Some(predicted) = attempt.ttft_ms
-                && let Some(replica) = self.fleet.get_mut(attempt.replica)
-            {
-                replica.prediction.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
-            }
+            replica.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
         }
         self.credit(now, request)
     }
@@ -218,14 +216,14 @@ impl Router {
         self.ledger.release(request);
         match outcome {
             Outcome::Done(usage) => self.complete(now, &attempt, usage),
-            Outcome::Cancelled => self.count(attempt.replica, |totals| totals.cancelled += 1),
+            Outcome::Cancelled => {}
             Outcome::Broken => self.blame(attempt.replica),
         }
         self.release(now)
     }
 
     /// The attempt failed before its first byte: where next? Any verdict may come: `Dispatch` to another replica, `Hold`, or a
-    /// `Reject` (mostly `AllTried`) that ends it.
+    /// `Reject` (mostly `AllTried`, also after the last of [`Settings::max_attempts`]) that ends it.
     ///
     /// Counts as one failure for the replica's health. A request that is not at a replica is refused.
     pub fn failed(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
@@ -237,6 +235,9 @@ impl Router {
         self.blame(attempt.replica);
         let mut ticket = attempt.ticket;
         ticket.tried.push(attempt.replica);
+        if ticket.attempt >= self.settings.max_attempts {
+            return (Arc::new(self.refuse(now, request, &ticket, Refusal::AllTried)), self.release(now));
+        }
         ticket.attempt += 1;
         let decision = self.place(now, request, ticket);
         (decision, self.release(now))
@@ -249,9 +250,8 @@ impl Router {
 
     /// Forgets a request, wherever it is. False if it was unknown.
     fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
-        if let Some(attempt) = self.attempts.remove(&request) {
+        if self.attempts.remove(&request).is_some() {
             self.ledger.release(request);
-            self.count(attempt.replica, |totals| totals.cancelled += 1);
             return true;
         }
         self.queue.remove(now, request).is_some()

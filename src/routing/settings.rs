@@ -17,6 +17,8 @@ pub struct Settings {
     pub queue_limit: usize,
     /// Longest wait in the router's queue, ms, above 0. Default 60,000, as in the paper's proxy.
     pub queue_timeout_ms: f64,
+    /// Most replicas that one request is tried at, at least 1. A request that makes engines fail must not take the whole fleet down.
+    pub max_attempts: u32,
     /// Seed of the random strategies.
     pub seed: u64,
     /// Which regions each residency class allows.
@@ -33,6 +35,7 @@ impl Default for Settings {
             max_concurrent: None,
             queue_limit: 10_000,
             queue_timeout_ms: 60_000.0,
+            max_attempts: 3,
             seed: 0,
             residency: Residency::default(),
             health: HealthThresholds::default(),
@@ -50,6 +53,7 @@ impl Settings {
         if let Some(limit) = self.max_concurrent {
             in_range("max_concurrent", f64::from(limit), 1.0, f64::from(u32::MAX))?;
         }
+        in_range("max_attempts", f64::from(self.max_attempts), 1.0, f64::from(u32::MAX))?;
         in_range("failures_out", f64::from(self.health.failures_out), 1.0, f64::from(u32::MAX))?;
         in_range("successes_in", f64::from(self.health.successes_in), 1.0, f64::from(u32::MAX))
     }
@@ -107,6 +111,7 @@ mod tests {
             (Settings::default(), None),
             (Settings { max_concurrent: Some(1), queue_limit: 0, ..Settings::default() }, None),
             (Settings { max_concurrent: Some(0), ..Settings::default() }, Some("max_concurrent")),
+            (Settings { max_attempts: 0, ..Settings::default() }, Some("max_attempts")),
             (Settings { queue_timeout_ms: 0.0, ..Settings::default() }, Some("queue_timeout_ms")),
             (Settings { queue_timeout_ms: f64::NAN, ..Settings::default() }, Some("queue_timeout_ms")),
             (Settings { queue_timeout_ms: f64::INFINITY, ..Settings::default() }, Some("queue_timeout_ms")),

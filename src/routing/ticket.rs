@@ -41,8 +41,6 @@ pub(super) struct Attempt {
     /// The belief about its cached tokens rests on a prompt that was itself still waiting for its first token, which the engine may
     /// not have computed yet: no evidence for or against the index.
     pub(super) unproven: bool,
-    /// Its first token came.
-    pub(super) first_token: bool,
     /// Was the replica already credited with answering?
     pub(super) answered: bool,
 }

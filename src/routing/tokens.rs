@@ -43,6 +43,15 @@ impl TokenRatios {
         self.by_model.get(model).map_or(BYTES_PER_TOKEN, |ratio| ratio.bytes_per_token)
     }
 
+    /// Of these models, or of all where there are none, the one that most was learned of; the first of equals. `None` if nothing was.
+    #[must_use]
+    pub fn best_known(&self, models: &[Arc<str>]) -> Option<&Option<Arc<str>>> {
+        let among =
+            |model: &Option<Arc<str>>| models.is_empty() || model.as_ref().is_some_and(|model| models.contains(model));
+        let known = self.by_model.iter().filter(|(model, _)| among(model));
+        known.rev().max_by_key(|(_, ratio)| ratio.samples).map(|(model, _)| model)
+    }
+
     /// Learns that a prompt of `bytes` bytes was `tokens` tokens.
     ///
     /// A running mean that counts the assumed ratio as one sample, until the newest sample's weight has fallen to [`WEIGHT`].
@@ -88,6 +97,22 @@ mod tests {
         assert!((ratios.bytes_per_token(&llama) - 3.0).abs() < 0.01);
         assert_eq!(ratios.bytes_per_token(&none), 4.0);
         assert_eq!(ratios.tokens(&none, u64::MAX), u32::MAX, "saturates");
+    }
+
+    #[test]
+    fn the_best_known_model_has_the_most_samples() {
+        let mut ratios = TokenRatios::default();
+        assert_eq!(ratios.best_known(&[]), None);
+        for (model, samples) in [(None, 2), (Some("a"), 3), (Some("b"), 3), (Some("c"), 1)] {
+            for _ in 0..samples {
+                ratios.learn(&model.map(Into::into), 1000, 300);
+            }
+        }
+        let cases = [(vec![], Some("a")), (vec!["b", "c"], Some("b")), (vec!["c", "x"], Some("c")), (vec!["x"], None)];
+        for (models, best) in cases {
+            let models: Vec<_> = models.into_iter().map(Into::into).collect();
+            assert_eq!(ratios.best_known(&models).and_then(|model| model.as_deref()), best, "{models:?}");
+        }
     }
 
     #[test]

@@ -156,11 +156,11 @@ pub struct Finished {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeKind {
-    /// Answered in full.
+    /// Answered in full, with whatever status below 500: an engine that refuses a request (4xx) has done its part.
     Ok,
-    /// Failed everywhere, or broke after its first byte.
+    /// Failed everywhere, broke after its first byte, or was answered with an engine's own error (5xx).
     Failed,
-    /// Refused by the router.
+    /// Refused by the router, at once or later.
     Refused,
     /// Left by its client.
     Cancelled,

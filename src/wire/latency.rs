@@ -48,7 +48,7 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-/// Predicted against actual TTFT of the same requests.
+/// Predicted against actual time from dispatch to first token of the same requests; a wait in the router's queue is in neither.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// Requests that had both.

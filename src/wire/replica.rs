@@ -105,9 +105,6 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Most requests running at once.
-    #[serde(default)]
-    pub max_running: Option<u32>,
     /// KV capacity, tokens.
     #[serde(default)]
     pub kv_tokens: Option<u64>,

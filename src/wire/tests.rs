@@ -33,12 +33,12 @@ fn a_change_of_replicas_names_exactly_one_change() {
         region: Region::new("us-east-1"),
         engine: None,
         models: Vec::new(),
-        limits: Limits { max_running: Some(10), kv_tokens: None },
+        limits: Limits { kv_tokens: Some(40_000) },
         rates: Rates::default(),
     });
     let cases = [
         (
-            r#"{"add":{"name":"east","url":"http://127.0.0.1:30000","region":"us-east-1","limits":{"max_running":10}}}"#,
+            r#"{"add":{"name":"east","url":"http://127.0.0.1:30000","region":"us-east-1","limits":{"kv_tokens":40000}}}"#,
             add,
         ),
         (r#"{"remove":{"name":"east"}}"#, ReplicaChange::Remove { name: "east".into() }),

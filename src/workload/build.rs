@@ -18,6 +18,9 @@ use super::trace::{Episode, Form, Row, Trace};
 /// Most sessions in a plan; more would be a slip of the keyboard.
 const MAX_SESSIONS: f64 = 5e6;
 
+/// Most block ids in the plan of a timed open loop, ids (1 GiB): each session that is played again has ids of its own.
+const OPEN_LOOP_IDS: f64 = 134_217_728.0;
+
 /// Room for block ids in the plan of a closed loop with a time limit, ids (128 MiB).
 const CLOSED_LOOP_IDS: usize = 1 << 24;
 
@@ -143,6 +146,13 @@ fn check(trace: &Trace, options: &PlanOptions) -> Result<(), PlanError> {
             if found > MAX_SESSIONS {
                 let wanted = "at most five million";
                 return Err(PlanError::BadNumber { what: "number of sessions (rate × seconds)", found, wanted });
+            }
+            let ids =
+                found * trace.rows().map(|row| row.blocks.len()).sum::<usize>() as f64 / trace.episodes.len() as f64;
+            if options.seconds.is_some() && ids > OPEN_LOOP_IDS {
+                let wanted = "at most 134 million: less time, a lower rate or shorter prompts";
+                let what = "number of prompt blocks (rate × seconds × blocks of a session)";
+                return Err(PlanError::BadNumber { what, found: ids.round(), wanted });
             }
         }
         Arrivals::Concurrent { sessions: count } | Arrivals::Throughput { at_most: count } => {

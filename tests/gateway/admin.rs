@@ -163,6 +163,23 @@ async fn the_cache_is_cleared_by_name_or_whole() {
 }
 
 #[tokio::test]
+async fn the_cache_of_a_process_that_is_gone_is_forgotten() {
+    let (gone, stays) = (Mock::start(|_| hello()).await, Mock::start(|_| hello()).await);
+    let gateway = start(config("round-robin", &[&gone, &stays])).await;
+    until("both healthy", || gateway.healthy() == 2).await;
+    let long = STREAM.replace("Say hello", &"word ".repeat(500));
+    let mut client = Client::connect(&gateway).await;
+    for _ in 0..2 {
+        assert!(whole(client.chat(long.clone()).await.into_body()).await.1);
+    }
+    drop(gone);
+    until("out of rotation", || gateway.healthy() == 1).await;
+    let cache: Cache = get(&gateway, "/admin/v1/cache").await;
+    let blocks: Vec<u64> = cache.replicas.iter().map(|replica| replica.blocks).collect();
+    assert_eq!(blocks, [0, 9], "nobody listens there any more; the other's is untouched");
+}
+
+#[tokio::test]
 async fn what_only_reads_takes_no_post_and_unknown_things_are_404() {
     let mock = Mock::start(|_| hello()).await;
     let gateway = start(config("gorgo", &[&mock])).await;
@@ -244,11 +261,107 @@ async fn nothing_is_lost_while_strategy_and_replicas_change() {
 async fn a_replica_of_the_same_name_is_replaced() {
     let (a, b) = (Mock::start(|_| hello()).await, Mock::start(|_| hello()).await);
     let gateway = start(config("gorgo", &[&a])).await;
-    gateway.fleet().add(replica(0, &b)).unwrap();
+    assert!(whole(Client::connect(&gateway).await.chat(long_prompt()).await.into_body()).await.1);
+    let mut known: Replicas = get(&gateway, "/admin/v1/replicas").await;
+    for _ in 0..500 {
+        if known.replicas[0].rtt.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        known = get(&gateway, "/admin/v1/replicas").await;
+    }
+    let cache: Cache = get(&gateway, "/admin/v1/cache").await;
+    assert!(known.replicas[0].rtt.is_some() && cache.replicas[0].blocks > 0);
+
+    let mut changed = replica(0, &a);
+    changed.limits.kv_tokens = Some(1_000_000);
+    assert_eq!(gateway.fleet().add(changed).unwrap(), known.replicas[0].id, "the same engine");
+    let same: Cache = get(&gateway, "/admin/v1/cache").await;
+    assert_eq!(same.replicas[0].blocks, cache.replicas[0].blocks, "what was learned of it stays");
+
+    let id = gateway.fleet().add(replica(0, &b)).unwrap();
+    assert_ne!(id, known.replicas[0].id, "another engine");
+    let other: Cache = get(&gateway, "/admin/v1/cache").await;
+    assert_eq!(other.replicas[0].blocks, 0, "that holds nothing");
     assert!(whole(Client::connect(&gateway).await.chat(STREAM).await.into_body()).await.1);
-    assert_eq!((a.requests().len(), b.requests().len()), (0, 1));
+    assert_eq!((a.requests().len(), b.requests().len()), (1, 1));
     let replicas: Replicas = get(&gateway, "/admin/v1/replicas").await;
     assert_eq!((replicas.replicas.len(), replicas.replicas[0].url.clone()), (1, b.url()));
+}
+
+/// A request of several blocks.
+fn long_prompt() -> String {
+    STREAM.replace("Say hello", &"again and ".repeat(200))
+}
+
+#[tokio::test]
+async fn what_was_foreseen_does_not_depend_on_the_journal() {
+    let mock = Mock::start(|_| Answer::events(&[ROLE, HELLO, USAGE, "[DONE]"])).await;
+    let mut config = config("gorgo", &[&mock]);
+    config.decisions_kept = 0;
+    let gateway = start(config).await;
+    for i in 1..=2 {
+        assert!(whole(Client::connect(&gateway).await.chat(long_prompt()).await.into_body()).await.1);
+        until("counted", || gateway.counts().ok == i).await;
+    }
+    let cache: Cache = get(&gateway, "/admin/v1/cache").await;
+    assert!(cache.replicas[0].predicted_cached_tokens > 0);
+    let latency: Latency = get(&gateway, "/admin/v1/latency").await;
+    assert_eq!(latency.replicas[0].prediction.map(|prediction| prediction.count), Some(2));
+}
+
+#[tokio::test]
+async fn weights_that_two_people_set_at_once_add_up() {
+    let mock = Mock::start(|_| hello()).await;
+    let gateway = start(config("gorgo", &[&mock])).await;
+    for i in 1..=20 {
+        let value = f64::from(i) / 100.0;
+        let one = change::<Tune>(&gateway, "/admin/v1/tune", json!({"parameters": {"w_queue": value}}));
+        let other = change::<Tune>(&gateway, "/admin/v1/tune", json!({"parameters": {"w_rtt": value}}));
+        tokio::join!(one, other);
+        let tune: Tune = get(&gateway, "/admin/v1/tune").await;
+        let of = |key| tune.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| parameter.value);
+        assert_eq!((of("w_queue"), of("w_rtt")), (Some(value), Some(value)));
+    }
+    let (status, ..) =
+        refused(&gateway, "/admin/v1/tune", json!({"parameters": {"w_rt": 1}, "max_concurrent": 5})).await;
+    let tune: Tune = get(&gateway, "/admin/v1/tune").await;
+    assert_eq!((status, tune.max_concurrent), (400, None), "a change that is refused changes nothing");
+}
+
+#[tokio::test]
+async fn metrics_and_status_count_the_same_requests() {
+    let mock = Mock::start(|request| if request.body.is_empty() { Answer::json(500, "{}") } else { hello() }).await;
+    let mut config = config("gorgo", &[&mock]);
+    config.limits.max_body_bytes = 5000;
+    let gateway = start(config).await;
+    let mut bad = super::client::chat(STREAM);
+    bad.headers_mut().insert("x-gorgo-priority", "high".parse().unwrap());
+    let mut long = super::client::get("/v1/models");
+    long.headers_mut().insert("x-long", "y".repeat(70 << 10).parse().unwrap());
+    let requests = [
+        (super::client::get("/nothing"), 404),
+        (super::client::get("/v1/chat/completions"), 405),
+        (bad, 400),
+        (long, 431),
+        (super::client::chat("x".repeat(6000)), 413),
+        (super::client::chat(""), 500),
+        (super::client::chat(STREAM), 200),
+    ];
+    for (request, status) in requests {
+        let response = Client::connect(&gateway).await.send(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        whole(response.into_body()).await;
+    }
+    until("counted", || gateway.counts().total == 7 && gateway.counts().in_flight == 0).await;
+    let counts = gateway.counts();
+    assert_eq!((counts.ok, counts.failed, counts.refused, counts.cancelled), (1, 1, 5, 0));
+    let (_, page) = ask(&gateway, "GET", "/metrics", String::new()).await;
+    for (outcome, count) in [("ok", 1), ("failed", 1), ("refused", 5), ("cancelled", 0)] {
+        let line = format!("gorgo_requests_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+    assert!(page.contains("gorgo_request_duration_seconds_count 7\n"), "{page}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::client::{BOUND, Client, PLAIN, STREAM, chat, code, config, get, piece, start, until, whole};
+use super::client::{BOUND, Client, PLAIN, STREAM, chat, code, config, get, piece, post, start, until, whole};
 use super::mock::{Answer, HELLO, Mock, REPLY, ROLE, Step, hello, send};
 use gorgo::gateway::ReplicaConfig;
 use gorgo::inference::engine::EMULATOR;
@@ -69,6 +69,9 @@ async fn other_statuses_are_answers() {
         assert_eq!(whole(response.into_body()).await.0, r#"{"error":{"message":"engine"}}"#);
         assert!(good.requests().is_empty(), "{status}");
         assert_eq!(gateway.healthy(), 2, "{status} says nothing about health");
+        until("counted", || gateway.counts().in_flight == 0).await;
+        let (ok, failed) = (gateway.counts().ok, gateway.counts().failed);
+        assert_eq!((ok, failed), if status < 500 { (1, 0) } else { (0, 1) }, "{status}");
     }
 }
 
@@ -114,7 +117,9 @@ async fn a_document_that_breaks_off_does_not_look_complete() {
 
 #[tokio::test]
 async fn a_stream_without_framing_needs_its_done() {
-    for (ending, complete) in [("data: [DONE]\n\n", true), ("", false)] {
+    let endings = [("data: [DONE]\n\n", true), ("", false)];
+    let cases = ["/v1/chat/completions", "/generate"].into_iter().flat_map(|path| endings.map(|ending| (path, ending)));
+    for (path, (ending, complete)) in cases {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -137,8 +142,9 @@ async fn a_stream_without_framing_needs_its_done() {
         replica.engine = Some(&EMULATOR);
         config.replicas.push(replica);
         let gateway = start(config).await;
-        let (text, _) = whole(Client::connect(&gateway).await.chat(STREAM).await.into_body()).await;
-        assert_eq!(text.contains("replica_failed"), !complete, "{text}");
+        let response = Client::connect(&gateway).await.send(post(path, STREAM)).await.unwrap();
+        let (text, _) = whole(response.into_body()).await;
+        assert_eq!(text.contains("replica_failed"), !complete, "{path}: {text}");
     }
 }
 
@@ -150,8 +156,24 @@ async fn when_all_have_failed_the_client_is_told() {
     until("both healthy", || gateway.healthy() == 2).await;
     let response = Client::connect(&gateway).await.chat(STREAM).await;
     assert!(response.headers().contains_key("x-gorgo-request-id"));
+    assert_eq!(response.headers()["x-gorgo-replica"], "r1", "the last one that failed");
     assert_eq!(code(response).await, (502, "all_tried".to_owned()));
     until("counted", || gateway.counts().failed == 1 && gateway.counts().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_engines_die_of_is_not_tried_everywhere() {
+    let dead = |_: &super::mock::Received| hello().after(Step::Die);
+    let mocks = [Mock::start(dead).await, Mock::start(dead).await, Mock::start(dead).await];
+    let mut config = config("round-robin", &mocks.iter().collect::<Vec<_>>());
+    config.routing.max_attempts = 2;
+    let gateway = start(config).await;
+    until("all healthy", || gateway.healthy() == 3).await;
+    let response = Client::connect(&gateway).await.chat(STREAM).await;
+    assert_eq!(response.headers()["x-gorgo-replica"], "r1");
+    assert_eq!(code(response).await, (502, "all_tried".to_owned()));
+    let dispatched: Vec<u64> = gateway.dispatched().into_iter().map(|(_, count)| count).collect();
+    assert_eq!(dispatched, [1, 1, 0]);
 }
 
 #[tokio::test]
@@ -172,7 +194,12 @@ async fn a_silent_engine_is_given_up() {
     let gateway = start(config).await;
     until("both healthy", || gateway.healthy() == 2).await;
     let mut client = Client::connect(&gateway).await;
-    assert_eq!(code(client.chat(STREAM).await).await, (504, "upstream_timeout".to_owned()));
+    let response = client.chat(STREAM).await;
+    assert_eq!(
+        (&response.headers()["x-gorgo-replica"], &response.headers()["x-gorgo-region"]),
+        (&"r0".parse().unwrap(), &"region-0".parse().unwrap())
+    );
+    assert_eq!(code(response).await, (504, "upstream_timeout".to_owned()));
     assert!(other.requests().is_empty(), "the engine may be working on it: nobody else gets it");
     assert!(gateway.fleet().remove("r1"));
     until("cancelled at the engine", || mock.aborted() == 1).await;

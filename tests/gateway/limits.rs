@@ -69,6 +69,69 @@ async fn a_head_over_the_limit_is_431() {
     request.headers_mut().insert("x-long", "y".repeat(70 << 10).parse().unwrap());
     let response = Client::connect(&gateway).await.send(request).await.unwrap();
     assert_eq!(code(response).await, (431, "headers_too_large".to_owned()));
+
+    // The target is part of the head.
+    let mut request = get(&format!("/v1/models?{}", "z".repeat(40 << 10)));
+    request.headers_mut().insert("x-long", "y".repeat(30 << 10).parse().unwrap());
+    let response = Client::connect(&gateway).await.send(request).await.unwrap();
+    assert_eq!(code(response).await, (431, "headers_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn all_bodies_together_have_a_limit() {
+    let mock = Mock::start(|_| hello()).await;
+    let mut config = config("gorgo", &[&mock]);
+    config.limits.max_bodies_bytes = 100_000;
+    let gateway = start(config).await;
+    let body = |bytes: usize| format!("{{\"x\":\"{}\"}}", "y".repeat(bytes - 8));
+    // One whose body is half here holds what has come.
+    let mut holder = TcpStream::connect(gateway.listen()).await.unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: 90000\r\n\r\n";
+    holder.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    timeout(BOUND, holder.read_exact(&mut told)).await.unwrap().unwrap();
+    holder.write_all(&body(90_000).as_bytes()[..60_000]).await.unwrap();
+
+    let mut held = (200, String::new());
+    for _ in 0..1000 {
+        let response = Client::connect(&gateway).await.chat(body(50_000)).await;
+        if response.status() != 200 {
+            assert_eq!(response.headers()["retry-after"], "1");
+            held = code(response).await;
+            break;
+        }
+        assert!(whole(response.into_body()).await.1, "before the other one had come");
+    }
+    assert_eq!(held, (503, "bodies_full".to_owned()));
+    assert_eq!(Client::connect(&gateway).await.chat(body(30_000)).await.status(), 200, "room for a smaller one");
+    drop(holder);
+    for _ in 0..1000 {
+        if Client::connect(&gateway).await.chat(body(90_000)).await.status() == 200 {
+            return;
+        }
+    }
+    panic!("what was held has not come back");
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_408_in_the_end() {
+    let mock = Mock::start(|_| hello()).await;
+    let mut config = config("gorgo", &[&mock]);
+    config.limits.body_timeout = BOUND;
+    config.limits.body_total_timeout = Duration::from_millis(200);
+    let gateway = start(config).await;
+    let (mut reader, mut writer) = TcpStream::connect(gateway.listen()).await.unwrap().into_split();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: 100000\r\n\r\n";
+    writer.write_all(head.as_bytes()).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let mut answer = vec![0; 13];
+    timeout(BOUND, reader.read_exact(&mut answer)).await.expect("an answer in time").unwrap();
+    assert_eq!(std::str::from_utf8(&answer).unwrap(), "HTTP/1.1 408 ");
+    dripping.abort();
 }
 
 #[tokio::test]

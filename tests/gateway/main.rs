@@ -9,4 +9,5 @@ mod failure;
 mod forward;
 mod limits;
 mod mock;
+mod stop;
 mod tls;

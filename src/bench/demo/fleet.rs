@@ -51,6 +51,7 @@ pub fn ensure_central(fleet: &Fleet) -> Result<()> {
         fleet.routers.len()
     );
     let mut models: Vec<&str> = fleet.replicas.iter().map(|replica| replica.model.as_str()).collect();
+    models.sort_unstable();
     models.dedup();
     ensure!(
         models.len() == 1,
@@ -60,7 +61,7 @@ pub fn ensure_central(fleet: &Fleet) -> Result<()> {
     Ok(())
 }
 
-/// Longest prompt that is kept by default, tokens: nine tenths of the smallest KV cache (design of the trace options).
+/// Longest prompt that is kept by default, tokens: nine tenths of the smallest KV cache, so that one fits beside what is cached.
 #[must_use]
 pub fn default_max_input(specs: &[EngineSpec]) -> u32 {
     let smallest = specs.iter().map(|spec| spec.kv_tokens).min().unwrap_or(u64::MAX);

@@ -7,14 +7,15 @@ use anyhow::{Context as _, Result};
 
 use super::DemoConfig;
 use crate::emulator::engine::{self, EngineHandle, EngineOptions};
-use crate::emulator::wan::{self, Jitter, WanHandle, WanOptions};
+use crate::emulator::wan::{self, WanHandle, WanOptions};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, ReplicaConfig};
-use crate::routing::Settings;
+use crate::routing::{Rates, Settings};
 use crate::sim::engine::EngineSpec;
-use crate::workload::fleet::Jitter as FleetJitter;
 
 /// Any free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Prompt length at which a replica's rates are taken, tokens: about the mean of the bundled trace.
+const PROBE_TOKENS: u32 = 4096;
 /// Longest wait until the router has found all its engines healthy.
 const READY: Duration = Duration::from_secs(20);
 /// Pause between two looks at the router's replicas.
@@ -51,12 +52,13 @@ impl Lane {
             let rtt_ms = fleet.rtt.rtt_ms(home, &replica.region).context("a checked fleet knows every pair")?;
             // The same seed for the same replica under every strategy: all lanes see one network.
             let seed = config.seed.wrapping_add(index as u64);
-            let options = WanOptions { listen: ANY, to: engine.address(), rtt_ms, jitter: jitter(fleet.jitter), seed };
+            let options = WanOptions { listen: ANY, to: engine.address(), rtt_ms, jitter: fleet.jitter, seed };
             let relay = wan::start(options)
                 .await
                 .with_context(|| format!("failed to start the relay to `{}`", replica.name))?;
             let url = format!("http://{}", relay.address());
-            replicas.push(ReplicaConfig::new(&replica.name, &url, replica.region.as_str()));
+            let rates = rates(spec);
+            replicas.push(ReplicaConfig { rates, ..ReplicaConfig::new(&replica.name, &url, replica.region.as_str()) });
             engines.push(engine);
             relays.push(relay);
         }
@@ -99,6 +101,12 @@ impl Lane {
         self.engines.iter().flat_map(EngineHandle::timing_error_ms).collect()
     }
 
+    /// How late bytes left the relays, ms.
+    #[must_use]
+    pub(super) fn wan_error_ms(&self) -> Vec<f64> {
+        self.relays.iter().flat_map(WanHandle::timing_error_ms).collect()
+    }
+
     /// Ends everything.
     pub(super) async fn stop(self) {
         self.gateway.stop();
@@ -109,10 +117,9 @@ impl Lane {
     }
 }
 
-fn jitter(jitter: FleetJitter) -> Jitter {
-    match jitter {
-        FleetJitter::None => Jitter::None,
-        FleetJitter::Backbone => Jitter::Backbone,
-        FleetJitter::Internet => Jitter::Internet,
-    }
+/// What an operator who knows the GPUs would configure: the prefill time per token of a cold prompt of [`PROBE_TOKENS`], for prefill
+/// and queue alike. Only the `gorgo` strategies read it.
+fn rates(spec: &EngineSpec) -> Rates {
+    let ms_per_token = Some(spec.lone_prefill_ms(0, PROBE_TOKENS) / f64::from(PROBE_TOKENS));
+    Rates { prefill_ms_per_token: ms_per_token, queue_ms_per_token: ms_per_token }
 }

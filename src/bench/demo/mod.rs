@@ -26,7 +26,7 @@ use crate::report::percentile::spread;
 use crate::report::schema::{Cost, Report, SCHEMA};
 use crate::report::{Rules, Run, Slo, summarise};
 use crate::sim::engine::EngineSpec;
-use crate::workload::{Fleet, Plan, PlanOptions, Trace, build};
+use crate::workload::{Fleet, Plan, PlanOptions, Trace};
 
 /// What `gorgo demo` compares when nothing is said.
 pub const DEFAULT_STRATEGIES: [&str; 5] = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
@@ -42,8 +42,10 @@ pub struct DemoConfig {
     pub strategies: Vec<String>,
     /// The requests, longer ones than the fleet can hold already left out.
     pub trace: Trace,
-    /// How the plan is made from it.
-    pub plan: PlanOptions,
+    /// How the plan was made from it.
+    pub options: PlanOptions,
+    /// What every strategy plays.
+    pub plan: Arc<Plan>,
     /// Engines, router and network.
     pub fleet: Fleet,
     /// Sessions that start before do not count, s.
@@ -61,11 +63,11 @@ pub struct DemoConfig {
 /// Runs the comparison. A fired `stop` ends it early; the report then says so and holds what was measured.
 ///
 /// # Errors
-/// A plan that cannot be made, or a fleet that cannot be started.
+/// A fleet that cannot be started.
 pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) -> Result<Report> {
     fleet::ensure_central(&config.fleet)?;
     let specs = fleet::specs(&config.fleet)?;
-    let plan = Arc::new(build(&config.trace, &config.plan)?);
+    let plan = Arc::clone(&config.plan);
     // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
     let limit = plan.concurrency.is_none().then(|| limit(&plan, &config.fleet, &specs, config.warmup_s * 1000.0));
     let mut lanes = Vec::new();
@@ -76,6 +78,7 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
     let demo = Demo { config: &config, plan, limit };
     let played = demo.play(&lanes, board, stop).await?;
     let errors: Vec<f64> = lanes.iter().flat_map(Lane::timing_error_ms).collect();
+    let wan_errors: Vec<f64> = lanes.iter().flat_map(Lane::wan_error_ms).collect();
     let lags: Vec<f64> = played.iter().flat_map(|played| played.lag_ms.iter().copied()).collect();
     let runs = config.strategies.iter().zip(&played).zip(&lanes);
     let runs = runs.map(|((strategy, played), lane)| demo.judge(strategy, played, lane, &specs)).collect();
@@ -89,6 +92,7 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
         trace: trace_info(&config.trace),
         client_lag_ms: Some(spread(lags)),
         emulator_error_ms: Some(spread(errors)),
+        wan_error_ms: Some(spread(wan_errors)),
         interrupted: stop.is_cancelled(),
         runs,
         config: config.described,
@@ -148,7 +152,7 @@ impl Demo<'_> {
             tally,
             home: self.config.fleet.routers.first().map(|router| router.region.as_str().into()),
             from_ms: self.config.warmup_s * 1000.0,
-            to_ms: self.config.plan.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0),
+            to_ms: self.config.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0),
             drain: self.config.drain,
             stop: stop.clone(),
         }
@@ -156,7 +160,7 @@ impl Demo<'_> {
 
     /// Keeps the board's phase up to date, as a task.
     fn announce(&self, board: &Board, clock: Clock) -> tokio::task::JoinHandle<()> {
-        let (from_s, to_s) = (self.config.warmup_s, self.config.plan.seconds);
+        let (from_s, to_s) = (self.config.warmup_s, self.config.options.seconds);
         let board = board.clone();
         tokio::spawn(async move {
             loop {
@@ -177,7 +181,7 @@ impl Demo<'_> {
         // A bound on requests that were not all sent would compare different ones.
         let limit = self.limit.as_ref().filter(|_| !played.stopped);
         let last_end_s = played.samples.iter().map(|sample| sample.end.ms()).fold(0.0, f64::max) / 1000.0;
-        let to_s = match config.plan.seconds {
+        let to_s = match config.options.seconds {
             Some(seconds) if !played.stopped => seconds,
             _ => last_end_s,
         };
@@ -188,7 +192,7 @@ impl Demo<'_> {
             home: config.fleet.routers.first().map(|router| router.region.as_str().into()),
             infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
         };
-        let mut run = summarise(strategy, load(config.plan.arrivals), &played.samples, &rules);
+        let mut run = summarise(strategy, load(config.options.arrivals), &played.samples, &rules);
         run.requests.unsent = played.unsent;
         run.requests.retried = lane.gateway().counts().retried;
         run.prediction.ttft_error_median = lane.gateway().prediction_error_ms();

@@ -28,7 +28,8 @@ pub(crate) struct TuneArgs {
     /// New value of a weight or rate, e.g. `w_queue=0.1` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
-    /// Most requests running per replica before the router holds back; 0 = the strategy's own rule
+    /// Most requests running per replica before the router holds back, as it then does at 95 % of the KV cache, too; takes the
+    /// place of gorgo-proxy's own 10; 0 = the strategy's own rule
     #[arg(long, value_name = "N")]
     max_concurrent: Option<u32>,
     #[command(flatten)]

@@ -91,7 +91,7 @@ fn addition(entry: ReplicaEntry) -> AddReplica {
         region: Region::new(&entry.region.unwrap_or_default()),
         engine: entry.engine,
         models: entry.models.unwrap_or_default(),
-        limits: Limits { max_running: entry.max_running, kv_tokens: entry.kv_tokens },
+        limits: Limits { kv_tokens: entry.kv_tokens },
         rates: Rates { prefill_ms_per_token: entry.prefill_ms_per_token, queue_ms_per_token: entry.queue_ms_per_token },
     }
 }

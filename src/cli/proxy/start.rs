@@ -23,9 +23,10 @@ use crate::routing::{self, Rates, ReplicaKind, Settings};
 
 /// Arguments of `gorgo proxy start`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = strategies())]
 pub(crate) struct Args {
     /// A replica, e.g. `name=a,url=http://10.0.0.5:30000,region=us-east-1` (repeatable; replaces those of the file).
-    /// Further keys: engine (sglang, vllm, emulator), model (repeatable), max-running, kv-tokens, prefill-ms-per-token,
+    /// Further keys: engine (sglang, vllm, emulator), model (repeatable), kv-tokens, prefill-ms-per-token,
     /// queue-ms-per-token
     #[arg(long = "replica", value_name = "KEY=VALUE,…")]
     replicas: Vec<String>,
@@ -41,7 +42,8 @@ pub(crate) struct Args {
     /// Strategy that decides where a request goes [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
-    /// Hold requests in the router while every replica has this many running [default: the strategy's own rule]
+    /// Hold requests in the router while every replica has this many running or 95 % of its KV cache in use; takes the place of
+    /// gorgo-proxy's own limit of 10 [default: the strategy's own rule]
     #[arg(long, value_name = "N")]
     max_concurrent: Option<u32>,
     /// Weight or rate of the strategy, e.g. `w_queue=0.1` (repeatable)
@@ -50,6 +52,19 @@ pub(crate) struct Args {
     /// Check everything, print what would apply, and start nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What `--strategy` and `--set` may name.
+fn strategies() -> String {
+    let mut text = String::from("Strategies, and what `--set` may set of each (with its default):\n");
+    for entry in routing::policy::registry::strategies() {
+        text += &format!("  {:<17} {}\n", entry.name, entry.help);
+        let keys: Vec<String> = entry.parameters.iter().map(|key| format!("{}={}", key.key, key.default)).collect();
+        if !keys.is_empty() {
+            text += &format!("  {:<17} {}\n", "", keys.join(" "));
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 /// An address as a flag takes it.
@@ -115,6 +130,7 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
         max_concurrent: proxy.max_concurrent,
         queue_limit: whole(proxy.queue_limit),
         queue_timeout_ms: proxy.queue_timeout_ms as f64,
+        max_attempts: proxy.max_attempts,
         seed: proxy.seed,
         residency: Residency { classes: proxy.residency },
         ..Settings::default()
@@ -130,9 +146,11 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
     config.limits = Limits {
         max_connections: whole(limits.max_connections),
         max_body_bytes: whole(limits.max_body_bytes),
+        max_bodies_bytes: whole(limits.max_bodies_bytes),
         max_header_bytes: whole(limits.max_header_bytes),
         header_timeout: Duration::from_millis(limits.header_timeout_ms),
         body_timeout: Duration::from_millis(limits.body_timeout_ms),
+        body_total_timeout: Duration::from_millis(limits.body_total_timeout_ms),
         keep_alive: Duration::from_millis(limits.keep_alive_ms),
         write_timeout: Duration::from_millis(limits.write_timeout_ms),
         upstream_timeout: Duration::from_millis(limits.upstream_timeout_ms),
@@ -151,7 +169,7 @@ pub(in crate::cli) fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfi
         kind: ReplicaKind::Engine,
         engine,
         models: entry.models.unwrap_or_default(),
-        limits: routing::Limits { max_running: entry.max_running, kv_tokens: entry.kv_tokens },
+        limits: routing::Limits { kv_tokens: entry.kv_tokens },
         rates: Rates { prefill_ms_per_token: entry.prefill_ms_per_token, queue_ms_per_token: entry.queue_ms_per_token },
     })
 }

@@ -16,7 +16,7 @@ fn show(status: &Status) -> String {
     let queue = &status.queue;
     let oldest = queue.oldest_ms.map(|age| format!(", oldest {}", human::ms(age))).unwrap_or_default();
     let facts = [
-        ("state", if status.draining { "draining".to_owned() } else { "serving".to_owned() }),
+        ("state", state(status).to_owned()),
         ("version", status.version.clone()),
         ("process", format!("{}, up {}", status.pid, human::duration_s(status.uptime_s))),
         ("listens at", status.listen.clone()),
@@ -29,8 +29,18 @@ fn show(status: &Status) -> String {
     facts.map(|(name, value)| format!("{name:<13}{value}")).join("\n")
 }
 
+fn state(status: &Status) -> &'static str {
+    let replicas = &status.replicas;
+    match status.draining {
+        true => "draining",
+        false if replicas.total == 0 => "cannot serve: it has no replica",
+        false if replicas.healthy + replicas.unknown == 0 => "cannot serve: no replica is healthy",
+        false => "serving",
+    }
+}
+
 fn limit(max_concurrent: Option<u32>) -> String {
-    max_concurrent.map_or_else(|| "the strategy's own limit".to_owned(), |limit| format!("at most {limit} running"))
+    max_concurrent.map_or_else(|| "as the strategy says".to_owned(), |limit| format!("at most {limit} running"))
 }
 
 fn replicas(counts: &ReplicaCounts) -> String {
@@ -93,11 +103,16 @@ mod tests {
         process      4242, up 3 h 07 min
         listens at   127.0.0.1:8000
         strategy     gorgo
-        per replica  the strategy's own limit
+        per replica  as the strategy says
         replicas     2 of 3 healthy, 1 unhealthy
         queue        2 of 1,000, oldest 120 ms
         requests     12,345 taken: 12,300 ok, 10 failed, 20 refused, 10 cancelled, 5 in flight; 3 retried
         ");
+        let dead = ReplicaCounts { total: 1, unhealthy: 1, ..ReplicaCounts::default() };
+        assert!(
+            show(&Status { replicas: dead, ..status.clone() })
+                .starts_with("state        cannot serve: no replica is healthy\n")
+        );
         let draining = Status { draining: true, max_concurrent: Some(10), queue: QueueStatus::default(), ..status };
         assert_snapshot!(show(&draining).lines().filter(|line| !line.starts_with("re")).collect::<Vec<_>>().join("\n"), @"
         state        draining

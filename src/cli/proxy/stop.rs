@@ -29,7 +29,12 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
         return Ok(Exit::Done);
     };
     let client = Client::new(&args.write.admin, context)?;
-    context.printer.talk(format_args!("{} finishes {} requests", client.base(), drain.in_flight));
+    let finishing = match drain.in_flight {
+        0 => "with nothing in flight".to_owned(),
+        1 => "when 1 request in flight has ended".to_owned(),
+        requests => format!("when {requests} requests in flight have ended"),
+    };
+    context.printer.talk(format_args!("the proxy at {} stops {finishing}", client.base()));
     if args.write.json {
         context.printer.json(&drain)?;
     }

@@ -107,9 +107,19 @@ fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
     let sglang = EngineChoice::Sglang(container());
     let cases: [(&str, &EngineChoice, Fault, &[&str]); 17] = [
         ("a good node", &sglang, |_, _| {}, &[]),
-        ("no systemd", &sglang, |facts, _| facts.supervised = false, &["the machine does not run systemd, which supervises the services"]),
+        (
+            "no systemd",
+            &sglang,
+            |facts, _| facts.supervised = false,
+            &["the machine does not run systemd, which supervises the services"],
+        ),
         ("a password", &sglang, |facts, _| facts.sudo = false, &["sudo asks for a password"]),
-        ("arm", &sglang, |facts, _| facts.arch = "aarch64".into(), &["the machine is aarch64, the program to install is for x86_64"]),
+        (
+            "arm",
+            &sglang,
+            |facts, _| facts.arch = "aarch64".into(),
+            &["the machine is aarch64, the program to install is for x86_64"],
+        ),
         (
             "arm with its program",
             &sglang,
@@ -119,7 +129,12 @@ fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
             },
             &[],
         ),
-        ("old glibc", &sglang, |facts, _| facts.glibc = Some((2, 27)), &["the machine has glibc 2.27, the program needs 2.28"]),
+        (
+            "old glibc",
+            &sglang,
+            |facts, _| facts.glibc = Some((2, 27)),
+            &["the machine has glibc 2.27, the program needs 2.28"],
+        ),
         ("musl", &sglang, |facts, _| facts.glibc = None, &["the machine has no glibc; the program needs 2.28"]),
         (
             "static",
@@ -132,7 +147,12 @@ fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
         ),
         ("clock", &sglang, |facts, _| facts.clock_ahead_ms = -31_000, &["its clock is 31.0 s behind this machine's"]),
         ("clock in bounds", &sglang, |facts, _| facts.clock_ahead_ms = 29_000, &[]),
-        ("full disk", &sglang, |facts, _| facts.disk_free = 50_000_000_000, &["50.0 GB are free on the disk of /var/lib, 55.5 GB are needed"]),
+        (
+            "full disk",
+            &sglang,
+            |facts, _| facts.disk_free = 50_000_000_000,
+            &["50.0 GB are free on the disk of /var/lib, 55.5 GB are needed"],
+        ),
         (
             "half full disk with the image there",
             &sglang,
@@ -143,7 +163,12 @@ fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
             &[],
         ),
         ("no card", &sglang, |facts, _| facts.gpus.clear(), &["`nvidia-smi` shows no GPU"]),
-        ("old driver", &sglang, |facts, _| facts.gpus[0].driver = "535.1".into(), &["the NVIDIA driver is 535.1; the images of sglang need 570 or newer"]),
+        (
+            "old driver",
+            &sglang,
+            |facts, _| facts.gpus[0].driver = "535.1".into(),
+            &["the NVIDIA driver is 535.1; the images of sglang need 570 or newer"],
+        ),
         (
             "vLLM on a driver for CUDA 12",
             &EngineChoice::Vllm(container()),
@@ -326,8 +351,7 @@ fn one_node_fails_and_the_others_do_not() {
     let fakes: Vec<FakeNode> = desired.nodes.iter().map(|node| FakeNode::new(node.clone())).collect();
     fakes[1].change(|state| state.sick = true);
     let plans: Vec<Plan> = fakes.iter().map(|fake| setup(&desired, &fake.spec, &see(fake))).collect();
-    let jobs: Vec<Job<'_>> =
-        plans.into_iter().zip(&fakes).map(|(plan, fake)| Job { plan, remote: fake }).collect();
+    let jobs: Vec<Job<'_>> = plans.into_iter().zip(&fakes).map(|(plan, fake)| Job { plan, remote: fake }).collect();
     let mut journal = Memory::default();
     let report = block_on(apply(&jobs, &mut journal, &CrashHook::default(), &CancellationToken::new(), &|_| {}));
     assert_eq!(report.failed(), ["node2"]);
@@ -340,25 +364,24 @@ fn one_node_fails_and_the_others_do_not() {
 }
 
 fn a_wish() -> impl Strategy<Value = Desired> {
-    let engines = prop_oneof![
-        Just(emulator()),
-        Just(EngineChoice::Sglang(container())),
-        Just(EngineChoice::Vllm(container()))
-    ];
-    (engines, 1usize..4, any::<bool>(), any::<bool>(), 0u32..3, 1u8..3).prop_map(|(engine, nodes, token_there, proxy, limit, program)| {
-        let mut wish = three(&engine);
-        wish.nodes.truncate(nodes);
-        wish.hf_token = token_there.then(token);
-        wish.max_concurrent = (limit > 0).then_some(limit);
-        wish.binary = binary(&format!("program {program}"));
-        wish.proxy = proxy.then(|| ProxySpec {
-            node: "node1".into(),
-            listen: "10.0.0.1:8080".parse().unwrap(),
-            strategy: "gorgo".into(),
-            max_concurrent: None,
-        });
-        wish
-    })
+    let engines =
+        prop_oneof![Just(emulator()), Just(EngineChoice::Sglang(container())), Just(EngineChoice::Vllm(container()))];
+    (engines, 1usize..4, any::<bool>(), any::<bool>(), 0u32..3, 1u8..3).prop_map(
+        |(engine, nodes, token_there, proxy, limit, program)| {
+            let mut wish = three(&engine);
+            wish.nodes.truncate(nodes);
+            wish.hf_token = token_there.then(token);
+            wish.max_concurrent = (limit > 0).then_some(limit);
+            wish.binary = binary(&format!("program {program}"));
+            wish.proxy = proxy.then(|| ProxySpec {
+                node: "node1".into(),
+                listen: "10.0.0.1:8080".parse().unwrap(),
+                strategy: "gorgo".into(),
+                max_concurrent: None,
+            });
+            wish
+        },
+    )
 }
 
 proptest! {

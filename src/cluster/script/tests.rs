@@ -1,5 +1,5 @@
-use std::process::{Command, Stdio};
 use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 
@@ -27,7 +27,11 @@ fn sglang_on_a_gh200() {
 
 #[test]
 fn vllm_on_eight_cards() {
-    let own = Container { image: Some("registry.local/vllm:1".into()), arguments: vec!["--max-num-seqs".into(), "64".into()], ..container() };
+    let own = Container {
+        image: Some("registry.local/vllm:1".into()),
+        arguments: vec!["--max-num-seqs".into(), "64".into()],
+        ..container()
+    };
     let unit = engine_unit(&node(1, "us-west-1", EngineChoice::Vllm(own)), &facts("580.1", "H100", 8));
     assert_snapshot!(unit.argv.join("\n"), @"");
 }
@@ -117,11 +121,15 @@ fn bash_runs_the_looking_script() {
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     let request = server.join().unwrap();
     assert!(request.starts_with("POST /v1/completions HTTP/1.0\r\nHost: localhost\r\n"), "{request}");
-    let facts = parse(&output, Asked { from_ms: 0, to_ms: i64::MAX }).unwrap_or_else(|error| panic!("{error}\n{output}"));
+    let facts =
+        parse(&output, Asked { from_ms: 0, to_ms: i64::MAX }).unwrap_or_else(|error| panic!("{error}\n{output}"));
     assert_eq!(facts.arch, std::env::consts::ARCH);
     assert!(facts.disk_free > 0 && !facts.os.is_empty(), "{output}");
     let sum = super::super::plan::sha256("abc");
-    assert_eq!((facts.file("/etc/gorgo/agent.env"), facts.file("/var/lib/gorgo/done/engine")), (Some(sum.as_str()), Some(sum.as_str())));
+    assert_eq!(
+        (facts.file("/etc/gorgo/agent.env"), facts.file("/var/lib/gorgo/done/engine")),
+        (Some(sum.as_str()), Some(sum.as_str()))
+    );
     assert_eq!(facts.binary_version.as_deref(), Some(""), "it does not start");
     assert!(facts.engine_serves() && facts.answers.len() == 1, "{output}");
 }

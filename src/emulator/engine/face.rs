@@ -14,7 +14,6 @@ use tokio::sync::{oneshot, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::driver::{Command, Line, Load};
-use super::lateness::Lateness;
 use super::reply::{Choice, Envelope};
 use super::server::Phase;
 use super::stream::{TokenStream, Writers};
@@ -22,6 +21,7 @@ use super::ticket::{Board, Ending, Progress, Ticket};
 use super::tokens::{Output, Prompt};
 use super::{EngineCounts, EngineOptions, pages};
 use crate::emulator::clock::{Clock, unix_seconds};
+use crate::emulator::lateness::Lateness;
 use crate::inference::prompt::{Dialect, Parsed, parse};
 use crate::sim::engine::Job;
 

@@ -7,11 +7,10 @@
 //! template tokens are not counted.
 //!
 //! One task (`driver`) owns the engine and sleeps until its next event; each connection's task turns tokens into events of
-//! its stream, all that are due in one write. The server measures how late its first tokens leave (`lateness`).
+//! its stream, all that are due in one write. The server measures how late its first tokens leave (`emulator::lateness`).
 
 mod driver;
 mod face;
-mod lateness;
 mod pages;
 mod reply;
 mod server;

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::driver::Load;
-use super::lateness::Summary;
 use super::{EngineCounts, EngineOptions};
+use crate::emulator::lateness::Summary;
 use crate::sim::engine::{EngineGauges, Scheduler};
 
 /// `/v1/models`. vLLM's load tool wants `root` beside `id` (docs/models.md 3).
@@ -166,12 +166,14 @@ mod tests {
             kv_usage: Some(0.25),
             used_tokens: Some(1000.0),
             kv_tokens: Some(4000.0),
-            prompt_tokens_total: Some(4000.0),
-            cached_tokens_total: Some(1000.0),
-            generated_tokens_total: Some(77.0),
         };
         assert_eq!(SGLANG.parse_gauges(&page), expected);
         assert_eq!(EMULATOR.parse_gauges(&page), expected);
+        for (series, value) in [("prompt_tokens", 4000), ("cached_tokens", 1000), ("generation_tokens", 77)] {
+            let line = page.lines().find(|line| line.starts_with(&format!("sglang:{series}_total{{")));
+            let shown = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            assert_eq!(shown, Some(f64::from(value)), "{series}: {line:?}");
+        }
     }
 
     #[test]

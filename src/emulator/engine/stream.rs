@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame};
 
-use super::lateness::Lateness;
 use super::reply::{Choice, DONE, Envelope, Totals};
 use super::ticket::{Ending, Progress, Ticket};
 use crate::emulator::clock::Clock;
+use crate::emulator::lateness::Lateness;
 use crate::inference::Dialect;
 use crate::model::Time;
 

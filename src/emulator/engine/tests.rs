@@ -342,11 +342,14 @@ async fn metrics_count_what_was_served() {
         kv_usage: Some(0.0),
         used_tokens: Some(0.0),
         kv_tokens: Some(options().spec.kv_tokens as f64),
-        prompt_tokens_total: Some(320.0),
-        cached_tokens_total: Some(144.0),
-        generated_tokens_total: Some(8.0),
     };
     assert_eq!(shown, expected);
+    let page = get(&engine, "/metrics").await.1;
+    for (series, value) in [("prompt_tokens", 320.0), ("cached_tokens", 144.0), ("generation_tokens", 8.0)] {
+        let line = page.lines().find(|line| line.starts_with(&format!("sglang:{series}_total{{")));
+        let shown = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        assert_eq!(shown, Some(value), "{series}: {line:?}");
+    }
     assert_eq!((engine.counts().requests, engine.counts().aborted), (2, 0));
 }
 

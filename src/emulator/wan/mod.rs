@@ -14,6 +14,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +23,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::delay::Path;
 pub use self::relay::WINDOW_BYTES;
-use self::relay::{Connection, Link};
+use self::relay::{Connection, Line, Link};
 use super::clock::Clock;
+use super::lateness::Lateness;
 pub use crate::workload::fleet::Jitter;
 
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.
@@ -49,6 +51,7 @@ pub struct WanOptions {
 pub struct WanHandle {
     address: SocketAddr,
     link: watch::Sender<Link>,
+    lateness: Arc<Lateness>,
     task: JoinHandle<()>,
 }
 
@@ -60,8 +63,10 @@ pub async fn start(options: WanOptions) -> io::Result<WanHandle> {
     let listener = TcpListener::bind(options.listen).await?;
     let address = listener.local_addr()?;
     let (link, links) = watch::channel(Link::default());
-    let task = tokio::spawn(serve(listener, options, links));
-    Ok(WanHandle { address, link, task })
+    let lateness = Arc::<Lateness>::default();
+    let line = Line { options, clock: Clock::start(), links, lateness: Arc::clone(&lateness) };
+    let task = tokio::spawn(serve(listener, line));
+    Ok(WanHandle { address, link, lateness, task })
 }
 
 impl WanHandle {
@@ -69,6 +74,13 @@ impl WanHandle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How late bytes left the relay, ms after the time that the delay model asked for; the last 65,536 chunks. Counts what a reader
+    /// did not take in time, and what a cut line held up, as well.
+    #[must_use]
+    pub fn timing_error_ms(&self) -> Vec<f64> {
+        self.lateness.samples_ms()
     }
 
     /// Cuts the line: nothing gets through any more, nobody is told. Connections can still be made, and wait.
@@ -99,15 +111,14 @@ impl Drop for WanHandle {
     }
 }
 
-async fn serve(listener: TcpListener, options: WanOptions, links: watch::Receiver<Link>) {
-    let clock = Clock::start();
+async fn serve(listener: TcpListener, line: Line) {
     let mut connections = JoinSet::new();
     let mut number = 0;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(relay_one(client, options, number, clock, links.clone()));
+                    connections.spawn(relay_one(client, line.clone(), number));
                     number += 1;
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -117,7 +128,6 @@ async fn serve(listener: TcpListener, options: WanOptions, links: watch::Receive
     }
 }
 
-async fn relay_one(client: TcpStream, options: WanOptions, number: u64, clock: Clock, links: watch::Receiver<Link>) {
-    let connection = Connection::new(&options, number, clock, links);
-    connection.run(client).await;
+async fn relay_one(client: TcpStream, line: Line, number: u64) {
+    Connection::new(line, number).run(client).await;
 }

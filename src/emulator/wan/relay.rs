@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::WanOptions;
 use super::delay::Path;
 use crate::emulator::clock::Clock;
+use crate::emulator::lateness::Lateness;
 use crate::model::Time;
 
 /// Most bytes under way in one direction; about the largest receive window of Linux (6 MB less its overhead).
@@ -42,11 +43,18 @@ impl Default for Link {
     }
 }
 
+/// What all connections of a relay share.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) options: WanOptions,
+    pub(super) clock: Clock,
+    pub(super) links: watch::Receiver<Link>,
+    pub(super) lateness: Arc<Lateness>,
+}
+
 /// A connection to be relayed.
 pub(super) struct Connection {
-    to: SocketAddr,
-    clock: Clock,
-    links: watch::Receiver<Link>,
+    line: Line,
     open_at: Time,
     upload: Path,
     download: Path,
@@ -54,8 +62,9 @@ pub(super) struct Connection {
 
 impl Connection {
     /// The connection `number`, which comes in now.
-    pub(super) fn new(options: &WanOptions, number: u64, clock: Clock, links: watch::Receiver<Link>) -> Self {
-        let now = clock.now();
+    pub(super) fn new(line: Line, number: u64) -> Self {
+        let options = line.options;
+        let now = line.clock.now();
         let path = |direction: u64, open_at| {
             let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
             rng.set_stream(3 * number + direction);
@@ -65,33 +74,34 @@ impl Connection {
         let mut handshake = path(0, now);
         let arrived = handshake.exit(now, 0);
         let open_at = handshake.exit(arrived, 0);
-        Self { to: options.to, clock, links, open_at, upload: path(1, open_at), download: path(2, now) }
+        Self { open_at, upload: path(1, open_at), download: path(2, now), line }
     }
 
     /// Relays until both directions have ended or one was reset.
     pub(super) async fn run(self, mut client: TcpStream) {
-        let Self { to, clock, mut links, open_at, upload, download } = self;
+        let Self { line, open_at, upload, download } = self;
+        let mut links = line.links.clone();
         if links.wait_for(|link| link.up).await.is_err() {
             return;
         }
         let resets = links.borrow().resets;
         let connected = async {
-            let upstream = TcpStream::connect(to).await?;
+            let upstream = TcpStream::connect(line.options.to).await?;
             upstream.set_nodelay(true)?;
             client.set_nodelay(true)?;
             io::Result::Ok(upstream)
         };
         let Ok(mut upstream) = connected.await else {
             // The refusal takes as long as a connection would have.
-            tokio::time::sleep_until(clock.instant(open_at)).await;
+            tokio::time::sleep_until(line.clock.instant(open_at)).await;
             reset(&client);
             return;
         };
         let broken = {
             let (client_read, client_write) = client.split();
             let (upstream_read, upstream_write) = upstream.split();
-            let up = Direction::new(upload, clock, links.clone()).carry(client_read, upstream_write);
-            let down = Direction::new(download, clock, links.clone()).carry(upstream_read, client_write);
+            let up = Direction::new(upload, line.clone()).carry(client_read, upstream_write);
+            let down = Direction::new(download, line.clone()).carry(upstream_read, client_write);
             tokio::select! {
                 broken = both(up, down) => broken,
                 _ = links.wait_for(|link| link.resets != resets) => true,
@@ -139,8 +149,7 @@ enum Item {
 /// One direction of a connection.
 struct Direction {
     path: Path,
-    clock: Clock,
-    links: watch::Receiver<Link>,
+    line: Line,
     /// What is under way and when it comes out.
     queue: VecDeque<(Time, Item)>,
     /// Bytes of it.
@@ -150,18 +159,18 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(path: Path, clock: Clock, links: watch::Receiver<Link>) -> Self {
-        Self { path, clock, links, queue: VecDeque::new(), queued: 0, ended: false }
+    fn new(path: Path, line: Line) -> Self {
+        Self { path, line, queue: VecDeque::new(), queued: 0, ended: false }
     }
 
     async fn carry(mut self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> End {
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         let mut buffer = BytesMut::new();
         loop {
-            let up = self.links.borrow_and_update().up;
+            let up = self.line.links.borrow_and_update().up;
             let due = self.queue.front().map(|(due, _)| *due).filter(|_| up);
             if let Some(due) = due {
-                sleep.as_mut().reset(self.clock.instant(due));
+                sleep.as_mut().reset(self.line.clock.instant(due));
             }
             let room = !self.ended && self.queued < WINDOW_BYTES;
             // Not for every small chunk: they share one allocation until it is nearly full.
@@ -175,7 +184,7 @@ impl Direction {
                     }
                 }
                 read = from.read_buf(&mut buffer), if room => self.take(read, &mut buffer),
-                changed = self.links.changed() => if changed.is_err() {
+                changed = self.line.links.changed() => if changed.is_err() {
                     return End::Reset;
                 },
             }
@@ -183,7 +192,7 @@ impl Direction {
     }
 
     fn take(&mut self, read: io::Result<usize>, buffer: &mut BytesMut) {
-        let now = self.clock.now();
+        let now = self.line.clock.now();
         let item = match read {
             Ok(0) => Item::End(End::Closed),
             Ok(_) => Item::Data(buffer.split().freeze()),
@@ -200,11 +209,12 @@ impl Direction {
 
     /// Writes all that is due.
     async fn deliver(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> Option<End> {
-        let now = self.clock.now();
+        let now = self.line.clock.now();
         while self.queue.front().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, item)) = self.queue.pop_front() else { break };
+            let Some((due, item)) = self.queue.pop_front() else { break };
             match item {
                 Item::Data(data) => {
+                    self.line.lateness.record(due, now);
                     if to.write_all(&data).await.is_err() {
                         return Some(End::Refused);
                     }

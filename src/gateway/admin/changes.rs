@@ -59,22 +59,30 @@ impl Admin {
     }
 
     pub(super) fn set_tune(&self, change: SetTune) -> Result<Tune, Rejection> {
-        if !change.parameters.is_empty() {
-            let now = self.tune();
-            let mut parameters: BTreeMap<String, f64> =
-                now.parameters.iter().map(|parameter| (parameter.key.clone(), parameter.value)).collect();
-            parameters.extend(change.parameters);
-            let parameters: Vec<(String, f64)> = parameters.into_iter().collect();
-            self.set_strategy(&now.strategy, &parameters)?;
-        }
-        if let Some(limit) = change.max_concurrent {
-            let limit = (limit > 0).then_some(limit);
-            self.shared.brain.event(|state, now| {
-                state.max_concurrent = limit;
-                ((), state.router.set_max_concurrent(now, limit))
-            });
-        }
-        Ok(self.tune())
+        // One event: what two people change at the same time adds up, and a change that is refused changes nothing.
+        let set = self.shared.brain.event(|state, now| {
+            let mut effects = Vec::new();
+            if !change.parameters.is_empty() {
+                let strategy = state.router.strategy();
+                let mut merged: BTreeMap<String, f64> =
+                    strategy.parameters.iter().map(|(parameter, value)| (parameter.key.to_owned(), *value)).collect();
+                merged.extend(change.parameters);
+                let merged: Vec<(String, f64)> = merged.into_iter().collect();
+                match state.router.set_strategy(now, strategy.name, &merged) {
+                    Ok(released) => effects = released,
+                    Err(error) => return (Err(error), effects),
+                }
+            }
+            if let Some(limit) = change.max_concurrent {
+                state.max_concurrent = (limit > 0).then_some(limit);
+                effects.extend(state.router.set_max_concurrent(now, state.max_concurrent));
+            }
+            (Ok(()), effects)
+        });
+        set.map_err(|error| bad_request(error.to_string()))?;
+        let tune = self.tune();
+        tracing::info!(?tune, "tuned");
+        Ok(tune)
     }
 
     fn set_strategy(&self, strategy: &str, parameters: &[(String, f64)]) -> Result<(), Rejection> {
@@ -138,7 +146,7 @@ fn config(replica: AddReplica) -> Result<ReplicaConfig, Rejection> {
         kind: ReplicaKind::Engine,
         engine: engine.map_err(|error| bad_request(error.to_string()))?,
         models: replica.models,
-        limits: Limits { max_running: replica.limits.max_running, kv_tokens: replica.limits.kv_tokens },
+        limits: Limits { kv_tokens: replica.limits.kv_tokens },
         rates: Rates {
             prefill_ms_per_token: replica.rates.prefill_ms_per_token,
             queue_ms_per_token: replica.rates.queue_ms_per_token,

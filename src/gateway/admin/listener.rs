@@ -16,7 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Admin;
-use crate::gateway::collect::collect;
+use crate::gateway::budget::Budget;
+use crate::gateway::collect::{Bounds, collect};
 use crate::gateway::reject::Rejection;
 
 /// Largest body of a change, bytes.
@@ -81,7 +82,10 @@ async fn serve(stream: TcpStream, admin: Arc<Admin>) {
 
 async fn answer(admin: &Admin, request: Request<Incoming>) -> Response<Bytes> {
     let (parts, body) = request.into_parts();
-    match collect(body, MAX_BODY_BYTES, READ_LIMIT, false).await {
+    let bounds = Bounds { bytes: MAX_BODY_BYTES, pause: READ_LIMIT, total: READ_LIMIT, waits: false };
+    // Small bodies on few connections need no budget beside the one that clients share.
+    let mut share = Budget::new(MAX_BODY_BYTES).share();
+    match collect(body, &bounds, &mut share).await {
         Ok(body) => admin.answer(&parts.method, &parts.uri, &parts.headers, &body),
         Err(error) => {
             let message = format!("the body cannot be taken: {error:?}");

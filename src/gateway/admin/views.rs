@@ -1,4 +1,4 @@
-//! What `GET` shows: documents made from one look at the router, nothing computed anew.
+//! What `GET` shows: documents made from one look at the router under one lock; what has to be sorted or rendered is after it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,31 +9,49 @@ use http::{HeaderValue, Response};
 
 use super::Admin;
 use crate::gateway::explain::{explanation, summary};
-use crate::gateway::replica::{Figures, Replica, WINDOW};
-use crate::gateway::window::{median, percentiles};
+use crate::gateway::replica::{Replica, WINDOW};
+use crate::gateway::window::percentiles;
 use crate::model::{ReplicaId, RequestId};
-use crate::routing::index::CacheStats;
+use crate::routing::index::{CacheStats, IndexStats};
 use crate::routing::policy::{Parameter, strategies};
-use crate::routing::{BLOCK_BYTES, Health, ReplicaKind, ReplicaSnapshot, Snapshot};
-use crate::wire;
+use crate::routing::prediction::{Accuracy, Samples};
+use crate::routing::{BLOCK_BYTES, Health, ReplicaKind, ReplicaSnapshot, Router, Snapshot};
+use crate::wire::{self, RequestCounts};
 
 /// What Prometheus wants to hear; the page is in the OpenMetrics form.
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+/// The router at one moment.
+struct Look {
+    snapshot: Snapshot,
+    replicas: Vec<Arc<Replica>>,
+    counts: RequestCounts,
+    max_concurrent: Option<u32>,
+    index: IndexStats,
+}
+
 impl Admin {
-    fn look(&self) -> (Snapshot, Vec<Arc<Replica>>) {
+    fn look(&self) -> Look {
+        self.look_further(|_| ()).0
+    }
+
+    /// The same with something more of the same moment.
+    fn look_further<T>(&self, more: impl FnOnce(&Router) -> T) -> (Look, T) {
         let state = self.shared.brain.lock();
         let now = self.shared.brain.clock().now();
-        (state.router.snapshot(now), state.replicas.values().cloned().collect())
+        let look = Look {
+            snapshot: state.router.snapshot(now),
+            replicas: state.replicas.values().cloned().collect(),
+            counts: state.counts,
+            max_concurrent: state.max_concurrent,
+            index: state.router.index_stats(),
+        };
+        (look, more(&state.router))
     }
 
     pub(super) fn status(&self) -> wire::Status {
-        let (snapshot, _) = self.look();
-        let (counts, max_concurrent) = {
-            let state = self.shared.brain.lock();
-            (state.counts, state.max_concurrent)
-        };
+        let Look { snapshot, counts, max_concurrent, .. } = self.look();
         let with = |health| snapshot.replicas.iter().filter(|replica| replica.health == health).count() as u32;
         wire::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -61,13 +79,13 @@ impl Admin {
     }
 
     pub(super) fn replicas(&self) -> wire::Replicas {
-        let (snapshot, replicas) = self.look();
+        let Look { snapshot, replicas, .. } = self.look();
         let view = |of: &ReplicaSnapshot| Some(replica_view(of, find(&replicas, of.id)?));
         wire::Replicas { replicas: snapshot.replicas.iter().filter_map(view).collect() }
     }
 
     pub(super) fn policy(&self) -> wire::Policy {
-        let (snapshot, _) = self.look();
+        let Look { snapshot, .. } = self.look();
         let known = strategies()
             .iter()
             .map(|entry| wire::StrategyInfo { name: entry.name.to_owned(), summary: entry.help.to_owned() });
@@ -79,20 +97,13 @@ impl Admin {
     }
 
     pub(super) fn tune(&self) -> wire::Tune {
-        let (snapshot, _) = self.look();
-        wire::Tune {
-            strategy: snapshot.strategy.name.to_owned(),
-            parameters: parameters(&snapshot),
-            max_concurrent: self.shared.brain.lock().max_concurrent,
-        }
+        let Look { snapshot, max_concurrent, .. } = self.look();
+        wire::Tune { strategy: snapshot.strategy.name.to_owned(), parameters: parameters(&snapshot), max_concurrent }
     }
 
     pub(super) fn cache(&self) -> wire::Cache {
-        let (stats, replicas) = {
-            let state = self.shared.brain.lock();
-            (state.router.index_stats(), state.replicas.values().cloned().collect::<Vec<_>>())
-        };
-        let view = |(id, stats): &(ReplicaId, CacheStats)| {
+        let (Look { index, replicas, .. }, depths) = self.look_further(Router::index_depths);
+        let view = |((id, stats), (_, depth)): (&(ReplicaId, CacheStats), &(ReplicaId, usize))| {
             let replica = find(&replicas, *id)?;
             let usage = replica.figures().usage;
             Some(wire::CacheReplica {
@@ -100,7 +111,7 @@ impl Admin {
                 blocks: stats.blocks as u64,
                 capacity_blocks: stats.capacity as u64,
                 nodes: stats.nodes as u64,
-                depth: stats.depth as u64,
+                depth: *depth as u64,
                 bytes: stats.bytes as u64,
                 requests_with_usage: usage.requests,
                 prompt_tokens: usage.prompt_tokens,
@@ -108,23 +119,26 @@ impl Admin {
                 predicted_cached_tokens: usage.foreseen_cached_tokens,
             })
         };
-        wire::Cache { block_bytes: BLOCK_BYTES as u64, replicas: stats.replicas.iter().filter_map(view).collect() }
+        let both = index.replicas.iter().zip(&depths);
+        wire::Cache { block_bytes: BLOCK_BYTES as u64, replicas: both.filter_map(view).collect() }
     }
 
     pub(super) fn latency(&self) -> wire::Latency {
-        let (snapshot, replicas) = self.look();
-        let view = |of: &ReplicaSnapshot| {
+        let (Look { snapshot, replicas, .. }, predictions) =
+            self.look_further(|router| router.replicas().map(|replica| replica.ttft_ms.clone()).collect::<Vec<_>>());
+        let view = |(of, samples): (&ReplicaSnapshot, &Samples)| {
             let replica = find(&replicas, of.id)?;
             let figures = replica.figures();
             Some(wire::LatencyReplica {
                 name: of.name().to_owned(),
                 region: of.region().clone(),
-                rtt: rtt(of, &figures),
+                rtt: rtt(of),
                 ttft_ms: percentiles(figures.ttft_ms.iter().copied()),
-                prediction: prediction(&figures),
+                prediction: samples.accuracy().map(prediction),
             })
         };
-        wire::Latency { window: WINDOW as u32, replicas: snapshot.replicas.iter().filter_map(view).collect() }
+        let both = snapshot.replicas.iter().zip(&predictions);
+        wire::Latency { window: WINDOW as u32, replicas: both.filter_map(view).collect() }
     }
 
     pub(super) fn decisions(&self, limit: usize) -> wire::Decisions {
@@ -153,8 +167,7 @@ impl Admin {
 
     /// The page, with the figures that are read rather than counted brought up to date.
     pub(super) fn metrics(&self) -> Response<Bytes> {
-        let (snapshot, replicas) = self.look();
-        let stats = self.shared.brain.lock().router.index_stats();
+        let Look { snapshot, replicas, index, .. } = self.look();
         let metrics = self.shared.brain.metrics();
         metrics.queue.set(snapshot.queue.len as i64);
         for of in &snapshot.replicas {
@@ -168,7 +181,7 @@ impl Admin {
             shown.kv_usage.set(gauges.kv_usage.unwrap_or(f64::NAN));
             shown.idle_connections.set(replica.pool.idle() as i64);
         }
-        for (id, stats) in &stats.replicas {
+        for (id, stats) in &index.replicas {
             if let Some(replica) = find(&replicas, *id) {
                 replica.metrics.index_blocks.set(stats.blocks as i64);
                 replica.metrics.index_bytes.set(stats.bytes as i64);
@@ -217,7 +230,7 @@ fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
         },
         health_reason: figures.health_problem.clone(),
         draining: of.draining,
-        rtt: rtt(of, &figures),
+        rtt: rtt(of),
         gauges: of.gauges.map(|gauges| wire::Gauges {
             running: gauges.running,
             waiting: gauges.waiting,
@@ -232,7 +245,7 @@ fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
             decoding: of.decoding,
             queued_tokens: of.queued_prompt_tokens,
         },
-        limits: wire::Limits { max_running: of.spec.limits.max_running, kv_tokens: of.spec.limits.kv_tokens },
+        limits: wire::Limits { kv_tokens: of.spec.limits.kv_tokens },
         rates: wire::Rates {
             prefill_ms_per_token: of.spec.rates.prefill_ms_per_token,
             queue_ms_per_token: of.spec.rates.queue_ms_per_token,
@@ -241,18 +254,16 @@ fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
     }
 }
 
-fn rtt(of: &ReplicaSnapshot, figures: &Figures) -> Option<wire::Rtt> {
-    Some(wire::Rtt { ms: of.rtt_ms?, last_ms: figures.last_rtt_ms?, age_ms: of.rtt_age_ms.unwrap_or_default() })
+fn rtt(of: &ReplicaSnapshot) -> Option<wire::Rtt> {
+    Some(wire::Rtt { ms: of.rtt_ms?, last_ms: of.rtt_last_ms?, age_ms: of.rtt_age_ms.unwrap_or_default() })
 }
 
-fn prediction(figures: &Figures) -> Option<wire::Prediction> {
-    let pairs = || figures.predictions.iter().copied();
-    let count = pairs().count();
-    Some(wire::Prediction {
-        count: count as u64,
-        predicted_p50_ms: median(pairs().map(|(foreseen, _)| foreseen))?,
-        actual_p50_ms: median(pairs().map(|(_, actual)| actual))?,
-        error_p50_ms: median(pairs().map(|(foreseen, actual)| (foreseen - actual).abs()))?,
-        bias_ms: pairs().map(|(foreseen, actual)| foreseen - actual).sum::<f64>() / count as f64,
-    })
+fn prediction(of: Accuracy) -> wire::Prediction {
+    wire::Prediction {
+        count: of.count as u64,
+        predicted_p50_ms: of.predicted_median,
+        actual_p50_ms: of.actual_median,
+        error_p50_ms: of.error_median,
+        bias_ms: of.bias,
+    }
 }

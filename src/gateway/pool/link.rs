@@ -21,15 +21,17 @@ use super::transport::Transport;
 pub(super) struct Link {
     sender: SendRequest<Full<Bytes>>,
     connection: Connection<TokioIo<Transport>, Full<Bytes>>,
+    /// Time that it took to connect, ms.
+    pub(super) dialed_ms: f64,
     /// The connection's future has ended and must not be polled again.
     ended: bool,
 }
 
 impl Link {
-    /// Speaks HTTP/1.1 over a fresh stream.
-    pub(super) async fn open(stream: Transport) -> hyper::Result<Box<Self>> {
+    /// Speaks HTTP/1.1 over a fresh stream that took this long to connect.
+    pub(super) async fn open(stream: Transport, dialed_ms: f64) -> hyper::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, connection, ended: false }))
+        Ok(Box::new(Self { sender, connection, dialed_ms, ended: false }))
     }
 
     /// Lets the connection read and write what it can.

@@ -26,6 +26,11 @@ use super::clock::Clock;
 use super::endpoint::Endpoint;
 use crate::model::Time;
 
+/// An idle connection that breaks within this time of being used was closed before, ms; for links whose round trip is shorter.
+const STALE_LEAST_MS: f64 = 50.0;
+/// Or within so many times the time that it took to connect, which is a round trip at least: its reset takes one to come back.
+const STALE_ROUND_TRIPS: f64 = 2.0;
+
 /// How a pool keeps its connections.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
@@ -75,6 +80,14 @@ pub enum PoolError {
     /// TLS could not be set up at all.
     #[error("failed to set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+}
+
+impl PoolError {
+    /// Nobody listens there: whatever process did is gone, and its memory with it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
 }
 
 /// One request, in a form that can be sent again.
@@ -161,15 +174,23 @@ impl Pool {
 
     /// Sends a request and waits for the head of the answer; the body drives the connection and gives it back.
     ///
-    /// An idle connection that the engine had closed meanwhile is replaced once by a fresh one.
+    /// An idle connection that the engine had closed meanwhile is replaced once by a fresh one: if the request was never written, or the
+    /// connection broke about as soon as the answer of a closed one can be back. What breaks later may have been worked on, and whether
+    /// it is worth another prefill is not for a pool to say.
     ///
     /// # Errors
     /// See [`PoolError`]; nothing of an answer has come then.
     pub async fn send(self: &Arc<Self>, outgoing: &Outgoing) -> Result<Response<Reply>, PoolError> {
         if let Some(link) = self.take() {
+            let limit_ms = STALE_LEAST_MS.max(STALE_ROUND_TRIPS * link.dialed_ms);
+            let started = self.clock.now();
             match self.exchange(link, outgoing).await {
-                Ok(response) => return Ok(response),
-                Err(error) => tracing::debug!(endpoint = %self.endpoint, %error, "stale connection replaced"),
+                Err(PoolError::Broken { source, .. })
+                    if source.is_canceled() || self.clock.now().since_ms(started) <= limit_ms =>
+                {
+                    tracing::debug!(endpoint = %self.endpoint, %source, "stale connection replaced");
+                }
+                result => return result,
             }
         }
         let link = self.dial().await?;
@@ -221,6 +242,7 @@ impl Pool {
     }
 
     async fn dial(&self) -> Result<Box<Link>, PoolError> {
+        let started = self.clock.now();
         let failed = |source| PoolError::Connect { endpoint: self.endpoint.to_string(), source };
         let connecting = Transport::connect(&self.endpoint, self.tls.as_ref());
         let stream = timeout(self.settings.connect_timeout, connecting)
@@ -230,7 +252,7 @@ impl Pool {
                 failed(io::Error::new(io::ErrorKind::TimedOut, text))
             })?
             .map_err(failed)?;
-        let link = Link::open(stream).await;
+        let link = Link::open(stream, self.clock.now().since_ms(started)).await;
         link.map_err(|source| PoolError::Broken { endpoint: self.endpoint.to_string(), source })
     }
 

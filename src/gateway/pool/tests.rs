@@ -89,6 +89,35 @@ async fn a_stale_connection_is_replaced_unnoticed() {
 }
 
 #[tokio::test]
+async fn what_breaks_late_may_have_been_worked_on_and_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let requests = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let requests = requests.clone();
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                // The first request of a connection is answered, the second one dies in its prefill.
+                let _ = stream.read(&mut head).await.unwrap();
+                requests.fetch_add(1, Ordering::SeqCst);
+                stream.write_all(FIXED).await.unwrap();
+                if stream.read(&mut head).await.unwrap_or(0) > 0 {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                }
+            });
+        }
+    });
+    let pool = pool(&url, 0);
+    assert_eq!(body_of(&pool).await.unwrap(), "ok");
+    let error = body_of(&pool).await.unwrap_err();
+    assert!(matches!(error, PoolError::Broken { .. }), "{error}");
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "once each");
+}
+
+#[tokio::test]
 async fn refill_opens_connections_ahead_and_close_gives_them_up() {
     let (url, opened) = server(FIXED, usize::MAX).await;
     let pool = pool(&url, 3);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::sleep;
 
-use super::{FIRST_EVERY, FIRST_PROBES, Watcher, get};
+use super::{FIRST_EVERY, FIRST_PROBES, Problem, Watcher, get};
 use crate::routing::Gauges;
 use crate::wire::PeerState;
 use crate::wire::paths::PEER;
@@ -29,7 +29,7 @@ impl Watcher {
                 self.measured(clock.now().since_ms(started));
             }
             warm = answer.is_ok();
-            self.health(answer.and_then(|(status, body)| self.heard(status, &body)));
+            self.health(answer.and_then(|(status, body)| self.heard(status, &body).map_err(Problem::new)));
             let pause =
                 if probe < FIRST_PROBES { FIRST_EVERY.min(self.settings.rtt_every) } else { self.settings.rtt_every };
             sleep(pause).await;

@@ -27,9 +27,6 @@ fn sglang_metrics() {
         kv_usage: Some(0.25),
         used_tokens: Some(1000.0),
         kv_tokens: Some(4000.0),
-        prompt_tokens_total: Some(8_128_902.0),
-        cached_tokens_total: Some(120.0),
-        generated_tokens_total: Some(5.0),
     };
     assert_eq!(SGLANG.parse_gauges(SGLANG_PAGE), expected);
     assert_eq!(EMULATOR.parse_gauges(SGLANG_PAGE), expected, "the emulator speaks SGLang's names");
@@ -64,9 +61,6 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="96",kv_cache_size_tokens=
         kv_usage: gauges.kv_usage,
         used_tokens: None,
         kv_tokens: Some(96.0 * 16.0 + 1500.0),
-        prompt_tokens_total: Some(10.0),
-        cached_tokens_total: Some(4.0),
-        generated_tokens_total: None,
     };
     assert_eq!(gauges, expected);
     assert!((gauges.kv_usage.unwrap() - 0.6).abs() < 1e-12);

@@ -146,6 +146,7 @@ fn configuration(report: &Report) -> String {
     item("machine", &format!("{} {}, {} cores{cpu}{memory}", machine.os, machine.arch, machine.cores));
     item("client lag", &spread(report.client_lag_ms));
     item("emulator error", &spread(report.emulator_error_ms));
+    item("WAN error", &spread(report.wan_error_ms));
     html + "</dl>\n"
 }
 

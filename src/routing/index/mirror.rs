@@ -12,8 +12,6 @@ pub struct CacheStats {
     pub capacity: usize,
     /// Nodes of the tree.
     pub nodes: usize,
-    /// Longest held prompt, blocks; of several caches the largest.
-    pub depth: usize,
     /// Memory, bytes.
     pub bytes: usize,
     /// Blocks of all prompts that were dispatched to the replica.
@@ -28,7 +26,6 @@ impl CacheStats {
         self.blocks += other.blocks;
         self.capacity += other.capacity;
         self.nodes += other.nodes;
-        self.depth = self.depth.max(other.depth);
         self.bytes += other.bytes;
         self.lookups += other.lookups;
         self.hits += other.hits;
@@ -81,12 +78,16 @@ impl Mirror {
         correction
     }
 
+    /// Longest held prompt, blocks. Walks every node.
+    pub(super) fn depth(&self) -> usize {
+        self.tree.depth()
+    }
+
     pub(super) fn stats(&self) -> CacheStats {
         CacheStats {
             blocks: self.tree.len(),
             capacity: self.tree.capacity(),
             nodes: self.tree.nodes(),
-            depth: self.tree.depth(),
             bytes: self.tree.bytes(),
             lookups: self.lookups,
             hits: self.hits,

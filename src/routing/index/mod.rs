@@ -4,8 +4,8 @@
 //!
 //! | what | source |
 //! |---|---|
-//! | chained block hashes, one LRU per replica, prompts entered at dispatch | llm-d's approximate prefix producer, the specification of `predictive` |
-//! | capacity 0.9 of the replica's KV cache, 200,000 tokens where it is unknown, its correction from `cached_tokens`, the restart rule | the specification of `predictive` |
+//! | chained block hashes, one LRU per replica, prompts entered at dispatch | llm-d's approximate prefix producer |
+//! | capacity 0.9 of the replica's KV cache, 200,000 tokens where it is unknown, its correction from `cached_tokens`, the restart rule | ours; the reasons stand at the constants |
 //! | leaf first, nothing in use, least recently used | the default eviction of SGLang and vLLM |
 //! | the tree's representation, its bound in bytes, joining what no longer branches | ours |
 //! | a prediction of less than one block neither confirms nor refutes anything | ours |

@@ -86,7 +86,13 @@ impl PrefixIndex {
         self.mirrors.get_mut(&replica).map(|mirror| mirror.correct(predicted, actual))
     }
 
-    /// State and counters of every replica and in total. Looks at every node: for people, not for each request.
+    /// Longest held prompt of every replica, blocks. Looks at every node: for people who ask for it.
+    #[must_use]
+    pub fn depths(&self) -> Vec<(ReplicaId, usize)> {
+        self.mirrors.iter().map(|(&replica, mirror)| (replica, mirror.depth())).collect()
+    }
+
+    /// State and counters of every replica and in total. Cheap: nothing is walked.
     #[must_use]
     pub fn stats(&self) -> IndexStats {
         let mut stats = IndexStats::default();
@@ -131,10 +137,13 @@ mod tests {
 
     fn describe(index: &PrefixIndex) -> String {
         let stats = index.stats();
+        let depths: Vec<usize> = index.depths().into_iter().map(|(_, depth)| depth).collect();
+        let deepest = depths.iter().copied().max().unwrap_or(0);
         let rows = stats.replicas.iter().map(|(replica, stats)| (replica.0.to_string(), stats));
         rows.chain([("total".to_owned(), &stats.total)])
-            .map(|(name, s)| {
-                let (blocks, capacity, nodes, depth) = (s.blocks, s.capacity, s.nodes, s.depth);
+            .zip(depths.into_iter().chain([deepest]))
+            .map(|((name, s), depth)| {
+                let (blocks, capacity, nodes) = (s.blocks, s.capacity, s.nodes);
                 format!(
                     "{name}: {blocks}/{capacity} blocks, {nodes} nodes, depth {depth}, {}/{} hits\n",
                     s.hits, s.lookups

@@ -7,10 +7,11 @@
 //! t_p: prefill time per token, 0.094 ms, or the replica's own. running: prompt tokens of this router's requests there from
 //! dispatch until the response headers arrive. q: what a running token counts, 0.5 in the paper; the authors' program uses 1
 //! unless the flag is given. queued: 0 while the gate is on; with the gate off (`gate_running` 0) the engine's waiting count times
-//! the mean prompt length of the running requests (500 when none runs).
+//! the mean prompt length of the running requests (500 when none runs). The count is looked at only while every candidate has gauges that
+//! are no older than `gauge_max_age_ms`: a replica whose metrics are gone would look idle beside the others.
 //!
-//! A replica takes nothing while `gate_running` (10) of this router's requests are in flight there or its KV use is at 0.95; when all
-//! are closed the request waits in the router's queue.
+//! A replica takes nothing while `gate_running` (10) of this router's requests are in flight there or its KV use is at 0.95, the latter
+//! also with `gate_running` 0; when all are closed the request waits in the router's queue.
 //!
 //! Different from the authors' code, on purpose: the round trip is not taken from `/health` (SGLang sleeps a second in it), "running"
 //! for the gate is the router's own count instead of a gauge half a second old, the head of the queue does not block the rest, the
@@ -18,6 +19,7 @@
 //! a learned ratio instead of 4 bytes each.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;
+use super::least_load::GAUGE_MAX_AGE;
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
 use super::{Policy, Query, View, terms};
@@ -51,8 +53,9 @@ pub(super) const ENTRY: Entry = Entry {
             default: 10.0,
             min: 0.0,
             max: 1_000_000.0,
-            help: "requests in flight at which a replica is full; 0 = no gate, the engine's queue is priced instead",
+            help: "requests in flight at which a replica is full; 0 = no such limit, the engine's queue is priced instead",
         },
+        GAUGE_MAX_AGE,
     ],
     build: |parameters, _| Box::new(GorgoProxy::new(parameters)),
 };
@@ -61,6 +64,9 @@ struct GorgoProxy {
     prefill_ms_per_token: f64,
     q: f64,
     gate_running: u32,
+    gauge_max_age_ms: f64,
+    /// Do all candidates of this decision have fresh gauges?
+    gauges_count: bool,
 }
 
 impl GorgoProxy {
@@ -69,11 +75,13 @@ impl GorgoProxy {
             prefill_ms_per_token: parameters.get("prefill_ms_per_token"),
             q: parameters.get("q"),
             gate_running: parameters.get("gate_running") as u32,
+            gauge_max_age_ms: parameters.get(GAUGE_MAX_AGE.key),
+            gauges_count: false,
         }
     }
 
     fn queued(&self, candidate: &View<'_>) -> f64 {
-        if self.gate_running > 0 {
+        if self.gate_running > 0 || !self.gauges_count {
             return 0.0;
         }
         let load = candidate.load;
@@ -87,6 +95,11 @@ impl GorgoProxy {
 }
 
 impl Policy for GorgoProxy {
+    fn prepare(&mut self, query: &Query<'_>, candidates: &[View<'_>]) {
+        let fresh = |view: &View<'_>| view.replica.fresh_gauges(query.now, self.gauge_max_age_ms).is_some();
+        self.gauges_count = candidates.iter().all(fresh);
+    }
+
     fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
         let t_p = candidate.replica.spec.rates.prefill_ms_per_token.unwrap_or(self.prefill_ms_per_token);
         let running = candidate.load.unanswered_tokens as f64;
@@ -100,7 +113,8 @@ impl Policy for GorgoProxy {
     }
 
     fn gate(&self) -> Option<Gate> {
-        (self.gate_running > 0).then_some(Gate { max_running: self.gate_running, max_kv_usage: KV_USAGE_LIMIT })
+        let max_running = if self.gate_running > 0 { self.gate_running } else { u32::MAX };
+        Some(Gate { max_running, max_kv_usage: KV_USAGE_LIMIT })
     }
 }
 
@@ -166,12 +180,22 @@ mod tests {
             # three waiting, at the mean prompt of the two running
             prompt=1000
             a rtt=2 waiting=3 sent=600,1000
-            b rtt=97
+            b rtt=97 waiting=0
 
             # at 500 tokens while none of ours runs
             prompt=1000
             a rtt=2 waiting=3
+            b rtt=97 waiting=0
+
+            # a replica without gauges would look idle: nobody's count
+            prompt=1000
+            a rtt=2 waiting=3
             b rtt=97
+
+            # so would one whose gauges are too old
+            prompt=1000
+            a rtt=2 waiting=3
+            b rtt=97 waiting=0 age=60001
             ",
         );
         assert_snapshot!(log, @r"
@@ -182,6 +206,14 @@ mod tests {
         # at 500 tokens while none of ours runs
         a        237.000 = network 2.000 + running 0.000 + queue 141.000 + prefill 94.000
         b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
+
+        # a replica without gauges would look idle: nobody's count
+        a         96.000 = network 2.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
+        b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000
+
+        # so would one whose gauges are too old
+        a         96.000 = network 2.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
+        b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000
         ");
     }
 
@@ -191,6 +223,6 @@ mod tests {
             let parameters = Parameters::resolve(ENTRY.name, ENTRY.parameters, &[("gate_running".into(), value)]);
             (ENTRY.build)(&parameters.unwrap(), 0).gate().map(|gate| (gate.max_running, gate.max_kv_usage))
         };
-        assert_eq!((gate(10.0), gate(3.0), gate(0.0)), (Some((10, 0.95)), Some((3, 0.95)), None));
+        assert_eq!((gate(10.0), gate(3.0), gate(0.0)), (Some((10, 0.95)), Some((3, 0.95)), Some((u32::MAX, 0.95))));
     }
 }

@@ -10,6 +10,10 @@
 //!
 //! The rule looks at nothing else, and that is its weakness: where all traffic shares an opening (a system prompt, a tool list), the
 //! first replica to see it matches everybody's prompt a little and gets **all** traffic for as long as it keeps the opening.
+//!
+//! Different from what the paper's authors run under such names: their first proxy (v1) picks the longest match among servers *with
+//! capacity* (`--max-concurrent` gives that here); their later baseline `prefix-cache` leaves affinity for least-request when the running
+//! counts are more than 8 apart, and prefers little loaded replicas among equal matches, so it collapses less.
 
 use super::least_load::{GAUGE_MAX_AGE, LeastLoad};
 use super::parameters::Parameters;

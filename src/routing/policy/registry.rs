@@ -115,7 +115,8 @@ mod tests {
         gorgo-proxy (ms): the paper's central proxy: round trip, running and uncached tokens in ms; holds requests at 10 running
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per token, ms; a replica's own rate overrides it
           q = 0.5 (0 to 100): what a running token counts (the authors' program: 1)
-          gate_running = 10 (0 to 1000000): requests in flight at which a replica is full; 0 = no gate, the engine's queue is priced instead
+          gate_running = 10 (0 to 1000000): requests in flight at which a replica is full; 0 = no such limit, the engine's queue is priced instead
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         prefix-tree (tokens): longest cached prefix, else least load; collapses where all prompts open alike
           gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         least-load (tokens): fewest running, waiting, KV tokens and own prompt tokens in flight

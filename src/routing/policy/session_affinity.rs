@@ -11,6 +11,9 @@
 //! A request without any key (a prompt shorter than a block, or nothing of its own in it) scores the same everywhere and goes where the
 //! fewest requests are without a first token.
 //!
+//! Different from the paper's baseline, which takes the hash of the first 256 token ids modulo the number of replicas: that one moves
+//! nearly all sessions when a replica comes or goes, and sends everybody who shares a system prompt to one replica.
+//!
 //! Names, not ids, are hashed: a router that restarts, or a second one, sends a session to the same place.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;

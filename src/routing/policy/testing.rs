@@ -90,7 +90,7 @@ fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
         region: Region::new("r"),
         kind: if field(line, "peer").is_some() { ReplicaKind::Peer } else { ReplicaKind::Engine },
         models: Vec::new(),
-        limits: Limits { max_running: None, kv_tokens: field(line, "kv").map(number) },
+        limits: Limits { kv_tokens: field(line, "kv").map(number) },
         rates: Rates {
             prefill_ms_per_token: field(line, "prefill").map(number),
             queue_ms_per_token: field(line, "queue").map(number),

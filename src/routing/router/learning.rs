@@ -3,7 +3,6 @@
 use super::{Attempt, Effect, Router, Usage};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::features::{BLOCK_BYTES, Features};
-use crate::routing::fleet::Totals;
 use crate::routing::index::capacity_blocks;
 
 /// KV capacities beyond this are not believed, tokens: the index must stay bounded whatever an engine's metrics say.
@@ -23,15 +22,7 @@ impl Router {
 
     /// An attempt failed by the replica's fault.
     pub(super) fn blame(&mut self, replica: ReplicaId) {
-        self.count(replica, |totals| totals.failed += 1);
         self.observe_health(replica, false);
-    }
-
-    /// Counts something about a replica, if it is still there.
-    pub(super) fn count(&mut self, replica: ReplicaId, change: impl FnOnce(&mut Totals)) {
-        if let Some(known) = self.fleet.get_mut(replica) {
-            change(&mut known.totals);
-        }
     }
 
     /// True if the replica's health changed.
@@ -42,7 +33,6 @@ impl Router {
 
     /// An attempt was answered in full.
     pub(super) fn complete(&mut self, now: Time, attempt: &Attempt, usage: Usage) {
-        self.count(attempt.replica, |totals| totals.done += 1);
         if !attempt.answered {
             self.observe_health(attempt.replica, true);
         }
@@ -71,16 +61,6 @@ impl Router {
         if cached > prompt_tokens {
             return;
         }
-        // The belief was in tokens by the router's estimate of the prompt; comparable it is in the engine's own.
-        let share = f64::from(attempt.cached_tokens) / f64::from(attempt.prompt_tokens.max(1));
-        let believed = share * f64::from(prompt_tokens);
-        if let Some(replica) = self.fleet.get_mut(attempt.replica) {
-            replica.prediction.cached_tokens.push(believed, f64::from(cached));
-            replica.totals.with_usage += 1;
-            replica.totals.prompt_tokens += u64::from(prompt_tokens);
-            replica.totals.cached_tokens += u64::from(cached);
-            replica.totals.predicted_cached_tokens += believed.round() as u64;
-        }
         if attempt.unproven {
             return;
         }
@@ -90,10 +70,12 @@ impl Router {
         self.index.correct(attempt.replica, predicted, actual);
     }
 
-    /// Gives the index the replica's KV capacity in blocks, as far as it is known by now.
+    /// Gives the index the replica's KV capacity in blocks, as far as it is known by now. Bytes per token are those of the model of its
+    /// list that most was learned of; a replica without a list may serve anything, so for it that is the model of most requests.
     pub(super) fn size_index(&mut self, replica: ReplicaId) {
         let Some(known) = self.fleet.get(replica) else { return };
-        let model = known.spec.models.first().cloned();
+        let models = &known.spec.models;
+        let model = self.ratios.best_known(models).cloned().unwrap_or_else(|| models.first().cloned());
         let tokens_per_block = BLOCK_BYTES as f64 / self.ratios.bytes_per_token(&model);
         let kv_tokens = known.kv_tokens().map(|tokens| tokens.min(KV_TOKENS_MAX) as u64);
         self.index.add(replica, capacity_blocks(kv_tokens, tokens_per_block));

@@ -7,12 +7,12 @@ use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
 use crate::routing::features::Features;
 use crate::routing::filter::Filters;
-use crate::routing::fleet::Fleet;
+use crate::routing::fleet::{Fleet, Replica};
 use crate::routing::ledger::Demand;
 use crate::routing::policy::{Choice, Query, View};
 use crate::routing::score::{cached_tokens, rank};
 
-/// Output length expected before any request finished, tokens (as specified for `predictive`).
+/// Output length expected before any request finished, tokens: the order of a chat answer. The first finished request replaces it.
 const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
 
 /// Shortest time after which a refused client is told to come back, ms.
@@ -24,12 +24,12 @@ const RECONSIDERED: usize = 32;
 impl Router {
     /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
     pub(super) fn place(&mut self, now: Time, request: RequestId, ticket: Ticket) -> Arc<Decision> {
-        let mut decision = self.decide(now, request, &ticket);
+        let (mut decision, matched) = self.decide(now, request, &ticket);
         if decision.verdict == Verdict::Hold && self.queue.len() >= self.settings.queue_limit {
             decision.verdict = self.reject(now, Refusal::QueueFull);
         }
         match decision.verdict {
-            Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision),
+            Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision, matched),
             Verdict::Hold => self.queue.push(now, request, ticket, decision.prompt_tokens),
             Verdict::Reject { .. } => {}
         }
@@ -72,7 +72,7 @@ impl Router {
             let Some((place, held)) = self.queue.next(at) else { break };
             at = Some(place);
             let (request, ticket) = (held.request, held.ticket.clone());
-            let waits = match self.decide(now, request, &ticket).verdict {
+            let waits = match self.decide(now, request, &ticket).0.verdict {
                 Verdict::Hold => true,
                 // A moment without a healthy replica is no reason to refuse what is already waiting.
                 Verdict::Reject { reason, .. } => reason == Refusal::NoneHealthy,
@@ -133,8 +133,9 @@ impl Router {
         self.decision(now, request, ticket, verdict, Vec::new(), excluded(&self.fleet, &verdicts))
     }
 
-    /// Filters, scores and chooses. Changes nothing but the strategy's own memory.
-    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> Decision {
+    /// Filters, scores and chooses. Changes nothing but the strategy's own memory. Beside the decision: how many leading blocks of the
+    /// prompt the chosen replica is believed to hold.
+    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> (Decision, usize) {
         let features = &*ticket.features;
         let filters = self.filters(now);
         let verdicts = filters.apply(features, &ticket.tried);
@@ -143,9 +144,11 @@ impl Router {
         let prompt_tokens = self.prompt_tokens(ticket);
         let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
         let eligible = self.fleet.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+        let mut matches = Vec::with_capacity(verdicts.len());
         let views: Vec<View<'_>> = eligible
             .map(|(replica, _)| {
                 let matched = self.index.matched(replica.id, &features.blocks);
+                matches.push(matched);
                 let cached_tokens = cached_tokens(features, prompt_tokens, matched);
                 View {
                     replica,
@@ -174,8 +177,12 @@ impl Router {
             None => self.reject(now, refusal.unwrap_or(Refusal::NoneHealthy)),
         };
         let kept_local = matches!(choice, Some(Choice::Local(_)));
+        let matched = match choice {
+            Some(Choice::Best(chosen) | Choice::Local(chosen)) => matches[chosen],
+            Some(Choice::Hold) | None => 0,
+        };
         let decision = self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts));
-        Decision { kept_local, ..decision }
+        (Decision { kept_local, ..decision }, matched)
     }
 
     /// What nothing is known of goes where the load is least, but a rule that keeps its own engine busy first keeps that, too.
@@ -223,8 +230,8 @@ impl Router {
         Verdict::Reject { reason, retry_after_ms: drained_ms.map(|ms| ms.clamp(RETRY_AFTER_MIN_MS, longest)) }
     }
 
-    /// Books a request on the replica that was chosen for it.
-    fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
+    /// Books a request on the replica that was chosen for it, which is believed to hold its first `matched` blocks.
+    fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision, matched: usize) {
         let Some(chosen) = decision.chosen() else { return };
         let features = Arc::clone(&ticket.features);
         let expected = self.output_tokens.value().unwrap_or(EXPECTED_OUTPUT_TOKENS) as u32;
@@ -235,10 +242,13 @@ impl Router {
         };
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
-        let unproven = self.rests_on_pending(chosen.replica, &features.blocks);
+        let unproven = self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
-        self.index.insert(chosen.replica, &features.blocks);
-        self.count(chosen.replica, |totals| totals.dispatched += 1);
+        // What the engine's memory cannot hold it will refuse: to learn it would only push out what is cached there.
+        let room = self.fleet.get(chosen.replica).and_then(Replica::kv_tokens);
+        if room.is_none_or(|room| f64::from(decision.prompt_tokens) <= room) {
+            self.index.insert(chosen.replica, &features.blocks);
+        }
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,
@@ -247,23 +257,26 @@ impl Router {
             cached_tokens: chosen.cached_tokens,
             ttft_ms: (decision.unit == Unit::Ms).then_some(chosen.score),
             unproven,
-            first_token: false,
             answered: false,
         };
         self.attempts.insert(decision.request, attempt);
     }
 
-    /// Does the prefix that the index believes cached at `replica` belong to a request that waits for its first token there?
-    fn rests_on_pending(&self, replica: ReplicaId, blocks: &[u64]) -> bool {
-        let Some(last) = self.index.matched(replica, blocks).checked_sub(1) else { return false };
-        let pending = self.attempts.values().filter(|attempt| attempt.replica == replica && !attempt.first_token);
-        pending.into_iter().any(|attempt| attempt.ticket.features.blocks.get(last) == Some(&blocks[last]))
+    /// Does this prefix, which the index believes cached at `replica`, belong to a request that waits for its first token there?
+    /// Block hashes are chained, so the last one stands for the whole prefix.
+    fn rests_on_pending(&self, replica: ReplicaId, prefix: &[u64]) -> bool {
+        let Some((last, before)) = prefix.split_last() else { return false };
+        let mut pending = self.ledger.load(replica).pending.values();
+        pending.any(|pending| {
+            let attempt = self.attempts.get(&pending.request);
+            attempt.is_some_and(|attempt| attempt.ticket.features.blocks.get(before.len()) == Some(last))
+        })
     }
 }
 
 /// Who was left out, with names, in fleet order.
 fn excluded(fleet: &Fleet, verdicts: &[Option<Excluded>]) -> Vec<(ReplicaId, Arc<str>, Excluded)> {
-    let named = |(replica, verdict): (&crate::routing::fleet::Replica, &Option<Excluded>)| {
+    let named = |(replica, verdict): (&Replica, &Option<Excluded>)| {
         verdict.map(|reason| (replica.id, Arc::clone(&replica.spec.name), reason))
     };
     fleet.iter().zip(verdicts).filter_map(named).collect()

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use super::Router;
 use crate::model::{Region, ReplicaId, Time};
 use crate::routing::decision::Unit;
-use crate::routing::fleet::{Gauges, Replica, ReplicaSpec, Totals};
+use crate::routing::fleet::{Gauges, Replica, ReplicaSpec};
 use crate::routing::health::Health;
 use crate::routing::index::IndexStats;
 use crate::routing::policy::Parameter;
-use crate::routing::prediction::Accuracy;
 
 /// Everything, in a fixed order.
 #[derive(Clone, Debug)]
@@ -98,12 +97,6 @@ pub struct ReplicaSnapshot {
     pub pending_uncached_tokens: u64,
     /// Prompt and expected output tokens of all in flight.
     pub held_tokens: u64,
-    /// What was sent there and how it ended.
-    pub totals: Totals,
-    /// Time to first token, ms, predicted against actual, where the strategy predicts one.
-    pub ttft_ms: Option<Accuracy>,
-    /// Cached prompt tokens, believed against reported.
-    pub cached_tokens: Option<Accuracy>,
 }
 
 impl ReplicaSnapshot {
@@ -121,11 +114,11 @@ impl ReplicaSnapshot {
 }
 
 impl Router {
-    /// The state at `now`. The index is left out: its statistics walk every node, ask for them with [`Self::index_stats`].
+    /// The state at `now`. The index is left out: ask for it with [`Self::index_stats`].
     #[must_use]
     pub fn snapshot(&self, now: Time) -> Snapshot {
         Snapshot {
-            strategy: self.strategy_snapshot(),
+            strategy: self.strategy(),
             replicas: self.fleet.iter().map(|replica| self.replica_snapshot(now, replica)).collect(),
             max_concurrent: self.settings.max_concurrent,
             queue: self.queue_snapshot(now),
@@ -141,6 +134,12 @@ impl Router {
     #[must_use]
     pub fn index_stats(&self) -> IndexStats {
         self.index.stats()
+    }
+
+    /// Longest prompt that each replica is believed to hold, blocks. Walks every node of the index.
+    #[must_use]
+    pub fn index_depths(&self) -> Vec<(ReplicaId, usize)> {
+        self.index.depths()
     }
 
     /// Requests held in the router's queue.
@@ -166,7 +165,9 @@ impl Router {
         self.fleet.iter().find(|replica| *replica.spec.name == *name)
     }
 
-    fn strategy_snapshot(&self) -> StrategySnapshot {
+    /// The strategy in force.
+    #[must_use]
+    pub fn strategy(&self) -> StrategySnapshot {
         let entry = self.strategy.entry;
         StrategySnapshot {
             name: entry.name,
@@ -188,7 +189,6 @@ impl Router {
 
     fn replica_snapshot(&self, now: Time, replica: &Replica) -> ReplicaSnapshot {
         let load = self.ledger.load(replica.id);
-        let prediction = &replica.prediction;
         ReplicaSnapshot {
             id: replica.id,
             spec: replica.spec.clone(),
@@ -205,9 +205,6 @@ impl Router {
             queued_prompt_tokens: load.prompt_tokens,
             pending_uncached_tokens: load.uncached_tokens,
             held_tokens: load.held_tokens,
-            totals: replica.totals,
-            ttft_ms: prediction.ttft_ms.accuracy(),
-            cached_tokens: prediction.cached_tokens.accuracy(),
         }
     }
 }

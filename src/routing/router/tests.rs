@@ -67,8 +67,8 @@ fn a_conversation_stays_where_its_prefix_is_until_that_costs_more_than_the_way()
     570 cancel 4
     580 done 4
     590 show
-       east: healthy, 0 in flight, 0 queued, 0 uncached, 3 sent, 1 failed
-       west: healthy, 0 in flight, 0 queued, 0 uncached, 2 sent, 0 failed
+       east: healthy, 0 in flight, 0 queued, 0 uncached
+       west: healthy, 0 in flight, 0 queued, 0 uncached
        queue: 0 held, deadline None
     ");
 }
@@ -123,8 +123,8 @@ fn the_paper_s_proxy_holds_requests_at_its_gate_without_blocking_others() {
     30 done 2
        => 04 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=26.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=18.0
     35 show
-       a: healthy, 2 in flight, 512 queued, 256 uncached, 3 sent, 0 failed
-       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       a: healthy, 2 in flight, 512 queued, 256 uncached
+       b: healthy, 1 in flight, 256 queued, 256 uncached
        queue: 1 held, deadline Some(60011.0)
     40 withdraw 4
        => 03 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=a score=26.064 unit=ms cached=0 prompt=256 candidates=1 excluded=1 held_ms=29.0
@@ -134,8 +134,8 @@ fn the_paper_s_proxy_holds_requests_at_its_gate_without_blocking_others() {
     62 arrive 6 model=large prompt=w*4
        -> 06 attempt=1 strategy=gorgo-proxy verdict=hold prompt=256 candidates=0 excluded=2 held_ms=0.0
     63 show
-       a: healthy, 0 in flight, 0 queued, 0 uncached, 4 sent, 0 failed
-       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       a: healthy, 0 in flight, 0 queued, 0 uncached
+       b: healthy, 1 in flight, 256 queued, 256 uncached
        queue: 1 held, deadline Some(5061.001)
     70 gauges b kv_usage=0.5
        => 06 attempt=1 strategy=gorgo-proxy verdict=dispatch replica=b score=62.126 unit=ms cached=255 prompt=256 candidates=1 excluded=1 held_ms=8.0
@@ -183,13 +183,13 @@ fn the_queue_is_bounded_in_length_and_age() {
     70 arrive 6 prompt=x*4
        -> 06 attempt=1 strategy=least-load verdict=reject reason=queue_full retry_after_ms=1000 prompt=256 candidates=0 excluded=1 held_ms=0.0
     80 show
-       a: healthy, 1 in flight, 256 queued, 1 uncached, 2 sent, 0 failed
+       a: healthy, 1 in flight, 256 queued, 1 uncached
        queue: 2 held, deadline Some(1030.0)
     1029 tick
     1030 tick
        => 03 attempt=1 strategy=least-load verdict=reject reason=queue_timeout retry_after_ms=1000 prompt=256 candidates=0 excluded=1 held_ms=1000.0
     1031 show
-       a: healthy, 1 in flight, 256 queued, 1 uncached, 2 sent, 0 failed
+       a: healthy, 1 in flight, 256 queued, 1 uncached
        queue: 1 held, deadline Some(1060.0)
     1032 limit none
        => 05 attempt=1 strategy=least-load verdict=dispatch replica=a score=256.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=972.0
@@ -257,8 +257,8 @@ fn failures_go_elsewhere_and_take_a_replica_out() {
     18 failed 6
        -> 06 attempt=2 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=63 prompt=64 candidates=1 excluded=1 held_ms=0.0
     19 show
-       a: healthy, 3 in flight, 192 queued, 3 uncached, 4 sent, 1 failed
-       b: healthy, 0 in flight, 0 queued, 0 uncached, 4 sent, 4 failed
+       a: healthy, 3 in flight, 192 queued, 3 uncached
+       b: healthy, 0 in flight, 0 queued, 0 uncached
        queue: 0 held, deadline None
     ");
 }
@@ -312,8 +312,8 @@ fn replicas_strategy_and_limits_change_without_losing_a_request() {
        => 02 attempt=1 strategy=least-load verdict=dispatch replica=b score=0.000 unit=tokens cached=0 prompt=256 candidates=1 excluded=1 held_ms=7.0
     10 up b
     11 show
-       a: healthy, draining, 0 in flight, 0 queued, 0 uncached, 1 sent, 0 failed
-       b: healthy, 1 in flight, 256 queued, 256 uncached, 1 sent, 0 failed
+       a: healthy, draining, 0 in flight, 0 queued, 0 uncached
+       b: healthy, 1 in flight, 256 queued, 256 uncached
        queue: 2 held, deadline Some(60003.0)
     12 drain a off
        => 03 attempt=1 strategy=least-load verdict=dispatch replica=a score=0.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=1 held_ms=9.0
@@ -326,7 +326,7 @@ fn replicas_strategy_and_limits_change_without_losing_a_request() {
        => 02 attempt=2 strategy=least-load verdict=dispatch replica=a score=256.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=9.0
        => 04 attempt=1 strategy=least-load verdict=dispatch replica=a score=512.000 unit=tokens cached=255 prompt=256 candidates=1 excluded=0 held_ms=13.0
     18 show
-       a: healthy, 3 in flight, 768 queued, 3 uncached, 4 sent, 0 failed
+       a: healthy, 3 in flight, 768 queued, 3 uncached
        queue: 0 held, deadline None
     19 remove a
     20 done 4
@@ -384,12 +384,9 @@ fn usage_teaches_tokens_predictions_and_the_index() {
         script.play(&format!("{} done {i} prompt={} cached={} out=50", at + 500.0, (8 + 2 * i) * 128, i * 64));
     }
     let snapshot = script.router.snapshot(Time::from_ms(3000.0));
-    let replica = &snapshot.replicas[0];
     for line in [
         format!("{:?}", snapshot.bytes_per_token),
-        format!("{:?}", replica.totals),
-        format!("{:?}", replica.ttft_ms),
-        format!("{:?}", replica.cached_tokens),
+        format!("{:?}", script.router.replicas().next().expect("replica a").ttft_ms.accuracy()),
         format!(
             "{} of {} blocks",
             script.router.index_stats().total.blocks,
@@ -406,10 +403,52 @@ fn usage_teaches_tokens_predictions_and_the_index() {
     2000 arrive 2 prompt=sys*8+turn*4
        -> 02 attempt=1 strategy=gorgo verdict=dispatch replica=a score=28.048 unit=ms cached=960 prompt=1152 candidates=1 excluded=0 held_ms=0.0
     [BytesPerToken { model: None, ratio: 2.5, samples: 3 }]
-    Totals { dispatched: 3, done: 3, failed: 0, cancelled: 0, with_usage: 3, prompt_tokens: 3840, cached_tokens: 192, predicted_cached_tokens: 2304 }
-    Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, relative_error_median: Some(0.6494), bias: -42.583333333333336 })
-    Some(Accuracy { count: 3, predicted_median: 1023.7002341920374, actual_median: 64.0, error_median: 959.7002341920374, relative_error_median: Some(11.997658079625293), bias: 703.9000780640125 })
+    Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, bias: -42.583333333333336 })
     12 of 84 blocks
+    ");
+}
+
+#[test]
+fn the_index_is_sized_by_the_model_that_is_served() {
+    let capacity = |script: &Script| script.router.index_stats().total.capacity;
+    let mut script = Script::new(settings("gorgo"));
+    script.play("0 add a r1 kv=64000");
+    script.play("0 up a");
+    assert_eq!(capacity(&script), 900, "4 bytes per token are assumed, 64 tokens per block");
+    for i in 0..200u32 {
+        script.play(&format!("{i} arrive {i} prompt=x*4 model=m"));
+        script.play(&format!("{i} done {i} prompt=512"));
+    }
+    script.play("300 gauges a running=0");
+    assert_eq!(capacity(&script), 450, "2 bytes per token are learned, 128 tokens per block");
+}
+
+#[test]
+fn a_request_that_replicas_die_of_is_given_up() {
+    let log = play(
+        Settings { max_attempts: 2, ..settings("round-robin") },
+        "
+        0 add a r1
+        0 add b r2
+        0 add c r3
+        1 arrive 1 prompt=x*1
+        2 failed 1
+        3 failed 1
+        4 arrive 2 prompt=x*1
+        ",
+    );
+    assert_snapshot!(log, @r"
+    0 add a r1
+    0 add b r2
+    0 add c r3
+    1 arrive 1 prompt=x*1
+       -> 01 attempt=1 strategy=round-robin verdict=dispatch replica=a score=0.000 unit=rank cached=0 prompt=64 candidates=3 excluded=0 held_ms=0.0
+    2 failed 1
+       -> 01 attempt=2 strategy=round-robin verdict=dispatch replica=b score=0.000 unit=rank cached=0 prompt=64 candidates=2 excluded=1 held_ms=0.0
+    3 failed 1
+       -> 01 attempt=2 strategy=round-robin verdict=reject reason=all_tried prompt=64 candidates=0 excluded=2 held_ms=0.0
+    4 arrive 2 prompt=x*1
+       -> 02 attempt=1 strategy=round-robin verdict=dispatch replica=c score=0.000 unit=rank cached=0 prompt=64 candidates=3 excluded=0 held_ms=0.0
     ");
 }
 
@@ -643,4 +682,15 @@ fn what_waits_at_an_agent_goes_as_soon_as_a_peer_is_cheaper() {
     22 arrive 6 prompt=eve*4
        -> 06 attempt=1 strategy=gorgo-v1 verdict=dispatch replica=east score=44.064 unit=ms cached=0 prompt=256 candidates=3 excluded=0 held_ms=0.0
     ");
+}
+
+#[test]
+fn a_prompt_that_the_engine_cannot_hold_pushes_nothing_out() {
+    let mut script = Script::new(settings("gorgo"));
+    for line in ["0 add a r1 kv=6400", "0 up a", "0 rtt a 10", "1 arrive 1 prompt=sys*10", "2 first 1", "3 done 1"] {
+        script.play(line);
+    }
+    script.play("4 arrive 2 prompt=huge*200");
+    let held = script.router.index_stats().total.blocks;
+    assert_eq!(held, 10, "200 blocks of 64 tokens are more than 6,400: the engine refuses them");
 }

@@ -51,7 +51,7 @@ pub(super) fn read(lines: &Lines<'_>, options: &ReadOptions) -> Result<Draft, Tr
     let mut openings: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     for line in lines.iter() {
         let fields: Fields = line.json()?;
-        let input_tokens = line.input_tokens(fields.input_length)?;
+        let input_tokens = line.input_tokens("`input_length`", fields.input_length)?;
         let ids = expand(&line, input_tokens, &fields.hash_id_ranges)?;
         let at_ms = line.duration_ms("t_s", fields.t_s * 1000.0)?;
         let session = sessions.ordinal(Some(fields.session_id.clone().into_text()));

@@ -78,10 +78,10 @@ impl Line<'_> {
     }
 
     /// Checks a prompt length.
-    pub(super) fn input_tokens(&self, found: u64) -> Result<u32, TraceError> {
+    pub(super) fn input_tokens(&self, what: &str, found: u64) -> Result<u32, TraceError> {
         match u32::try_from(found) {
             Ok(tokens @ 1..=MAX_TOKENS) => Ok(tokens),
-            _ => Err(self.error(format!("`input_length` is {found}; 1 to {MAX_TOKENS} tokens are wanted"))),
+            _ => Err(self.error(format!("{what} is {found}; 1 to {MAX_TOKENS} tokens are wanted"))),
         }
     }
 

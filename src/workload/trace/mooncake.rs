@@ -33,7 +33,7 @@ pub(super) fn read(lines: &Lines<'_>, options: &ReadOptions) -> Result<Draft, Tr
     let mut timed = None;
     for line in lines.iter() {
         let fields: Fields = line.json()?;
-        let input_tokens = line.input_tokens(fields.input_length)?;
+        let input_tokens = line.input_tokens("`input_length`", fields.input_length)?;
         sizes.narrow(&line, input_tokens, fields.hash_ids.len())?;
         check_clock(&line, &mut timed, fields.timestamp)?;
         let at_ms = fields.timestamp.map(|ms| line.duration_ms("timestamp", ms)).transpose()?;

@@ -32,7 +32,8 @@ pub(super) fn read(lines: &Lines<'_>, options: &ReadOptions) -> Result<Draft, Tr
             at_ms: None,
             think_ms: None,
             new_turn: true,
-            input_tokens: line.input_tokens(text.len().div_ceil(BYTES_PER_TOKEN) as u64)?,
+            input_tokens: line
+                .input_tokens("the prompt's length in tokens", text.len().div_ceil(BYTES_PER_TOKEN) as u64)?,
             output_tokens: output.unwrap_or(options.output_tokens.max(1)),
             blocks,
             text: Some(text.into()),

@@ -105,13 +105,9 @@ impl Script {
         for replica in self.router.snapshot(now).replicas {
             let (name, health, in_flight) = (replica.name(), replica.health.as_str(), replica.in_flight);
             let (queued, uncached) = (replica.queued_prompt_tokens, replica.pending_uncached_tokens);
-            let (dispatched, failed) = (replica.totals.dispatched, replica.totals.failed);
             let drain = if replica.draining { ", draining" } else { "" };
-            writeln!(
-                log,
-                "   {name}: {health}{drain}, {in_flight} in flight, {queued} queued, {uncached} uncached, {dispatched} sent, {failed} failed"
-            )
-            .expect("string");
+            writeln!(log, "   {name}: {health}{drain}, {in_flight} in flight, {queued} queued, {uncached} uncached")
+                .expect("string");
         }
         let held = self.router.queue_len();
         writeln!(log, "   queue: {held} held, deadline {:?}", self.router.deadline().map(|at| at.ms()))
@@ -135,7 +131,7 @@ fn spec(arguments: &Arguments<'_>) -> ReplicaSpec {
         region: Region::new(arguments.at(3)),
         kind: if arguments.text("kind") == Some("peer") { ReplicaKind::Peer } else { ReplicaKind::Engine },
         models: arguments.text("models").map_or_else(Vec::new, |models| models.split(',').map(Into::into).collect()),
-        limits: Limits { max_running: None, kv_tokens: arguments.number("kv") },
+        limits: Limits { kv_tokens: arguments.number("kv") },
         rates: Rates {
             prefill_ms_per_token: arguments.number("prefill"),
             queue_ms_per_token: arguments.number("queue"),

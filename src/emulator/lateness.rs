@@ -9,7 +9,7 @@ use crate::model::Time;
 /// Samples kept; older ones are overwritten.
 pub(super) const KEPT: usize = 1 << 16;
 
-/// Lateness of first tokens: time handed to the connection less time asked for by the model, ms.
+/// Lateness of whatever has a time at which it is due: time handed on less time asked for by the model, ms.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     samples: Mutex<Samples>,
@@ -24,7 +24,7 @@ struct Samples {
 /// Figures over the kept samples, ms; percentiles by nearest rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Summary {
-    /// First tokens so far.
+    /// Samples so far.
     pub(super) count: u64,
     mean_ms: f64,
     p50_ms: f64,
@@ -34,7 +34,7 @@ pub(super) struct Summary {
 }
 
 impl Lateness {
-    /// A first token that was due at `due` leaves at `now`.
+    /// Something that was due at `due` leaves at `now`.
     pub(super) fn record(&self, due: Time, now: Time) {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let late = now.since_ms(due) as f32;
