@@ -3,6 +3,7 @@
 mod account;
 mod bad_input;
 mod instances;
+mod local;
 
 use std::path::Path;
 use std::process::Command;
