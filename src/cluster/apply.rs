@@ -116,7 +116,9 @@ impl fmt::Display for ApplyReport {
         for (node, outcome) in &self.nodes {
             match outcome {
                 Outcome::Done(_) => {}
-                Outcome::Refused(refusals) => lines.extend(refusals.iter().map(|it| format!("{node}: {it}\n  hint: {}", it.hint))),
+                Outcome::Refused(refusals) => {
+                    lines.extend(refusals.iter().map(|it| format!("{node}: {it}\n  hint: {}", it.hint)));
+                }
                 Outcome::Failed { step, fault } => {
                     let hint = fault.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
                     lines.push(format!("{node}: failed to {step}: {}{hint}", fault.what));
@@ -184,9 +186,9 @@ impl NodeRun<'_, '_> {
     fn note(&self, step: &Step) -> Result<(), Fault> {
         let finished = FinishedStep { step: step.name.clone(), at: seconds() };
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        journal
-            .finished(&self.job.plan.node, finished)
-            .map_err(|error| Fault::new(format!("cannot note it: {error:#}"), "the step itself is done; run the command again"))
+        journal.finished(&self.job.plan.node, finished).map_err(|error| {
+            Fault::new(format!("cannot note it: {error:#}"), "the step itself is done; run the command again")
+        })
     }
 
     /// One step within its limit.
@@ -203,11 +205,21 @@ impl NodeRun<'_, '_> {
             }
         };
         let limit = Duration::from_secs(step.limit_s.into());
-        let over = || Fault::new(format!("no end after {} s", step.limit_s), "run the command again; see the node's load with `gorgo ssh`");
+        let over = || {
+            Fault::new(
+                format!("no end after {} s", step.limit_s),
+                "run the command again; see the node's load with `gorgo ssh`",
+            )
+        };
         timeout(limit, work).await.unwrap_or_else(|_| Err(over()))
     }
 
-    async fn run(&self, command: &RemoteCommand, fills: Option<&str>, teller: &Teller<'_, '_, '_>) -> Result<(), Fault> {
+    async fn run(
+        &self,
+        command: &RemoteCommand,
+        fills: Option<&str>,
+        teller: &Teller<'_, '_, '_>,
+    ) -> Result<(), Fault> {
         let work = self.job.remote.run(command);
         let output = match fills {
             None => work.await?,
@@ -277,7 +289,9 @@ impl NodeRun<'_, '_> {
     async fn ask(&self, probe: &Probe) -> Result<Result<(), String>, Fault> {
         match self.job.remote.run(&probe.request.command(probe.port, ANSWER_LIMIT_S)).await {
             Ok(output) => Ok(http::answer(&output).and_then(|answer| probe.judge(&answer))),
-            Err(error) if matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::Timeout) => Ok(Err(error.message)),
+            Err(error) if matches!(error.kind, RemoteErrorKind::Unreachable | RemoteErrorKind::Timeout) => {
+                Ok(Err(error.message))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -77,7 +77,8 @@ pub fn program(binary: &AgentBinary, facts: &Facts) -> Option<Refusal> {
         return Some(refusal(what, hint));
     }
     let wanted = binary.glibc?;
-    let hint = "build one that runs on glibc 2.28 and newer with `scripts/release`, and name it with `--agent-binary PATH`";
+    let hint =
+        "build one that runs on glibc 2.28 and newer with `scripts/release`, and name it with `--agent-binary PATH`";
     match facts.glibc {
         None => Some(refusal(format!("the machine has no glibc; the program needs {}", dotted(wanted)), hint)),
         Some(found) if found < wanted => {
@@ -132,7 +133,9 @@ fn choose_sglang(major: u32) -> bool {
 fn docker(facts: &Facts) -> Option<Refusal> {
     match facts.docker.as_deref() {
         None => Some(refusal("Docker is not installed", "install docker and the NVIDIA container toolkit")),
-        Some("") => Some(refusal("Docker is installed and does not answer", "see `systemctl status docker` on the node")),
+        Some("") => {
+            Some(refusal("Docker is installed and does not answer", "see `systemctl status docker` on the node"))
+        }
         Some(_) => None,
     }
 }

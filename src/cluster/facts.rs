@@ -248,7 +248,8 @@ end
 
     #[test]
     fn a_clock_is_ahead_by_no_more_than_is_certain() {
-        for (theirs, expected) in [(1_000_000, 0), (1_000_300, 0), (1_000_301, 1), (999_900, -100), (1_060_300, 60_000)] {
+        for (theirs, expected) in [(1_000_000, 0), (1_000_300, 0), (1_000_301, 1), (999_900, -100), (1_060_300, 60_000)]
+        {
             let text = A100.replace("clock_ms 1000100", &format!("clock_ms {theirs}"));
             assert_eq!(parse(&text, ASKED).unwrap().clock_ahead_ms, expected, "{theirs}");
         }

@@ -187,7 +187,8 @@ impl fmt::Display for Problem {
 
 /// Reads the file. Each value is tried by itself, so that one mistake does not hide another.
 pub(super) fn parse(bytes: &[u8]) -> Result<Document, Vec<Problem>> {
-    let whole: Value = serde_json::from_slice(bytes).map_err(|error| vec![Problem::new("", format!("not JSON: {error}"))])?;
+    let whole: Value =
+        serde_json::from_slice(bytes).map_err(|error| vec![Problem::new("", format!("not JSON: {error}"))])?;
     let mut problems = Vec::new();
     let Some(top) = whole.as_object() else {
         return Err(vec![Problem::new("", format!("found {}, wanted an object", kind(&whole)))]);
@@ -249,7 +250,7 @@ fn only(path: &str, map: &Map<String, Value>, known: &[&str], problems: &mut Vec
 }
 
 fn text(path: &str, value: Option<&Value>, problems: &mut Vec<Problem>) {
-    if !value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
+    if value.and_then(Value::as_str).is_none_or(str::is_empty) {
         problems.push(wanted(path, value, "a text"));
     }
 }
@@ -261,10 +262,13 @@ fn one_of(path: &str, value: Option<&Value>, known: &[&str], problems: &mut Vec<
 }
 
 fn wanted(path: &str, value: Option<&Value>, what: &str) -> Problem {
-    let found = value.map_or_else(|| "nothing".to_owned(), |value| match value {
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => value.to_string(),
-        other => kind(other).to_owned(),
-    });
+    let found = value.map_or_else(
+        || "nothing".to_owned(),
+        |value| match value {
+            Value::String(_) | Value::Number(_) | Value::Bool(_) => value.to_string(),
+            other => kind(other).to_owned(),
+        },
+    );
     Problem::new(path, format!("found {found}, wanted {what}"))
 }
 

@@ -62,7 +62,10 @@ impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         let Some(owner) = &self.owner else {
-            return write!(f, "another gorgo works on this cluster (lock {path}); wait for it, or end it, and run the command again");
+            return write!(
+                f,
+                "another gorgo works on this cluster (lock {path}); wait for it, or end it, and run the command again"
+            );
         };
         let since = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(owner.since));
         let Owner { pid, host, command, .. } = owner;

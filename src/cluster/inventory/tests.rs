@@ -99,7 +99,10 @@ fn nonsense_is_named_by_place_and_left_alone() {
     let cases: [(String, &[&str]); 9] = [
         ("{".into(), &["not JSON: EOF while parsing an object at line 1 column 1"]),
         ("[]".into(), &["found a list, wanted an object"]),
-        (r#"{"schema":"gorgo.cluster/2"}"#.into(), &["schema: found \"gorgo.cluster/2\", wanted \"gorgo.cluster/1\": another version of gorgo wrote it"]),
+        (
+            r#"{"schema":"gorgo.cluster/2"}"#.into(),
+            &["schema: found \"gorgo.cluster/2\", wanted \"gorgo.cluster/1\": another version of gorgo wrote it"],
+        ),
         (
             r#"{"cluster":1,"provider":"aws","node":[]}"#.into(),
             &[
@@ -116,7 +119,7 @@ fn nonsense_is_named_by_place_and_left_alone() {
                 "nodes[0].name: found nothing, wanted a text",
                 "nodes[0].addres: no such key",
                 "nodes[0].price_cents_per_hour: invalid value: integer `-1`, expected u32",
-                "nodes[0].region: invalid type: number, expected a string",
+                "nodes[0].region: invalid type: integer `5`, expected a string",
                 "nodes[1]: found 3, wanted an object",
             ],
         ),
@@ -176,7 +179,8 @@ fn a_second_gorgo_is_told_who_has_the_cluster() {
     let InventoryError::Busy(busy) = &error else { panic!("{error}") };
     assert_eq!(busy.owner.as_ref(), Some(&me()));
     let text = error.to_string();
-    let named = ["`gorgo cluster setup`", &format!("process {}", me().pid), &me().host, "Tue, 14 Nov 2023 22:13:20 GMT"];
+    let named =
+        ["`gorgo cluster setup`", &format!("process {}", me().pid), &me().host, "Tue, 14 Nov 2023 22:13:20 GMT"];
     assert!(named.iter().all(|word| text.contains(word)) && !text.contains('\n'), "{text}");
     assert!(ClusterInventory::look(folder.path()).unwrap().is_none(), "looking needs no lock");
     drop(first);

@@ -110,7 +110,8 @@ fn vllm(container: &Container, image: &str, port: &str, gpus: usize) -> Vec<Stri
 fn docker(more: &[&str]) -> Vec<String> {
     let models = format!("{MODELS}:/models");
     let sockets = format!("{RUN}:{RUN}");
-    let mut argv = owned(&["/usr/bin/docker", "run", "--rm", "--name", CONTAINER, "--gpus", "all", "--network", "host"]);
+    let mut argv =
+        owned(&["/usr/bin/docker", "run", "--rm", "--name", CONTAINER, "--gpus", "all", "--network", "host"]);
     argv.extend(owned(&["--ipc", "host", "--shm-size", "32g", "--ulimit", "nofile=1048576:1048576"]));
     argv.extend(owned(&["--volume", &models, "--volume", &sockets, "--env", "HF_HOME=/models"]));
     argv.extend(owned(&["--env", "HF_HUB_OFFLINE=1"]));

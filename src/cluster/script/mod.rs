@@ -21,8 +21,7 @@ const FETCH_LIMIT_S: u32 = 7200;
 /// Looks at a node: one script, one round trip.
 #[must_use]
 pub fn observe(node: &NodeSpec, sudo: bool) -> RemoteCommand {
-    let mut argv: Vec<String> =
-        ["bash", "-s", "--", BINARY, CONFIGURATION, RECORDS, STATE].map(str::to_owned).to_vec();
+    let mut argv: Vec<String> = ["bash", "-s", "--", BINARY, CONFIGURATION, RECORDS, STATE].map(str::to_owned).to_vec();
     for role in Role::ALL {
         let request = match role {
             Role::Engine => Request::completion(node.engine.model()),
@@ -90,7 +89,8 @@ pub fn disk_used(folder: &str) -> RemoteCommand {
 /// Exchanges the program with the one before.
 #[must_use]
 pub fn exchange_binaries() -> RemoteCommand {
-    const EXCHANGE: &str = r#"set -e; test -f "$1.old"; ln -f "$1" "$1.new"; mv -f "$1.old" "$1"; mv -f "$1.new" "$1.old"; sync -f "$1""#;
+    const EXCHANGE: &str =
+        r#"set -e; test -f "$1.old"; ln -f "$1" "$1.new"; mv -f "$1.old" "$1"; mv -f "$1.new" "$1.old"; sync -f "$1""#;
     command(&["sh", "-c", EXCHANGE, "exchange", BINARY], true, 60)
 }
 
