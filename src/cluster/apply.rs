@@ -117,7 +117,7 @@ impl fmt::Display for ApplyReport {
             match outcome {
                 Outcome::Done(_) => {}
                 Outcome::Refused(refusals) => {
-                    lines.extend(refusals.iter().map(|it| format!("{node}: {it}\n  hint: {}", it.hint)))
+                    lines.extend(refusals.iter().map(|it| format!("{node}: {it}\n  hint: {}", it.hint)));
                 }
                 Outcome::Failed { step, fault } => {
                     let hint = fault.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));

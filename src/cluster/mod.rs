@@ -1,6 +1,7 @@
 //! From machines to a serving cluster: observe (IO) ▸ plan (pure) ▸ apply (IO). The plan's text is the dry run.
 
 pub mod apply;
+pub mod balance;
 pub mod check;
 pub mod crash;
 pub mod desired;
@@ -11,6 +12,7 @@ pub mod inventory;
 pub mod launch;
 pub mod layout;
 pub mod observe;
+pub mod operations;
 pub mod plan;
 pub mod script;
 pub mod step;

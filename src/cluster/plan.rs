@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::check::{Refusal, gigabytes, program, refusals};
 use super::desired::{Container, Desired, NodeSpec};
 use super::facts::Facts;
-use super::layout::{BINARY, HF_TOKEN, MODELS, RECORDS, Role};
+use super::layout::{BINARY, HF_TOKEN, MODELS, Role};
 use super::script;
 use super::step::{Content, Probe, Step, serves};
 use crate::remote::{ServiceAction, ServiceUnit};
@@ -60,6 +60,28 @@ pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
         if let Some(proxy) = desired.proxy_on(&node.name) {
             let unit = script::proxy(desired, proxy, node, facts);
             steps.extend(service(Role::Proxy, &unit, desired, node, facts));
+        }
+        steps
+    })
+}
+
+/// The agent's definition for its next start, where what runs has been changed already without one.
+#[must_use]
+pub fn agent_definition(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    let role = Role::Agent;
+    let unit = script::agent(desired, node, facts);
+    let definition = unit.definition_sha256();
+    Plan::new(node, nothing_installed(facts).into_iter().collect(), || {
+        if facts.service(role).definition_sha256.as_deref() == Some(&definition) {
+            return Vec::new();
+        }
+        // What runs is as the definition says, because it was changed live; the program is the one that it was started with.
+        let program = facts.binary_sha256.as_deref();
+        let text = format!("install {} for its next start", role.unit());
+        let mut steps: Vec<Step> = forget_record(role, facts).into_iter().collect();
+        steps.push(Step::service(role, "install", text, ServiceAction::Install(unit)));
+        if facts.has_record(&role.record()) {
+            steps.push(record(role, record_text(&definition, program, role)));
         }
         steps
     })
@@ -259,13 +281,13 @@ fn restart(role: Role, node: &NodeSpec, facts: &Facts, record: String) -> [Step;
     [
         Step::service(role, "start", format!("{what} {}", role.unit()), ServiceAction::Restart),
         wait(role, node),
-        Step::put(
-            &format!("{role} record"),
-            format!("note what {role} was started with"),
-            &format!("{RECORDS}/{role}"),
-            Content::Text(record),
-        ),
+        self::record(role, record),
     ]
+}
+
+fn record(role: Role, text: String) -> Step {
+    let name = format!("{role} record");
+    Step::put(&name, format!("note what {role} was started with"), &role.record(), Content::Text(text))
 }
 
 fn wait(role: Role, node: &NodeSpec) -> Step {

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -66,6 +67,20 @@ pub(super) struct FakeNode {
     pub(super) spec: NodeSpec,
     pub(super) state: Mutex<State>,
     pub(super) latency: Duration,
+    pub(super) gauge: Arc<Gauge>,
+}
+
+/// Operations under way at the same time, over all nodes that share it.
+#[derive(Default)]
+pub(super) struct Gauge {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Gauge {
+    pub(super) fn peak(&self) -> usize {
+        self.peak.load(Ordering::SeqCst)
+    }
 }
 
 pub(super) fn emulator() -> EngineChoice {
@@ -132,7 +147,7 @@ impl FakeNode {
             sick: false,
             deaf: false,
         };
-        Self { spec, state: Mutex::new(state), latency: Duration::ZERO }
+        Self { spec, state: Mutex::new(state), latency: Duration::ZERO, gauge: Arc::default() }
     }
 
     pub(super) fn with_gpus(self, gpus: &[&'static str]) -> Self {
@@ -153,7 +168,12 @@ impl FakeNode {
 
     /// Does it, if the connection holds.
     async fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, RemoteError>) -> Result<T, RemoteError> {
-        tokio::time::sleep(self.latency).await;
+        if !self.latency.is_zero() {
+            let now = self.gauge.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.gauge.peak.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(self.latency).await;
+            self.gauge.now.fetch_sub(1, Ordering::SeqCst);
+        }
         let lost = || RemoteError::new(RemoteErrorKind::Unreachable, &self.spec.name, "the connection broke");
         self.change(|state| {
             match &mut state.breaks {
@@ -241,7 +261,7 @@ impl State {
         let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
         match argv[..] {
             ["true"] => said(0, ""),
-            ["bash", "-s", "--", ..] => said(0, self.describe(&argv[8..])),
+            ["bash", "-s", "--", ..] => said(0, self.describe(&argv[7..])),
             ["bash", "-c", _, "talk", port, _] => self.talk(spec, port, &command.stdin),
             ["df", ..] => said(0, "Used\n1000\n"),
             ["nvidia-smi", ..] => said(if self.gpus.is_empty() { 127 } else { 0 }, ""),

@@ -250,7 +250,7 @@ fn only(path: &str, map: &Map<String, Value>, known: &[&str], problems: &mut Vec
 }
 
 fn text(path: &str, value: Option<&Value>, problems: &mut Vec<Problem>) {
-    if !value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
+    if value.and_then(Value::as_str).is_none_or(str::is_empty) {
         problems.push(wanted(path, value, "a text"));
     }
 }

@@ -119,7 +119,7 @@ fn nonsense_is_named_by_place_and_left_alone() {
                 "nodes[0].name: found nothing, wanted a text",
                 "nodes[0].addres: no such key",
                 "nodes[0].price_cents_per_hour: invalid value: integer `-1`, expected u32",
-                "nodes[0].region: invalid type: number, expected a string",
+                "nodes[0].region: invalid type: integer `5`, expected a string",
                 "nodes[1]: found 3, wanted an object",
             ],
         ),

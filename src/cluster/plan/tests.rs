@@ -13,6 +13,7 @@ use crate::cluster::inventory::FinishedStep;
 use crate::cluster::layout::{BINARY, Role};
 use crate::cluster::observe::observe;
 use crate::cluster::plan::sha256;
+use crate::cluster::step::Action;
 use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, container, desired, emulator, node, token};
 
 const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960";
@@ -29,11 +30,19 @@ impl StepJournal for Memory {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// A fake answers at once: a question that fails once fails for good.
+fn impatient(mut plan: Plan) -> Plan {
+    for step in plan.steps.iter_mut().filter(|step| matches!(step.action, Action::Wait(_))) {
+        step.limit_s = 0;
+    }
+    plan
 }
 
 async fn run(plan: Plan, fake: &FakeNode) -> ApplyReport {
-    let jobs = [Job { plan, remote: fake }];
+    let jobs = [Job { plan: impatient(plan), remote: fake }];
     apply(&jobs, &mut Memory::default(), &CrashHook::default(), &CancellationToken::new(), &|_| {}).await
 }
 
@@ -82,8 +91,33 @@ fn an_empty_host_with_the_emulator() {
     let desired = three(&emulator());
     let fake = FakeNode::new(desired.nodes[0].clone());
     let plan = setup(&desired, &desired.nodes[0], &see(&fake));
-    assert_snapshot!(dry_run(&[plan]), @"");
-    assert_eq!(converge(&desired, &fake).nodes, [("node1".to_owned(), Outcome::Done(13))]);
+    assert_snapshot!(dry_run(&[plan]), @"
+    node1: 1. make folders
+           sudo install -d -m 0755 /opt/gorgo /var/lib/gorgo /var/lib/gorgo/done /var/lib/gorgo/models
+    node1: 2. upload gorgo (12.3 MB, sha256 93f5f3d4602a)
+           program 1 -> /opt/gorgo/bin/gorgo (0755)
+    node1: 3. write /etc/gorgo/engine.env
+           64 bytes -> /etc/gorgo/engine.env (0600)
+    node1: 4. install gorgo-engine.service
+           install gorgo-engine.service
+    node1: 5. start gorgo-engine.service
+           restart gorgo-engine.service
+    node1: 6. wait until the engine has answered a completion
+           POST http://127.0.0.1:30000/v1/completions for at most 60 s
+    node1: 7. note what engine was started with
+           226 bytes -> /var/lib/gorgo/done/engine (0600)
+    node1: 8. write /etc/gorgo/agent.env
+           63 bytes -> /etc/gorgo/agent.env (0600)
+    node1: 9. install gorgo-agent.service
+           install gorgo-agent.service
+    node1: 10. start gorgo-agent.service
+           restart gorgo-agent.service
+    node1: 11. wait until the agent takes requests
+           GET http://127.0.0.1:8001/admin/v1/status for at most 60 s
+    node1: 12. note what agent was started with
+           226 bytes -> /var/lib/gorgo/done/agent (0600)
+    ");
+    assert_eq!(converge(&desired, &fake).nodes, [("node1".to_owned(), Outcome::Done(12))]);
     assert_converged(&desired, &fake);
     assert_snapshot!(dry_run(&[setup(&desired, &desired.nodes[0], &see(&fake))]), @"node1: nothing to do");
 }
@@ -95,7 +129,44 @@ fn a_node_with_an_a100() {
     let fake = FakeNode::new(desired.nodes[0].clone()).with_gpus(&[A100]);
     let text = dry_run(&[setup(&desired, &desired.nodes[0], &see(&fake))]);
     assert!(!text.contains("hf_hush"), "a dry run shows no secrets");
-    assert_snapshot!(text, @"");
+    assert_snapshot!(text, @r#"
+    node1: 1. make folders
+           sudo install -d -m 0755 /opt/gorgo /var/lib/gorgo /var/lib/gorgo/done /var/lib/gorgo/models
+    node1: 2. upload gorgo (12.3 MB, sha256 93f5f3d4602a)
+           program 1 -> /opt/gorgo/bin/gorgo (0755)
+    node1: 3. pull lmsysorg/sglang:v0.5.19-cu129
+           sudo docker pull --quiet lmsysorg/sglang:v0.5.19-cu129
+    node1: 4. check that a container gets a CUDA context
+           sudo docker run --rm --gpus all --entrypoint python3 lmsysorg/sglang:v0.5.19-cu129 -c 'import torch; torch.zeros(1, device='\''cuda'\''); print(torch.cuda.device_count())'
+    node1: 5. write the Hugging Face token (0600, until the model is there)
+           a secret -> /etc/gorgo/hf-token (0600)
+    node1: 6. download mistralai/Mistral-7B-Instruct-v0.3 (about 15.4 GB)
+           sudo docker run --rm --network host --volume /var/lib/gorgo/models:/models --env 'HF_HOME=/models' --volume /etc/gorgo/hf-token:/run/hf-token:ro --env 'HF_TOKEN_PATH=/run/hf-token' --entrypoint python3 lmsysorg/sglang:v0.5.19-cu129 -c 'import sys; from huggingface_hub import snapshot_download; snapshot_download(sys.argv[1], ignore_patterns=['\''consolidated*'\'', '\''original/*'\'', '\''*.gguf'\'', '\''*.pth'\''])' mistralai/Mistral-7B-Instruct-v0.3
+    node1: 7. remove the token
+           sudo rm -f /etc/gorgo/hf-token
+    node1: 8. note that the model is complete
+           34 bytes -> /var/lib/gorgo/done/model-mistralai-Mistral-7B-Instruct-v0.3 (0600)
+    node1: 9. write /etc/gorgo/engine.env
+           64 bytes -> /etc/gorgo/engine.env (0600)
+    node1: 10. install gorgo-engine.service
+           install gorgo-engine.service
+    node1: 11. start gorgo-engine.service
+           restart gorgo-engine.service
+    node1: 12. wait until the engine has answered a completion
+           POST http://127.0.0.1:30000/v1/completions for at most 1800 s
+    node1: 13. note what engine was started with
+           166 bytes -> /var/lib/gorgo/done/engine (0600)
+    node1: 14. write /etc/gorgo/agent.env
+           63 bytes -> /etc/gorgo/agent.env (0600)
+    node1: 15. install gorgo-agent.service
+           install gorgo-agent.service
+    node1: 16. start gorgo-agent.service
+           restart gorgo-agent.service
+    node1: 17. wait until the agent takes requests
+           GET http://127.0.0.1:8001/admin/v1/status for at most 60 s
+    node1: 18. note what agent was started with
+           226 bytes -> /var/lib/gorgo/done/agent (0600)
+    "#);
     assert!(converge(&desired, &fake).failed().is_empty());
     assert_converged(&desired, &fake);
 }
@@ -247,7 +318,7 @@ fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
     converge(&desired, &fake);
     assert_converged(&desired, &fake);
     let argv = fake.change(|state| state.services[Role::Proxy.unit()].unit.argv.join(" "));
-    assert_snapshot!(argv, @"");
+    assert_snapshot!(argv, @"/opt/gorgo/bin/gorgo proxy start --listen 10.0.0.3:8080 --admin 127.0.0.1:8081 --strategy gorgo-proxy --max-concurrent 10 --replica name=node1,url=http://10.0.0.1:8000,region=us-east-1 --replica name=node2,url=http://10.0.0.2:8000,region=us-west-1 --replica name=node3,url=http://10.0.0.3:8000,region=europe-central-1");
 }
 
 #[test]
@@ -256,7 +327,14 @@ fn a_cluster_is_taken_down_and_its_models_stay() {
     let fake = FakeNode::new(desired.nodes[0].clone());
     converge(&desired, &fake);
     let plan = down(&fake.spec, &see(&fake), false);
-    assert_snapshot!(dry_run(std::slice::from_ref(&plan)), @"");
+    assert_snapshot!(dry_run(std::slice::from_ref(&plan)), @r#"
+    node1: 1. stop and remove gorgo-agent.service
+           remove gorgo-agent.service
+    node1: 2. stop and remove gorgo-engine.service
+           remove gorgo-engine.service
+    node1: 3. remove all files but the models
+           sudo sh -c 'rm -rf "$1" "$2" "$3"; cd "$4" 2>/dev/null || exit 0; for entry in *; do [ "$entry" = models ] || rm -rf "$entry"; done' remove /opt/gorgo /etc/gorgo /run/gorgo /var/lib/gorgo
+    "#);
     block_on(run(plan, &fake));
     assert!(down(&fake.spec, &see(&fake), false).is_empty());
     converge(&desired, &fake);
@@ -292,7 +370,6 @@ fn interrupted(desired: &Desired, fake: &FakeNode, after: u32, how: Break) -> bo
     let ended = block_on(async {
         let Ok(facts) = observe(&fake.spec, fake).await else { return false };
         let plan = setup(desired, spec, &facts);
-        // what is polled for gives up only after its limit: virtual time
         run(plan, fake).await.failed().is_empty()
     });
     fake.change(|state| state.breaks = None);
@@ -351,11 +428,15 @@ fn one_node_fails_and_the_others_do_not() {
     let fakes: Vec<FakeNode> = desired.nodes.iter().map(|node| FakeNode::new(node.clone())).collect();
     fakes[1].change(|state| state.sick = true);
     let plans: Vec<Plan> = fakes.iter().map(|fake| setup(&desired, &fake.spec, &see(fake))).collect();
-    let jobs: Vec<Job<'_>> = plans.into_iter().zip(&fakes).map(|(plan, fake)| Job { plan, remote: fake }).collect();
+    let jobs: Vec<Job<'_>> =
+        plans.into_iter().zip(&fakes).map(|(plan, fake)| Job { plan: impatient(plan), remote: fake }).collect();
     let mut journal = Memory::default();
     let report = block_on(apply(&jobs, &mut journal, &CrashHook::default(), &CancellationToken::new(), &|_| {}));
     assert_eq!(report.failed(), ["node2"]);
-    assert_snapshot!(report.to_string(), @"");
+    assert_snapshot!(report.to_string(), @"
+    node2: failed to wait until the agent takes requests: not after 0 s: none of its 1 replicas is healthy
+      hint: `gorgo cluster logs node2 --service agent` may tell why
+    ");
     fakes[1].change(|state| state.sick = false);
     for fake in &fakes {
         converge(&desired, fake);

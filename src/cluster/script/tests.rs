@@ -16,13 +16,69 @@ fn facts(driver: &str, name: &str, gpus: usize) -> Facts {
 #[test]
 fn sglang_on_one_a100() {
     let unit = engine_unit(&node(1, "us-east-1", EngineChoice::Sglang(container())), &facts("570.148.08", "A100", 1));
-    assert_snapshot!(unit.argv.join("\n"), @"");
+    assert_snapshot!(unit.argv.join("\n"), @r#"
+    /usr/bin/docker
+    run
+    --rm
+    --name
+    gorgo-engine
+    --gpus
+    all
+    --network
+    host
+    --ipc
+    host
+    --shm-size
+    32g
+    --ulimit
+    nofile=1048576:1048576
+    --volume
+    /var/lib/gorgo/models:/models
+    --volume
+    /run/gorgo:/run/gorgo
+    --env
+    HF_HOME=/models
+    --env
+    HF_HUB_OFFLINE=1
+    lmsysorg/sglang:v0.5.19-cu129
+    python3
+    -m
+    sglang.launch_server
+    --model-path
+    mistralai/Mistral-7B-Instruct-v0.3
+    --host
+    127.0.0.1
+    --port
+    30000
+    --enable-metrics
+    --enable-cache-report
+    --page-size
+    16
+    --kv-events-config
+    {"publisher":"zmq","endpoint":"ipc:///run/gorgo/kv-events","replay_endpoint":"ipc:///run/gorgo/kv-replay"}
+    "#);
 }
 
 #[test]
 fn sglang_on_a_gh200() {
     let unit = engine_unit(&node(1, "us-east-3", EngineChoice::Sglang(container())), &facts("580.105.08", "GH200", 1));
-    assert_snapshot!(unit.unit_text, @"");
+    let wanted = ["Exec", "User", "DynamicUser", "Wants", "Environment", "Restart"];
+    let lines: Vec<&str> =
+        unit.unit_text.lines().filter(|line| wanted.iter().any(|key| line.starts_with(key))).collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    Wants=network-online.target docker.service
+    ExecStartPre=-/usr/bin/docker rm --force gorgo-engine
+    ExecStart=/usr/bin/docker run --rm --name gorgo-engine --gpus all --network host --ipc host --shm-size 32g --ulimit nofile=1048576:1048576 --volume /var/lib/gorgo/models:/models --volume /run/gorgo:/run/gorgo --env HF_HOME=/models --env HF_HUB_OFFLINE=1 lmsysorg/sglang:v0.5.23 python3 -m sglang.launch_server --model-path mistralai/Mistral-7B-Instruct-v0.3 --host 127.0.0.1 --port 30000 --enable-metrics --enable-cache-report --page-size 16 --kv-events-config "{\"publisher\":\"zmq\",\"endpoint\":\"ipc:///run/gorgo/kv-events\",\"replay_endpoint\":\"ipc:///run/gorgo/kv-replay\"}"
+    ExecStopPost=-/usr/bin/docker rm --force gorgo-engine
+    EnvironmentFile=/etc/gorgo/engine.env
+    Environment=GORGO_STATE_DIR=/var/lib/gorgo/engine DOCKER_CONFIG=/var/lib/gorgo/engine
+    DynamicUser=no
+    User=root
+    Restart=always
+    RestartSec=2s
+    RestartSteps=6
+    RestartMaxDelaySec=60s
+    "#);
 }
 
 #[test]
@@ -33,13 +89,58 @@ fn vllm_on_eight_cards() {
         ..container()
     };
     let unit = engine_unit(&node(1, "us-west-1", EngineChoice::Vllm(own)), &facts("580.1", "H100", 8));
-    assert_snapshot!(unit.argv.join("\n"), @"");
+    assert_snapshot!(unit.argv.join("\n"), @r#"
+    /usr/bin/docker
+    run
+    --rm
+    --name
+    gorgo-engine
+    --gpus
+    all
+    --network
+    host
+    --ipc
+    host
+    --shm-size
+    32g
+    --ulimit
+    nofile=1048576:1048576
+    --volume
+    /var/lib/gorgo/models:/models
+    --volume
+    /run/gorgo:/run/gorgo
+    --env
+    HF_HOME=/models
+    --env
+    HF_HUB_OFFLINE=1
+    --env
+    VLLM_SERVER_DEV_MODE=1
+    --entrypoint
+    vllm
+    registry.local/vllm:1
+    serve
+    mistralai/Mistral-7B-Instruct-v0.3
+    --host
+    127.0.0.1
+    --port
+    30000
+    --enable-prefix-caching
+    --enable-prompt-tokens-details
+    --block-size
+    16
+    --kv-events-config
+    {"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"ipc:///run/gorgo/kv-events","replay_endpoint":"ipc:///run/gorgo/kv-replay"}
+    --tensor-parallel-size
+    8
+    --max-num-seqs
+    64
+    "#);
 }
 
 #[test]
 fn the_emulator_is_a_program() {
     let unit = engine_unit(&node(1, "us-east-1", emulator()), &Facts::default());
-    assert_snapshot!(unit.argv.join(" "), @"");
+    assert_snapshot!(unit.argv.join(" "), @"/opt/gorgo/bin/gorgo emulate engine --listen 127.0.0.1:30000 --gpu a100-80 --model mistral-7b --region us-east-1");
     assert!(unit.unit_text.contains("\nDynamicUser=yes\n") && !unit.unit_text.contains("RestartSteps"));
     assert!(!unit.unit_text.contains("{{"));
 }
