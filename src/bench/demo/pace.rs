@@ -6,7 +6,7 @@ use crate::sim::engine::EngineSpec;
 use crate::workload::Trace;
 
 /// Share of the estimated capacity that a replay asks for by default: queues form and all strategies still keep up.
-const LOAD: f64 = 0.6;
+const LOAD: f64 = 0.5;
 /// Hit ratio below that of an infinite cache, 0..=1, from which the caches are said to be too small.
 const WIDE_GAP: f64 = 0.2;
 
