@@ -113,13 +113,17 @@ fn what_cannot_be_meant_ends_with_code_2_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bad.toml"), "[[router]]\nregion = \"us-east-1\"\n").unwrap();
     std::fs::write(folder.path().join("cut.jsonl"), "{\"input_length\": 3,\n").unwrap();
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (&["demo", "--strategies", "gorgo,nearest"], &["nearest", "round-robin"]),
         (&["demo", "--strategies", "gorgo,gorgo"], &["twice"]),
         (&["demo", "--fleet", "bad.toml"], &["bad.toml", "replica"]),
         (&["demo", "--trace", "cut.jsonl"], &["cut.jsonl:1"]),
         (&["demo", "--json", "no/such/place.json"], &["no/such/place.json"]),
-        (&["bench", "--target", "localhost"], &["http://"]),
+        (&["demo", "--json", "x", "--report", "./x"], &["--json", "--report", "`x`"]),
+        (&["demo", "--report", "-"], &["--report -"]),
+        (&["demo", "--strategies", "a,b,gorgo"], &["`a`, `b`", "round-robin"]),
+        (&["bench", "--target", "http://127.0.0.1:9", "--window", "0..9"], &["--window", "replay"]),
+        (&["bench", "--target", "localhost"], &["--target", "http://"]),
         (&["bench", "--target", "http://127.0.0.1:9", "--profile", "poisson"], &["--rate"]),
     ];
     for (arguments, words) in cases {

@@ -86,8 +86,10 @@ impl Shown {
         if let Some(hits) = hit_ratio {
             text.push_str(&format!("  hits {:.0} %", hits * 100.0));
         }
-        if let Some(crossed) = cross_region_share {
-            text.push_str(&format!("  crossed {:.0} %", crossed * 100.0));
+        match cross_region_share {
+            Some(crossed) => text.push_str(&format!("  crossed {:.0} %", crossed * 100.0)),
+            None if ttft_p50_ms.is_some() => text.push_str("  crossed -"),
+            None => {}
         }
         text
     }
@@ -122,7 +124,10 @@ mod tests {
             hit_ratio: Some(0.914),
             cross_region_share: Some(0.125),
         };
-        let line = Shown { label: "x".into(), planned: None, progress };
+        let unknown = Progress { cross_region_share: None, ..progress };
+        let line = Shown { label: "x".into(), planned: None, progress: unknown };
+        assert!(line.text().ends_with("hits 91 %  crossed -"), "{}", line.text());
+        let line = Shown { progress, ..line };
         insta::assert_snapshot!(line.text(), @"10 done  1 lost  TTFT p50 183 p95 402 ms  hits 91 %  crossed 12 %");
     }
 }

@@ -28,6 +28,11 @@ use crate::workload::Step;
 /// closed; our own gateway keeps connections for longer.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// Longest wait for the body of an error: it only explains.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
+/// Most of such a body that is read; error objects are far shorter.
+const MAX_ERROR_BODY: usize = 16 << 10;
+
 /// What to load and how.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -172,10 +177,8 @@ impl Stage<'_> {
         let (parts, mut reply) = response.into_parts();
         self.sample.replica = text(&parts.headers, "x-gorgo-replica");
         self.sample.region = text(&parts.headers, "x-gorgo-region");
-        match parts.status {
-            StatusCode::OK => {}
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Outcome::Refused,
-            other => return Outcome::Failed(format!("status {}", other.as_u16()).into()),
+        if parts.status != StatusCode::OK {
+            return not_ok(parts.status, &mut reply).await;
         }
         loop {
             match tokio::time::timeout(silence, reply.frame()).await {
@@ -228,6 +231,52 @@ impl Stage<'_> {
     }
 }
 
+/// What an answer with another status than 200 says: the status, and the error's code where the body has one.
+async fn not_ok(status: StatusCode, reply: &mut Reply) -> Outcome {
+    let body = tokio::time::timeout(ERROR_BODY_TIME, error_body(reply)).await.unwrap_or_default();
+    let kind: Arc<str> = match error_code(&body) {
+        Some(code) => format!("{} {code}", status.as_u16()).into(),
+        None => format!("status {}", status.as_u16()).into(),
+    };
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused(kind),
+        _ => Outcome::Failed(kind),
+    }
+}
+
+/// The body as far as it comes, at most [`MAX_ERROR_BODY`] bytes.
+async fn error_body(reply: &mut Reply) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(Ok(frame)) = reply.frame().await {
+        body.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if body.len() > MAX_ERROR_BODY {
+            break;
+        }
+    }
+    body
+}
+
+/// `error.code`, else `error.type` of an OpenAI-style error object; only short words, since they become keys of a report.
+fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: ErrorObject,
+    }
+    #[derive(serde::Deserialize)]
+    struct ErrorObject {
+        #[serde(default)]
+        code: serde_json::Value,
+        #[serde(default, rename = "type")]
+        kind: serde_json::Value,
+    }
+    let error = serde_json::from_slice::<Answer>(body).ok()?.error;
+    let word = |text: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        (1..=40).contains(&text.len()) && text.chars().all(plain)
+    };
+    [error.code, error.kind].iter().filter_map(|value| value.as_str()).find(|text| word(text)).map(str::to_owned)
+}
+
 fn text(headers: &HeaderMap, name: &str) -> Option<Arc<str>> {
     headers.get(name)?.to_str().ok().map(Into::into)
 }
@@ -262,4 +311,25 @@ pub async fn first_model(target: &Target, clock: Clock) -> anyhow::Result<String
 #[must_use]
 pub fn wanted(measured: bool, intended: Time, step: &Step) -> Sample {
     Sample::new(measured, intended, intended, step.input_tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::error_code;
+
+    #[test]
+    fn an_error_object_tells_its_code_and_nothing_long_becomes_a_key() {
+        let cases = [
+            (r#"{"error":{"message":"m","type":"server_error","code":"none_healthy"}}"#, Some("none_healthy")),
+            (r#"{"error":{"message":"m","type":"invalid_request_error","code":null}}"#, Some("invalid_request_error")),
+            (r#"{"error":{"code":400,"type":"BadRequestError"}}"#, Some("BadRequestError")),
+            (r#"{"error":{"code":"no such model: llama"}}"#, None),
+            (r#"{"error":"flat"}"#, None),
+            ("<html>bad gateway</html>", None),
+            ("", None),
+        ];
+        for (body, code) in cases {
+            assert_eq!(error_code(body.as_bytes()).as_deref(), code, "{body}");
+        }
+    }
 }

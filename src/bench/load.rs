@@ -42,12 +42,23 @@ pub struct LoadConfig {
     pub runs: u32,
     /// Warm-up of each run, s.
     pub warmup_s: f64,
+    /// Apply it to `throughput`, too, whose first requests, all sent at once, are what it is about.
+    pub warmup_given: bool,
     /// Longest drain of each run.
     pub drain: Duration,
     /// Objectives.
     pub slo: Option<Slo>,
     /// Options as given, for the report.
     pub described: BTreeMap<String, serde_json::Value>,
+}
+
+impl LoadConfig {
+    fn warmup_of(&self, arrivals: Arrivals) -> f64 {
+        match arrivals {
+            Arrivals::Throughput { .. } if !self.warmup_given => 0.0,
+            _ => self.warmup_s,
+        }
+    }
 }
 
 /// Runs it and reports. A fired `stop` ends it early; the report then says so and holds what was measured.
@@ -62,13 +73,13 @@ pub async fn run(config: LoadConfig, board: &Board, stop: &CancellationToken) ->
             super::client::first_model(&config.target, clock).await.context("failed to ask the target for its model")?
         }
     };
-    let mut bench = Bench { model, stop, board, lag_ms: Vec::new(), runs: Vec::new(), config: &config };
+    let mut bench =
+        Bench { model, stop, board, lag_ms: Vec::new(), remarks: Vec::new(), runs: Vec::new(), config: &config };
     let first = config.profile.arrivals(&config.numbers)?;
     bench.one(first).await?;
     if config.profile == Profile::Sweep {
         bench.one(Arrivals::Throughput { at_most: config.numbers.at_most() }).await?;
-        let rate = |run: usize| bench.runs.get(run).map_or(0.0, sessions_per_s);
-        for per_s in sweep_rates(rate(0), rate(1), config.runs) {
+        for per_s in bench.rates_between() {
             bench.one(Arrivals::Constant { per_s }).await?;
         }
     }
@@ -81,7 +92,8 @@ pub async fn run(config: LoadConfig, board: &Board, stop: &CancellationToken) ->
         emulator_error_ms: None,
         wan_error_ms: None,
         interrupted: stop.is_cancelled(),
-        runs: bench.runs.into_iter().map(|(run, _)| run).collect(),
+        remarks: bench.remarks,
+        runs: bench.runs.into_iter().map(|finished| finished.run).collect(),
         config: config.described,
     })
 }
@@ -98,9 +110,20 @@ pub fn trace_info(trace: &Trace) -> TraceInfo {
     }
 }
 
-/// The measured rate of session ends, for the ends of a sweep.
-fn sessions_per_s((run, requests_per_session): &(Run, f64)) -> f64 {
-    run.throughput.requests_per_s.unwrap_or(0.0) / requests_per_session
+/// A finished run.
+struct Finished {
+    run: Run,
+    /// The measured rate of complete sessions, for the ends of a sweep.
+    sessions_per_s: f64,
+}
+
+/// Complete replies per second in units of the plan's mean session. Up to the last reply and not over the window: in a short run of
+/// many requests at once most end during the drain.
+fn sessions_per_s(plan: &Plan, played: &Played) -> f64 {
+    let ok = played.samples.iter().filter(|sample| sample.ok());
+    let (count, last_ms) = ok.fold((0_u32, 0.0_f64), |(count, last), sample| (count + 1, last.max(sample.end.ms())));
+    let per_session = plan.requests() as f64 / plan.sessions.len().max(1) as f64;
+    if last_ms > 0.0 { f64::from(count) * 1000.0 / last_ms / per_session } else { 0.0 }
 }
 
 struct Bench<'a> {
@@ -109,8 +132,8 @@ struct Bench<'a> {
     board: &'a Board,
     stop: &'a CancellationToken,
     lag_ms: Vec<f64>,
-    /// Finished runs, each with the mean number of requests in a session of its plan.
-    runs: Vec<(Run, f64)>,
+    remarks: Vec<String>,
+    runs: Vec<Finished>,
 }
 
 impl Bench<'_> {
@@ -121,7 +144,6 @@ impl Bench<'_> {
         let config = self.config;
         let plan = Arc::new(build(&config.trace, &PlanOptions { arrivals, ..config.plan.clone() })?);
         let requests = plan.sessions.iter().map(|session| session.steps.len() as u64).sum::<u64>();
-        let per_session = requests as f64 / plan.sessions.len().max(1) as f64;
         let label = label(arrivals);
         self.board.phase(format!("{label} against {}", config.target.url));
         // A closed plan with a time limit holds more than will be used.
@@ -145,7 +167,7 @@ impl Bench<'_> {
             clock,
             tally,
             home: None,
-            from_ms: config.warmup_s * 1000.0,
+            from_ms: config.warmup_of(arrivals) * 1000.0,
             to_ms,
             drain: config.drain,
             stop: self.stop.clone(),
@@ -154,19 +176,33 @@ impl Bench<'_> {
         self.lag_ms.extend(&played.lag_ms);
         let name = client.strategy().map_or_else(|| config.target.url.clone(), |name| name.to_string());
         let name = if config.profile == Profile::Sweep { format!("{name}, {label}") } else { name };
-        let mut run = summarise(&name, load(arrivals), &played.samples, &self.rules(&plan, &played));
+        let mut run = summarise(&name, load(arrivals), &played.samples, &self.rules(arrivals, &plan, &played));
         run.requests.unsent = played.unsent;
-        self.runs.push((run, per_session));
+        self.runs.push(Finished { run, sessions_per_s: sessions_per_s(&plan, &played) });
         Ok(())
     }
 
-    fn rules(&self, plan: &Plan, played: &Played) -> Rules {
+    /// The constant rates of a sweep after its two ends were measured.
+    fn rates_between(&mut self) -> Vec<f64> {
+        let rate = |run: usize| self.runs.get(run).map_or(0.0, |finished| finished.sessions_per_s);
+        let (low, high) = (rate(0), rate(1));
+        let rates = sweep_rates(low, high, self.config.runs);
+        if rates.is_empty() && !self.stop.is_cancelled() {
+            self.remarks.push(format!(
+                "the sweep has only its ends: {low:.2} sessions/s one at a time and {high:.2}/s all at once leave no rates between"
+            ));
+        }
+        rates
+    }
+
+    fn rules(&self, arrivals: Arrivals, plan: &Plan, played: &Played) -> Rules {
+        let from_s = self.config.warmup_of(arrivals);
         let starts_end_s = match (self.config.plan.seconds, plan.concurrency) {
             (Some(seconds), _) if !played.stopped => seconds,
             (_, None) if !played.stopped => plan.sessions.last().map_or(0.0, |session| session.start_ms) / 1000.0,
             _ => played.samples.iter().map(|sample| sample.end.ms()).fold(0.0, f64::max) / 1000.0,
         };
-        Rules { from_s: self.config.warmup_s, to_s: starts_end_s, slo: self.config.slo, ..Rules::default() }
+        Rules { from_s, to_s: starts_end_s.max(from_s), slo: self.config.slo, ..Rules::default() }
     }
 }
 

@@ -3,6 +3,10 @@
 //! Open loop: each session starts by the clock, however slow replies are. Closed loop: a fixed number of slots, each playing one
 //! session after the other. In both a session's next request waits for the reply before and then for its think time, and a
 //! session whose request fails goes on with the next one, as a user would.
+//!
+//! What counts: in an open loop the requests of sessions that start inside the window, so that every target is judged on the same
+//! ones; such a session may go on during the drain. A closed loop has no common set of requests, and its sessions may outlast the
+//! whole run, so there the requests that are sent inside the window count, and none is sent after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,9 +38,9 @@ pub struct Player {
     pub tally: Arc<Tally>,
     /// The router's region, for the live share of crossings.
     pub home: Option<Arc<str>>,
-    /// Sessions that start from here on count, ms.
+    /// Sessions that start from here on count, in a closed loop requests that are sent from here on, ms.
     pub from_ms: f64,
-    /// No session starts from here on, ms.
+    /// No session starts from here on, in a closed loop no request is sent, ms.
     pub to_ms: f64,
     /// How long requests under way may go on after that.
     pub drain: Duration,
@@ -53,7 +57,8 @@ pub struct Played {
     pub lag_ms: Vec<f64>,
     /// It was stopped before its end.
     pub stopped: bool,
-    /// Requests of sessions that count and had started that were never sent because the run ended first.
+    /// Requests of sessions that count and had started that were never sent because the drain ended first: open loops that nobody
+    /// stopped.
     pub unsent: u64,
 }
 
@@ -144,11 +149,15 @@ impl Player {
     /// One session from its first request to its last.
     async fn session(&self, index: usize, start: Time, give_up: &CancellationToken) -> SessionPlayed {
         let session = &self.plan.sessions[index];
-        let measured = start.ms() >= self.from_ms;
+        let closed = self.plan.concurrency.is_some();
+        let counts = |sent: Time| if closed { sent } else { start }.ms() >= self.from_ms;
         let mut samples: Vec<Sample> = Vec::with_capacity(session.steps.len());
         let mut before = start;
         for step in &session.steps {
             let intended = before.plus_ms(step.think_ms);
+            if closed && intended.max(self.clock.now()).ms() >= self.to_ms {
+                break;
+            }
             let Ok(prepared) = self.client.prepare(&session.id, step) else { break };
             let wait = self.clock.until(intended);
             if !wait.is_zero() {
@@ -159,7 +168,7 @@ impl Player {
             } else if give_up.is_cancelled() {
                 break;
             }
-            let mut sample = wanted(measured, intended, step);
+            let mut sample = wanted(counts(intended), intended, step);
             self.tally.sent();
             tokio::select! {
                 () = self.client.send(&prepared, self.clock, &mut sample) => {}
@@ -173,14 +182,16 @@ impl Player {
             self.tally.ended(&sample, self.home.as_deref());
             samples.push(sample);
         }
-        let unsent = if measured { (session.steps.len() - samples.len()) as u64 } else { 0 };
+        let lost = !closed && counts(start);
+        let unsent = if lost { (session.steps.len() - samples.len()) as u64 } else { 0 };
         SessionPlayed { index, samples, unsent }
     }
 }
 
 fn collect(mut sessions: Vec<SessionPlayed>, stopped: bool) -> Played {
     sessions.sort_unstable_by_key(|session| session.index);
-    let unsent = sessions.iter().map(|session| session.unsent).sum();
+    // What somebody did not want sent any more was not lost.
+    let unsent = if stopped { 0 } else { sessions.iter().map(|session| session.unsent).sum() };
     let samples: Vec<Sample> = sessions.into_iter().flat_map(|session| session.samples).collect();
     let lag_ms = samples.iter().map(|sample| sample.sent.since_ms(sample.intended)).collect();
     Played { samples, lag_ms, stopped, unsent }

@@ -28,7 +28,8 @@ struct Recent {
     ttft_ms: f64,
     prompt_tokens: u32,
     cached_tokens: Option<u32>,
-    crossed: bool,
+    /// `None` where the router's region or the server's is unknown.
+    crossed: Option<bool>,
 }
 
 /// What a progress line shows. Latency, hits and crossings are those of the latest 400 complete replies, warm-up included.
@@ -46,7 +47,7 @@ pub struct Progress {
     pub ttft_p95_ms: Option<f64>,
     /// Share of prompt tokens found in caches, 0..=1.
     pub hit_ratio: Option<f64>,
-    /// Share served outside of the router's region, 0..=1.
+    /// Share served outside of the router's region, 0..=1; `None` where that is unknown.
     pub cross_region_share: Option<f64>,
 }
 
@@ -67,7 +68,7 @@ impl Tally {
         if counts.recent.len() == RECENT {
             counts.recent.pop_front();
         }
-        let crossed = home.zip(sample.region.as_deref()).is_some_and(|(home, region)| home != region);
+        let crossed = home.zip(sample.region.as_deref()).map(|(home, region)| home != region);
         let (prompt_tokens, cached_tokens) = (sample.prompt_tokens, sample.cached_tokens);
         counts.recent.push_back(Recent { ttft_ms, prompt_tokens, cached_tokens, crossed });
     }
@@ -88,7 +89,10 @@ impl Tally {
             ttft_p50_ms: nearest_rank(&ttft, 500),
             ttft_p95_ms: nearest_rank(&ttft, 950),
             hit_ratio: ratio(cached as f64, prompt as f64),
-            cross_region_share: ratio(recent().filter(|reply| reply.crossed).count() as f64, ttft.len() as f64),
+            cross_region_share: ratio(
+                recent().filter(|reply| reply.crossed == Some(true)).count() as f64,
+                recent().filter(|reply| reply.crossed.is_some()).count() as f64,
+            ),
         }
     }
 
@@ -126,7 +130,7 @@ mod tests {
             tally.ended(&reply(10.0, region, 80), Some("here"));
         }
         tally.sent();
-        tally.ended(&Sample { outcome: Outcome::Refused, ..reply(1.0, "here", 0) }, Some("here"));
+        tally.ended(&Sample { outcome: Outcome::Refused("503".into()), ..reply(1.0, "here", 0) }, Some("here"));
         tally.sent();
         let progress = tally.progress();
         assert_eq!((progress.sent, progress.ended, progress.lost), (802, 801, 1));

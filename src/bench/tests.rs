@@ -90,7 +90,9 @@ async fn answer(request: Request<Incoming>, log: Arc<Mutex<Log>>) -> Result<Resp
     log.lock().unwrap().arrived.push((session.clone(), text.clone()));
     let kind = session.split('-').next().unwrap_or_default();
     if let Ok(status) = kind.parse::<u16>() {
-        let body = StreamBody::new(futures_util::stream::empty()).boxed_unsync();
+        let object = Bytes::from_static(br#"{"error":{"message":"no engine","code":"none_healthy"}}"#);
+        let frames = (status == 503).then(|| Ok(Frame::data(object)));
+        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
         return Ok(Response::builder().status(status).body(body).unwrap());
     }
     let pieces = pieces(kind, parsed.max_tokens.unwrap());
@@ -194,8 +196,8 @@ async fn a_reply_is_timed_from_content_to_content() {
 #[tokio::test]
 async fn failures_are_told_apart() {
     let cases = [
-        ("429", Outcome::Refused),
-        ("503", Outcome::Refused),
+        ("429", Outcome::Refused("status 429".into())),
+        ("503", Outcome::Refused("503 none_healthy".into())),
         ("500", Outcome::Failed("status 500".into())),
         ("404", Outcome::Failed("status 404".into())),
         ("error", Outcome::Failed("error event".into())),
@@ -321,7 +323,7 @@ async fn stopping_gives_up_what_is_under_way_and_keeps_what_was_measured() {
     let played = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends at once").unwrap();
     assert!(played.stopped);
     assert_eq!(outcomes(&played), [&Outcome::Ok, &Outcome::Cancelled]);
-    assert_eq!(played.unsent, 1, "the second turn of the hanging session");
+    assert_eq!(played.unsent, 0, "nobody wanted the second turn of the hanging session any more");
 }
 
 #[tokio::test]
@@ -332,6 +334,23 @@ async fn the_drain_has_an_end() {
     let played = tokio::time::timeout(Duration::from_secs(20), player.play()).await.expect("it ends");
     assert_eq!(outcomes(&played), [&Outcome::Cancelled, &Outcome::Ok]);
     assert!(!played.stopped);
+    assert_eq!(played.unsent, 1, "the second turn of the hanging session");
+}
+
+#[tokio::test]
+async fn a_closed_loop_counts_requests_and_sends_none_after_its_time() {
+    let server = Server::start().await;
+    // Two slots, each with one session that would last for a minute.
+    let sessions = vec![session("ok-a", 0.0, 600, 20.0), session("ok-b", 0.0, 600, 20.0)];
+    let player = Player { from_ms: 300.0, to_ms: 1500.0, ..player(&server, sessions, Some(2)) };
+    let played = tokio::time::timeout(Duration::from_secs(20), player.play()).await.expect("it ends with its time");
+    for sample in &played.samples {
+        assert_eq!(sample.measured, sample.intended.ms() >= 300.0, "{sample:?}");
+        assert!(sample.intended.ms() < 1500.0 && sample.ok(), "{sample:?}");
+    }
+    assert!(played.samples.iter().any(|sample| sample.measured), "sessions that outlast the warm-up are measured");
+    assert!(!played.samples.iter().all(|sample| sample.measured));
+    assert_eq!(played.unsent, 0);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::measure::{Output, TraceArgs, json_values, positive, read_file, second
 use crate::bench::load::{self, LoadConfig};
 use crate::bench::profile::{Numbers, Profile};
 use crate::bench::{Board, Target};
-use crate::gateway::endpoint::Endpoint;
+use crate::gateway::endpoint::{BadEndpoint, Endpoint};
 use crate::inference::Dialect;
 use crate::model::Secret;
 use crate::report::Slo;
@@ -108,17 +108,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     let output = Output::new(args.json.clone(), args.report.clone());
     output.check()?;
     let config = args.meant()?;
+    if config.profile == Profile::Sweep {
+        context.printer.talk(sweep_length(&config));
+    }
     let (board, stop) = (Board::default(), CancellationToken::new());
     let Some(report) = stoppable(context, &board, &stop, load::run(config, &board, &stop)).await? else {
         return Ok(Exit::Interrupted);
     };
-    output.write(&report, "gorgo bench", context)?;
-    let answered = report.runs.iter().any(|run| run.requests.ok > 0 || run.window.warmup_requests > 0);
-    Ok(match (report.interrupted, answered) {
-        (true, _) => Exit::Interrupted,
-        (false, true) => Exit::Done,
-        (false, false) => Exit::Failed,
-    })
+    output.finish(&report, "gorgo bench", context)
+}
+
+/// How long a sweep takes at most, so that nobody waits for a quarter of an hour unwarned.
+fn sweep_length(config: &LoadConfig) -> String {
+    let (run_s, drain_s) = (config.plan.seconds.unwrap_or(SWEEP_RUN_S), config.drain.as_secs_f64());
+    let most_min = f64::from(config.runs) * (run_s + drain_s) / 60.0;
+    format!("sweep: {} runs of {run_s} s and at most {drain_s} s of drain each, {most_min:.1} min at most", config.runs)
 }
 
 impl Args {
@@ -132,6 +136,10 @@ impl Args {
             time_scale: self.time_scale,
             window: self.window,
         };
+        if self.window.is_some() && profile != Profile::Replay {
+            let error = anyhow!("`--window` is for profile `replay` of a trace with timestamps; this is `{profile}`");
+            return Err(Failure::usage(error));
+        }
         let arrivals = profile.arrivals(&numbers).map_err(Failure::usage)?;
         let seconds = self.seconds.or((profile == Profile::Sweep).then_some(SWEEP_RUN_S));
         let warmup_s = self.warmup.unwrap_or_else(|| seconds.map_or(0.0, |s| (s / 10.0).min(MAX_WARMUP_S)));
@@ -156,6 +164,7 @@ impl Args {
             numbers,
             runs: self.runs,
             warmup_s,
+            warmup_given: self.warmup.is_some(),
             drain: Duration::from_secs_f64(self.drain),
             slo: self.slo,
             described,
@@ -186,7 +195,9 @@ impl Args {
                 Some(Secret::new(key.map_err(Failure::usage)?))
             }
         };
-        self.target.parse::<Endpoint>().map_err(Failure::usage)?;
+        self.target.parse::<Endpoint>().map_err(|BadEndpoint { url, problem }| {
+            Failure::usage(anyhow!("`--target {url}`: {problem}; expected e.g. `http://127.0.0.1:8000`"))
+        })?;
         Ok(Target {
             url: self.target.clone(),
             key,
@@ -231,6 +242,7 @@ impl Args {
 mod tests {
     use clap::Parser as _;
 
+    use super::sweep_length;
     use crate::bench::load::LoadConfig;
     use crate::bench::profile::Profile;
     use crate::cli::args::{Cli, Command};
@@ -277,5 +289,17 @@ mod tests {
         assert_eq!((row.text.as_deref(), row.output_tokens), (Some("one"), 9));
         assert_eq!(config.dialect, Dialect::Completions);
         assert!(meant(&["--api-key-env", "GORGO_TEST_NO_SUCH_KEY"]).is_err());
+    }
+
+    #[test]
+    fn a_window_is_a_part_of_a_replay() {
+        let error = meant(&["--window", "0..5"]).unwrap_err().to_string();
+        assert!(error.contains("`--window`") && error.contains("synchronous"), "{error}");
+    }
+
+    #[test]
+    fn a_sweep_says_how_long_it_takes_at_most() {
+        let config = meant(&["--profile", "sweep", "--seconds", "20", "--runs", "6"]).unwrap();
+        assert_eq!(sweep_length(&config), "sweep: 6 runs of 20 s and at most 60 s of drain each, 8.0 min at most");
     }
 }

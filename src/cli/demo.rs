@@ -13,9 +13,10 @@ use super::Context;
 use super::exit::{Exit, Failure, Outcome};
 use super::measure::{Output, TraceArgs, json_values, positive, seconds, slo, stoppable};
 use crate::bench::Board;
-use crate::bench::demo::{self, DEFAULT_STRATEGIES, DemoConfig, fleet};
+use crate::bench::demo::{self, DEFAULT_STRATEGIES, DemoConfig, fleet, pace};
 use crate::report::Slo;
 use crate::routing::policy;
+use crate::sim::engine::EngineSpec;
 use crate::workload::fleet::FleetFile;
 use crate::workload::network::RttMatrix;
 use crate::workload::{Arrivals, Fleet, PlanOptions, ReadOptions, Trace, build};
@@ -50,10 +51,10 @@ pub(crate) struct Args {
     /// Longest wait for replies after the last start
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     drain: f64,
-    /// Session starts per second, Poisson [default: 2 for traces without a clock, else the trace's own times]
+    /// Session starts per second, Poisson [default: 2 for traces without a clock, else see --time-scale]
     #[arg(long, value_name = "PER_SECOND", value_parser = positive, conflicts_with_all = ["time_scale", "concurrency"])]
     rate: Option<f64>,
-    /// Replay the trace's own times, stretched by this factor; 2 is half as fast
+    /// Replay the trace's own times, stretched by this factor; 2 is half as fast [default: as much as the fleet needs to keep up]
     #[arg(long, value_name = "X", value_parser = positive, conflicts_with = "concurrency")]
     time_scale: Option<f64>,
     /// A fixed number of sessions at once, each followed by the next, instead of starts by the clock
@@ -85,8 +86,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     let Some(report) = stoppable(context, &board, &stop, demo::run(config, &board, &stop)).await? else {
         return Ok(Exit::Interrupted);
     };
-    output.write(&report, "gorgo demo", context)?;
-    Ok(if report.interrupted { Exit::Interrupted } else { Exit::Done })
+    output.finish(&report, "gorgo demo", context)
 }
 
 impl Args {
@@ -109,7 +109,7 @@ impl Args {
         let options = PlanOptions {
             seconds: Some(self.seconds),
             max_output: self.max_output,
-            ..PlanOptions::new(self.arrivals(&trace), self.seed)
+            ..PlanOptions::new(self.arrivals(&trace, &specs), self.seed)
         };
         let described = self.described(&fleet, &options, &strategies, warmup_s, max_input);
         let plan = Arc::new(build(&trace, &options).map_err(Failure::usage)?);
@@ -131,13 +131,21 @@ impl Args {
         if self.strategies.is_empty() {
             return Ok(DEFAULT_STRATEGIES.map(str::to_owned).to_vec());
         }
-        for (index, name) in self.strategies.iter().enumerate() {
-            policy::find(name).map_err(Failure::usage)?;
-            if self.strategies[..index].contains(name) {
-                return Err(Failure::usage(anyhow!("`--strategies` names `{name}` twice")));
-            }
+        let names: Vec<&str> = self.strategies.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+        let mut unknown: Vec<_> = names.iter().filter_map(|name| policy::find(name).err()).collect();
+        if unknown.len() == 1 {
+            return Err(Failure::usage(unknown.remove(0)));
         }
-        Ok(self.strategies.clone())
+        if !unknown.is_empty() || names.is_empty() {
+            let found: Vec<String> = unknown.iter().map(|error| format!("`{}`", error.name)).collect();
+            let found = if found.is_empty() { "no name".to_owned() } else { format!("unknown {}", found.join(", ")) };
+            let known: Vec<&str> = policy::names().collect();
+            return Err(Failure::usage(anyhow!("`--strategies`: {found}; known strategies: {}", known.join(", "))));
+        }
+        if let Some((_, name)) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
+            return Err(Failure::usage(anyhow!("`--strategies` names `{name}` twice")));
+        }
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 
     fn fleet(&self) -> Result<Fleet, Failure> {
@@ -156,12 +164,14 @@ impl Args {
         fleet::resolve(&file, matrix).map_err(Failure::usage)
     }
 
-    fn arrivals(&self, trace: &Trace) -> Arrivals {
+    fn arrivals(&self, trace: &Trace, specs: &[EngineSpec]) -> Arrivals {
         match (self.rate, self.time_scale, self.concurrency) {
             (Some(per_s), _, _) => Arrivals::Poisson { per_s },
             (None, Some(time_scale), _) => Arrivals::Replay { time_scale, window: None },
             (None, None, Some(sessions)) => Arrivals::Concurrent { sessions },
-            (None, None, None) if trace.is_timed() => Arrivals::Replay { time_scale: 1.0, window: None },
+            (None, None, None) if trace.is_timed() => {
+                Arrivals::Replay { time_scale: pace::default_time_scale(trace, specs, self.max_output), window: None }
+            }
             (None, None, None) => Arrivals::Poisson { per_s: DEFAULT_RATE },
         }
     }
@@ -250,6 +260,16 @@ mod tests {
         assert_eq!(config.options.arrivals, Arrivals::Poisson { per_s: 2.0 });
         assert_eq!((config.trace.requests(), config.trace.dropped), (1142, 0));
         assert_eq!(config.fleet.replicas.len(), 3);
+    }
+
+    #[test]
+    fn strategies_are_read_leniently_and_all_unknown_ones_are_named_at_once() {
+        assert_eq!(meant(&["--strategies", "gorgo, random ,"]).unwrap().strategies, ["gorgo", "random"]);
+        let error = |names: &str| meant(&["--strategies", names]).unwrap_err().to_string();
+        assert!(error("gorgo,nearest,fastest").contains("unknown `nearest`, `fastest`; known strategies: gorgo"));
+        assert!(error("round-robbin").contains("did you mean"), "{}", error("round-robbin"));
+        assert!(error(" , ").contains("no name"));
+        assert!(error("gorgo, gorgo").contains("twice"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use comfy_table::Table;
 use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 
@@ -25,6 +26,7 @@ pub(crate) struct Printer {
     quiet: bool,
     colour: bool,
     live: bool,
+    width: Option<usize>,
 }
 
 impl Printer {
@@ -38,6 +40,7 @@ impl Printer {
             quiet,
             colour: terminal && !no_colour,
             live: terminal && !quiet,
+            width: terminal_width(),
         }
     }
 
@@ -97,6 +100,11 @@ impl Printer {
         self.live
     }
 
+    /// Columns of the terminal that stdout is, `None` if it is none: pipes and files get everything.
+    pub(crate) fn stdout_width(&self) -> Option<usize> {
+        self.width
+    }
+
     /// Where progress bars draw: stderr, or nowhere if it is no terminal or talk is not wanted.
     pub(crate) fn progress_target(&self) -> ProgressDrawTarget {
         if self.live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
@@ -112,6 +120,12 @@ impl Printer {
     fn paint(&self, colour: &str, word: &str) -> String {
         if self.colour { format!("\x1b[1;{colour}m{word}\x1b[0m") } else { word.to_owned() }
     }
+}
+
+/// An unknown width counts as no terminal.
+fn terminal_width() -> Option<usize> {
+    let columns = Table::new().width()?;
+    io::stdout().is_terminal().then_some(usize::from(columns))
 }
 
 /// A writer whose holder panicked is still a writer.
@@ -158,7 +172,14 @@ pub(crate) mod capture {
 
     /// A printer with any stdout.
     pub(crate) fn with_stdout(quiet: bool, out: Box<dyn Write + Send>, err: Buffer) -> Printer {
-        Printer { stdout: Mutex::new(out), stderr: Mutex::new(Box::new(err)), quiet, colour: false, live: false }
+        Printer {
+            stdout: Mutex::new(out),
+            stderr: Mutex::new(Box::new(err)),
+            quiet,
+            colour: false,
+            live: false,
+            width: None,
+        }
     }
 }
 

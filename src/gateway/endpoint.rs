@@ -20,8 +20,10 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("replica URL `{url}`: {problem}; expected e.g. `http://10.0.0.5:30000`")]
 pub struct BadEndpoint {
-    url: String,
-    problem: &'static str,
+    /// As given.
+    pub url: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
 }
 
 impl Endpoint {

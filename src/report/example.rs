@@ -80,6 +80,7 @@ pub(crate) fn report() -> Report {
         emulator_error_ms: Some(Spread { n: 1800, p50: Some(0.2), p95: Some(1.1), p99: Some(2.4), max: Some(4.0) }),
         wan_error_ms: Some(Spread { n: 60_000, p50: Some(0.6), p95: Some(1.2), p99: Some(2.0), max: Some(3.5) }),
         interrupted: false,
+        remarks: Vec::new(),
         runs: vec![
             run("gorgo", 100.0, 12.5, 0.95, 0.6),
             run("session-affinity", 150.0, 12.0, 0.951, 0.4),

@@ -1,6 +1,6 @@
 //! Every figure of a report: its name, unit and definition. The only place where they are written down.
 
-use super::schema::{Latency, Run};
+use super::schema::{Latency, Report, Run};
 
 /// Which direction is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +45,10 @@ pub const FIGURES: &[Figure] = &[
         "window",
         "s",
         Better::Neither,
-        "The requests that count are those of the sessions that start from the end of the warm-up until the starts \
-         end, so every strategy is judged on the same requests. Requests of sessions that start during the warm-up \
-         are sent but not counted; after the last start the run drains.",
+        "Open loop: the requests that count are those of the sessions that start from the end of the warm-up until the \
+         starts end, so every strategy is judged on the same requests. Requests of sessions that start during the \
+         warm-up are sent but not counted; after the last start the run drains, and what counts then still counts. \
+         Closed loop: the requests that are themselves sent in that time count, and none is sent after it.",
     ),
     figure(
         "load",
@@ -63,7 +64,8 @@ pub const FIGURES: &[Figure] = &[
         "",
         Better::Neither,
         "Sent requests of the window: total = ok (complete reply) + failed (any error, by kind) + refused (429 or \
-         503) + cancelled (given up by the client: interrupted, or unfinished when the drain ended). Retried: further \
+         503, by status and error code) + cancelled (given up by the client: interrupted, or unfinished when the drain \
+         ended). Retried: further \
          attempts at other replicas that the router made, warm-up included; 0 where the router is not ours. Unsent: \
          later turns of the window's sessions that were never sent because the run ended. Latencies cover ok requests \
          only.",
@@ -307,6 +309,9 @@ pub const COLUMNS: &[Column] = &[
 /// flatter a strategy that lost the slow ones.
 pub const MAX_LOST_SHARE: f64 = 0.01;
 
+/// A difference up to this share is called level: two runs with one seed on an idle machine differ by about as much.
+pub const LEVEL: f64 = 0.02;
+
 /// Share of a run's requests, the unsent included, that did not end well; 1 for a run without requests.
 #[must_use]
 pub fn lost_share(run: &Run) -> f64 {
@@ -320,29 +325,52 @@ pub fn display(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-/// For one column: which of the runs show its best value. Empty where nothing is better, or with fewer than two runs.
+/// The value of a run's column if it may be compared: nobody interrupted the run, it lost few requests, and its sample is large
+/// enough for the percentile.
 #[must_use]
-pub fn best(column: &Column, runs: &[Run]) -> Vec<bool> {
-    let values: Vec<Option<f64>> =
-        runs.iter().map(|run| (column.read)(run).filter(|_| lost_share(run) <= MAX_LOST_SHARE)).collect();
+pub fn comparable(column: &Column, run: &Run, report: &Report) -> Option<f64> {
+    let enough = run.requests.ok >= least_sample(column.part);
+    (column.read)(run).filter(|_| enough && !report.interrupted && lost_share(run) <= MAX_LOST_SHARE)
+}
+
+/// Requests below which a percentile is not compared: with fewer, its nearest rank is the largest value or close to it.
+fn least_sample(part: &str) -> u64 {
+    match part {
+        "p99" => 100,
+        "p95" => 20,
+        _ => 1,
+    }
+}
+
+/// For one column: which of the runs show its best value or one level with it. None where nothing is better, or with fewer than two
+/// comparable runs. Marks in tables and the sentences of [`super::notes`] both rest on this.
+#[must_use]
+pub fn best(column: &Column, report: &Report) -> Vec<bool> {
+    let values: Vec<Option<f64>> = report.runs.iter().map(|run| comparable(column, run, report)).collect();
     let known = values.iter().flatten().copied();
     let best = match column.figure().better {
         Better::Lower => known.min_by(f64::total_cmp),
         Better::Higher => known.max_by(f64::total_cmp),
         Better::Neither => None,
     };
-    let best = best.filter(|_| values.iter().flatten().count() > 1).map(display);
-    values.into_iter().map(|value| best.is_some() && value.map(display) == best).collect()
+    let best = best.filter(|_| values.iter().flatten().count() > 1);
+    values.into_iter().map(|value| best.zip(value).is_some_and(|(best, value)| level(best, value))).collect()
+}
+
+/// Whether two values are as good as equal, see [`LEVEL`].
+fn level(best: f64, value: f64) -> bool {
+    best == value || (value - best).abs() <= LEVEL * best.abs()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{COLUMNS, FIGURES, best, display, find, markdown};
-    use crate::report::schema::{Latency, Requests, Run};
+    use crate::report::example;
+    use crate::report::schema::{Latency, Report, Requests, Run};
 
     fn run(p50: f64, total: u64, ok: u64) -> Run {
         Run {
-            ttft_ms: Latency { p50: Some(p50), ..Latency::default() },
+            ttft_ms: Latency { p50: Some(p50), p95: Some(p50), p99: Some(p50), ..Latency::default() },
             requests: Requests { total, ok, ..Requests::default() },
             ..Run::default()
         }
@@ -361,18 +389,32 @@ mod tests {
     }
 
     #[test]
-    fn the_best_shown_value_is_marked_even_when_shared() {
+    fn what_is_level_with_the_best_value_is_marked_too() {
         let p50 = COLUMNS.iter().find(|column| column.part == "p50").unwrap();
         let cases = [
             (vec![run(200.0, 10, 10), run(100.0, 10, 10)], vec![false, true]),
-            (vec![run(100.2, 10, 10), run(99.96, 10, 10)], vec![false, true]),
-            (vec![run(100.2, 10, 10), run(100.4, 10, 10)], vec![true, true]),
+            (vec![run(102.1, 10, 10), run(100.0, 10, 10)], vec![false, true]),
+            (vec![run(101.9, 10, 10), run(100.0, 10, 10)], vec![true, true]),
+            (vec![run(0.0, 10, 10), run(0.0, 10, 10), run(0.1, 10, 10)], vec![true, true, false]),
             (vec![run(100.0, 10, 10)], vec![false]),
             // Lost a fifth of its requests: its latencies are not comparable.
             (vec![run(200.0, 10, 10), run(100.0, 10, 8), run(300.0, 10, 10)], vec![true, false, false]),
         ];
         for (runs, expected) in cases {
-            assert_eq!(best(p50, &runs), expected, "{runs:?}");
+            let report = Report { runs, ..example::report() };
+            assert_eq!(best(p50, &report), expected, "{:?}", report.runs);
+            assert!(!best(p50, &Report { interrupted: true, ..report }).contains(&true));
+        }
+    }
+
+    #[test]
+    fn percentiles_of_small_samples_are_not_compared() {
+        for (part, requests, marked) in [("p95", 19, false), ("p95", 20, true), ("p99", 99, false), ("p99", 100, true)]
+        {
+            let column = COLUMNS.iter().find(|column| column.part == part && column.figure == "ttft_ms").unwrap();
+            let runs = vec![run(200.0, requests, requests), run(100.0, requests, requests)];
+            let report = Report { runs, ..example::report() };
+            assert_eq!(best(column, &report), [false, marked], "{part} of {requests}");
         }
     }
 

@@ -7,6 +7,7 @@
 pub(crate) mod example;
 pub mod figures;
 pub mod html;
+mod json;
 pub mod notes;
 pub mod percentile;
 pub mod sample;

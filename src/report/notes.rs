@@ -2,13 +2,11 @@
 //!
 //! They are derived from the report alone, so table, HTML and a later reader of the JSON say the same.
 
-use super::figures::{self, Better, COLUMNS, Column, MAX_LOST_SHARE, display, lost_share};
+use super::figures::{self, Better, COLUMNS, Column, MAX_LOST_SHARE, best, comparable, display, lost_share};
 use super::schema::{Report, Run};
 
 /// The strategy whose standing the notes describe.
 pub const SUBJECT: &str = "gorgo";
-/// A difference up to this share is called level: two runs with one seed on an idle machine differ by about as much.
-const LEVEL: f64 = 0.02;
 /// Most lag of the load generator and most lateness of the emulator that leave the figures trustworthy, ms at p95.
 pub const MAX_LAG_MS: f64 = 5.0;
 
@@ -63,40 +61,44 @@ impl Note {
 #[must_use]
 pub fn notes(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
-    if let Some(subject) = report.runs.iter().find(|run| run.strategy == SUBJECT) {
-        let others: Vec<&Run> = report.runs.iter().filter(|run| run.strategy != SUBJECT).collect();
-        if lost_share(subject) > MAX_LOST_SHARE && subject.requests.total > 0 {
-            let text =
-                format!("{SUBJECT} lost {:.1} % of its requests and is not compared", lost_share(subject) * 100.0);
+    if let Some(subject) = report.runs.iter().position(|run| run.strategy == SUBJECT) {
+        let run = &report.runs[subject];
+        let several = report.runs.len() > 1 && !report.interrupted;
+        let lost = lost_share(run) > MAX_LOST_SHARE;
+        if several && lost && run.requests.total > 0 {
+            let text = format!("{SUBJECT} lost {:.1} % of its requests and is not compared", lost_share(run) * 100.0);
             notes.push(Note::new(Kind::Beaten, text));
-        } else if !others.is_empty() {
-            notes.extend(standing(subject, &others));
+        } else if several {
+            notes.extend(standing(report, subject));
         }
-        notes.extend(distance(subject));
+        notes.extend(distance(run).filter(|_| !lost && !report.interrupted));
     }
-    notes.extend(warm_up(report));
-    notes.extend(report.runs.iter().filter_map(lost));
+    notes.extend(counted(report));
+    notes.extend(report.runs.iter().filter_map(|run| lost(run, report.interrupted)));
+    notes.extend(overload(report));
+    notes.extend(report.remarks.iter().map(|remark| Note::new(Kind::Warning, remark.clone())));
     notes.extend(lag_warnings(report));
     if report.interrupted {
-        notes.push(Note::new(Kind::Warning, "interrupted: the figures cover what was measured until then".into()));
+        let text = "interrupted: the figures cover what was measured until then, and nothing is compared";
+        notes.push(Note::new(Kind::Warning, text.into()));
     }
     notes
 }
 
-/// For each figure that has a better end: best, level, or beaten by whom and how far.
-fn standing(subject: &Run, others: &[&Run]) -> Vec<Note> {
+/// For each figure that has a better end: alone in front, level with others, or beaten by whom and how far.
+fn standing(report: &Report, subject: usize) -> Vec<Note> {
     let (mut won, mut level, mut beaten) = (Vec::new(), Vec::new(), Vec::new());
     for column in COLUMNS.iter().filter(|column| column.figure().better != Better::Neither) {
-        let Some(own) = (column.read)(subject) else { continue };
-        let Some((rival, value)) = strongest(column, others) else { continue };
+        let Some(own) = comparable(column, &report.runs[subject], report) else { continue };
+        let Some((rival, value)) = strongest(column, report, subject) else { continue };
         let name = format!("{} {}", column.figure().name, column.part).trim_end().to_owned();
-        let gap = if value == own { 0.0 } else { (value - own).abs() / value.abs().max(f64::MIN_POSITIVE) };
-        let ahead = if column.figure().better == Better::Lower { own < value } else { own > value };
         let unit = column.figure().unit;
-        match (gap <= LEVEL, ahead) {
-            (true, _) => level.push(format!("{name} ({rival})")),
-            (false, true) => won.push(format!("{name} {} {unit} (next: {rival} {})", display(own), display(value))),
-            (false, false) => beaten.push(format!("{name} {} {unit} ({rival} {})", display(own), display(value))),
+        let marks = best(column, report);
+        let alone = marks.iter().filter(|mark| **mark).count() == 1;
+        match (marks[subject], alone) {
+            (true, true) => won.push(format!("{name} {} {unit} (next: {rival} {})", display(own), display(value))),
+            (true, false) => level.push(format!("{name} ({rival})")),
+            (false, _) => beaten.push(format!("{name} {} {unit} ({rival} {})", display(own), display(value))),
         }
     }
     let list = |kind, head: &str, items: Vec<String>| {
@@ -112,10 +114,10 @@ fn standing(subject: &Run, others: &[&Run]) -> Vec<Note> {
     .collect()
 }
 
-/// The best of the others that lost no more requests than comparisons allow.
-fn strongest<'a>(column: &Column, others: &[&'a Run]) -> Option<(&'a str, f64)> {
-    let comparable = others.iter().filter(|run| lost_share(run) <= MAX_LOST_SHARE);
-    let values = comparable.filter_map(|run| Some((run.strategy.as_str(), (column.read)(run)?)));
+/// The best of the others.
+fn strongest<'a>(column: &Column, report: &'a Report, subject: usize) -> Option<(&'a str, f64)> {
+    let others = report.runs.iter().enumerate().filter(|(index, _)| *index != subject);
+    let values = others.filter_map(|(_, run)| Some((run.strategy.as_str(), comparable(column, run, report)?)));
     match column.figure().better {
         Better::Higher => values.max_by(|a, b| a.1.total_cmp(&b.1)),
         _ => values.min_by(|a, b| a.1.total_cmp(&b.1)),
@@ -130,21 +132,45 @@ fn distance(subject: &Run) -> Option<Note> {
     Some(Note::new(Kind::Limit, text))
 }
 
-fn warm_up(report: &Report) -> Option<Note> {
-    let window = report.runs.first()?.window;
+/// Which requests count, where there was a warm-up; that none does, where nothing ended well.
+fn counted(report: &Report) -> Option<Note> {
+    let run = report.runs.first()?;
+    let window = run.window;
+    if report.runs.iter().all(|run| run.requests.total == 0 && run.requests.unsent == 0) {
+        let text = match report.interrupted {
+            true => "no request counts: interrupted before the first one after the warm-up",
+            false => "no request counts: none was sent after the warm-up",
+        };
+        return Some(Note::new(Kind::Warning, text.into()));
+    }
+    let what = if run.load.kind == "closed" { "requests sent" } else { "sessions that start" };
     let text = format!(
-        "sessions that start from {} to {} s; warm-up of {} s excluded ({} requests of the first run)",
-        window.from_s, window.to_s, window.from_s, window.warmup_requests
+        "{what} from {} to {} s; warm-up of {} s excluded ({} requests of the first run)",
+        seconds(window.from_s),
+        seconds(window.to_s),
+        seconds(window.from_s),
+        window.warmup_requests
     );
     (window.from_s > 0.0).then(|| Note::new(Kind::Counted, text))
 }
 
-fn lost(run: &Run) -> Option<Note> {
+/// A tenth of a second is enough; whole seconds stand without one.
+fn seconds(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+/// Kinds of failures that a note names; more are summed up.
+const SHOWN_KINDS: usize = 4;
+
+fn lost(run: &Run, interrupted: bool) -> Option<Note> {
     let requests = &run.requests;
+    // An interruption leaves requests under way; that says nothing of the target.
+    let unfinished = if interrupted { 0 } else { requests.cancelled };
     let counts = [
         (requests.failed, "failed"),
         (requests.refused, "refused"),
-        (requests.cancelled, "unfinished"),
+        (unfinished, "unfinished"),
         (requests.unsent, "never sent"),
     ];
     let told: Vec<String> =
@@ -153,12 +179,52 @@ fn lost(run: &Run) -> Option<Note> {
         return None;
     }
     let wanted = requests.total + requests.unsent;
-    let compared = if lost_share(run) > MAX_LOST_SHARE {
-        "; its latencies cover the others only and are not compared"
-    } else {
-        ""
+    let compared = match (requests.ok, lost_share(run) > MAX_LOST_SHARE) {
+        (0, _) => "; none succeeded",
+        (_, true) => "; its latencies cover the others only and are not compared",
+        (_, false) => "",
     };
-    Some(Note::new(Kind::Warning, format!("{}: of {wanted} requests {}{compared}", run.strategy, told.join(", "))))
+    let (told, reasons) = (told.join(", "), reasons(run));
+    Some(Note::new(Kind::Warning, format!("{}: of {wanted} requests {told}{reasons}{compared}", run.strategy)))
+}
+
+/// ` (27 × 503 none_healthy, 3 × connect)`: failures and refusals by kind, most frequent first.
+fn reasons(run: &Run) -> String {
+    let mut kinds: Vec<(&String, &u64)> = run.requests.failures.iter().chain(&run.requests.refusals).collect();
+    kinds.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let mut told: Vec<String> =
+        kinds.iter().take(SHOWN_KINDS).map(|(kind, count)| format!("{count} × {kind}")).collect();
+    let rest: u64 = kinds.iter().skip(SHOWN_KINDS).map(|(_, count)| **count).sum();
+    if rest > 0 {
+        told.push(format!("{rest} of other kinds"));
+    }
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+}
+
+/// Says that the load was too much where every strategy of a comparison fell behind its open loop: then nothing can be compared.
+fn overload(report: &Report) -> Option<Note> {
+    let late = |run: &Run| {
+        let behind = run.requests.cancelled + run.requests.unsent;
+        run.load.kind == "open" && behind as f64 > MAX_LOST_SHARE * wanted(run)
+    };
+    if report.interrupted || report.runs.len() < 2 || !report.runs.iter().all(late) {
+        return None;
+    }
+    let first = report.runs.first()?;
+    let offered = wanted(first) / (first.window.to_s - first.window.from_s).max(f64::MIN_POSITIVE);
+    let served = report.runs.iter().filter_map(|run| Some((run.throughput.requests_per_s?, &run.strategy)));
+    let (most, strategy) = served.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let text = format!(
+        "the fleet is overloaded: {offered:.1} requests/s were offered, at most {most:.1}/s served ({strategy}), so nothing can \
+         be compared; lower the load (`--time-scale` up, `--rate` down), shorten requests (`--max-input`, `--max-output`) \
+         or give a larger fleet (`--fleet`, more replicas or `kv_tokens`)"
+    );
+    Some(Note::new(Kind::Warning, text))
+}
+
+/// Requests that a run should have sent.
+fn wanted(run: &Run) -> f64 {
+    (run.requests.total + run.requests.unsent) as f64
 }
 
 fn lag_warnings(report: &Report) -> Vec<Note> {
@@ -200,7 +266,7 @@ mod tests {
         Beaten: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
         Limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
-        Warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent; its latencies cover the others only and are not compared
+        Warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent (60 × connect); its latencies cover the others only and are not compared
         ");
     }
 
@@ -214,7 +280,7 @@ mod tests {
         assert_snapshot!(text(&report), @r"
         Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
         Warning: client lag p95 is 7.2 ms, above 5 ms: this machine was too slow or too busy; take the figures as rough
-        Warning: interrupted: the figures cover what was measured until then
+        Warning: interrupted: the figures cover what was measured until then, and nothing is compared
         ");
     }
 
@@ -226,6 +292,54 @@ mod tests {
         let text = text(&report);
         assert!(text.starts_with("Beaten: gorgo lost 5.0 % of its requests and is not compared\n"), "{text}");
         assert!(!text.contains("wins"), "{text}");
+    }
+
+    #[test]
+    fn what_was_lost_is_told_with_its_reasons() {
+        let mut report = example::report();
+        report.runs.truncate(1);
+        let requests = &mut report.runs[0].requests;
+        (requests.total, requests.ok, requests.refused, requests.failed) = (38, 0, 27, 11);
+        requests.refusals.insert("503 none_healthy".into(), 27);
+        requests.failures = ["a", "b", "c", "d"].map(|kind| (kind.to_owned(), 2)).into();
+        requests.failures.insert("connect".into(), 3);
+        let text = text(&report);
+        let expected = "Warning: gorgo: of 38 requests 11 failed, 27 refused (27 × 503 none_healthy, 3 × connect, 2 × a, \
+                        2 × b, 4 of other kinds); none succeeded\n";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(!text.contains("Beaten") && !text.contains("Limit"), "one run is not compared: {text}");
+    }
+
+    #[test]
+    fn a_fleet_that_nobody_can_keep_up_with_is_called_overloaded() {
+        let mut report = example::report();
+        assert!(!text(&report).contains("overloaded"));
+        for run in &mut report.runs {
+            (run.requests.ok, run.requests.cancelled, run.requests.unsent) = (200, 400, 20);
+            run.throughput.requests_per_s = Some(5.0);
+        }
+        report.runs[2].throughput.requests_per_s = Some(6.0);
+        let text = text(&report);
+        assert!(text.contains("15.5 requests/s were offered, at most 6.0/s served (least-load)"), "{text}");
+    }
+
+    #[test]
+    fn an_interrupted_comparison_compares_nothing() {
+        let mut report = example::report();
+        report.interrupted = true;
+        report.runs[0].requests.cancelled = 30;
+        assert_snapshot!(text(&report), @r"
+        Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
+        Warning: round-robin: of 612 requests 60 failed, 12 never sent (60 × connect); its latencies cover the others only and are not compared
+        Warning: interrupted: the figures cover what was measured until then, and nothing is compared
+        ");
+        for run in &mut report.runs {
+            run.requests = crate::report::schema::Requests::default();
+        }
+        assert_snapshot!(text(&report), @r"
+        Warning: no request counts: interrupted before the first one after the warm-up
+        Warning: interrupted: the figures cover what was measured until then, and nothing is compared
+        ");
     }
 
     #[test]

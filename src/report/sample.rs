@@ -9,10 +9,10 @@ use crate::model::Time;
 pub enum Outcome {
     /// Complete reply.
     Ok,
-    /// Any error but a refusal; the kind is a short stable word such as `connect`, `status 500`, `truncated`.
+    /// Any error but a refusal; the kind is short and stable, such as `connect`, `500 internal_error`, `cut stream`.
     Failed(Arc<str>),
-    /// 429 or 503.
-    Refused,
+    /// 429 or 503; the kind as above, such as `503 none_healthy`.
+    Refused(Arc<str>),
     /// The client gave up.
     Cancelled,
 }
@@ -20,7 +20,7 @@ pub enum Outcome {
 /// One request as its client saw it. Times count from the start of the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Its session started inside the window, so it counts.
+    /// It counts: its session started inside the window, or in a closed loop it was itself sent there.
     pub measured: bool,
     /// When the plan wanted it sent.
     pub intended: Time,

@@ -35,6 +35,9 @@ pub struct Report {
     /// True when the run was interrupted: the figures cover what was measured until then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
+    /// What the command that measured has to add: why something is missing, what to change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// One entry per strategy (or per load step of `bench`).
     pub runs: Vec<Run>,
 }
@@ -153,14 +156,15 @@ pub struct Run {
     pub ci: Option<BTreeMap<String, Interval>>,
 }
 
-/// Which part of a run the figures cover: the requests of the sessions that start in `from_s <= t < to_s`.
+/// Which part of a run the figures cover: the requests of the sessions that start in `from_s <= t < to_s`, in a closed loop the
+/// requests that are sent then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// End of the warm-up, s from the start of the run.
     pub from_s: f64,
     /// Last session start, s from the start of the run; then the run drains.
     pub to_s: f64,
-    /// Requests of sessions that started in the warm-up: sent, not counted.
+    /// Requests of sessions that started in the warm-up (closed loop: requests sent in it): not counted.
     pub warmup_requests: u64,
 }
 
@@ -192,12 +196,16 @@ pub struct Requests {
     pub refused: u64,
     /// Given up by the client: interrupted, or still running when the drain ended.
     pub cancelled: u64,
-    /// Later turns of the window's sessions that were never sent because the run ended first; not in `total`.
+    /// Later turns of the window's sessions that were never sent because the drain ended first; not in `total`. None in a closed
+    /// loop, which sends nothing after its time, and none after an interruption.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unsent: u64,
     /// `failed` by kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<String, u64>,
+    /// `refused` by status and error code.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, u64>,
 }
 
 /// Work per second of the window.
@@ -324,12 +332,12 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Report {
-    /// The file's text: pretty-printed JSON with a final line end.
+    /// The file's text: indented JSON with compact lists, at most three decimals (six below 1), and a final line end.
     ///
     /// # Errors
     /// None of our types can fail to serialise; a caller's `config` could (a map with keys that are no strings).
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self).map(|text| text + "\n")
+        super::json::text(self)
     }
 }
 

@@ -9,7 +9,7 @@ use super::schema::{Bound, Cache, Goodput, Latency, Load, Requests, Routing, Run
 use crate::model::Time;
 
 /// Most slices of the time series: with more, the medians of a minute's run rest on a handful of requests each and only wriggle.
-const MAX_SLICES: f64 = 30.0;
+const MAX_SLICES: f64 = 15.0;
 /// Steps of the stored TTFT distribution: half per cents.
 const QUANTILE_STEPS: u32 = 200;
 
@@ -73,7 +73,10 @@ fn requests(measured: &[&Sample]) -> Requests {
         counts.retried += u64::from(sample.retried);
         match &sample.outcome {
             Outcome::Ok => counts.ok += 1,
-            Outcome::Refused => counts.refused += 1,
+            Outcome::Refused(kind) => {
+                counts.refused += 1;
+                *counts.refusals.entry(kind.to_string()).or_insert(0) += 1;
+            }
             Outcome::Cancelled => counts.cancelled += 1,
             Outcome::Failed(kind) => {
                 counts.failed += 1;
@@ -217,13 +220,14 @@ mod tests {
             served(reply(500.0, 550.0, 650.0, 5), "a", "here", 0),
             served(reply(1000.0, 1080.0, 1080.0, 1), "a", "here", 100),
             failed(Outcome::Failed("connect".into())),
-            failed(Outcome::Refused),
+            failed(Outcome::Refused("503 none_healthy".into())),
             failed(Outcome::Cancelled),
         ];
         let run = summarise("gorgo", Load::default(), &samples, &rules());
         assert_eq!((run.requests.total, run.requests.ok, run.requests.failed), (7, 4, 1));
         assert_eq!((run.requests.refused, run.requests.cancelled), (1, 1));
         assert_eq!(run.requests.failures.get("connect"), Some(&1));
+        assert_eq!(run.requests.refusals.get("503 none_healthy"), Some(&1));
         // TTFT 100, 200, 50, 80; E2E 130, 220, 150, 80.
         assert_eq!(run.ttft_ms.mean, Some(107.5));
         assert_eq!((run.ttft_ms.p50, run.ttft_ms.p95), (Some(80.0), Some(200.0)));

@@ -4,6 +4,7 @@
 //! cannot tell colours apart.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
@@ -11,32 +12,75 @@ use super::figures::{COLUMNS, Column, best, display};
 use super::notes::notes;
 use super::schema::{Report, Run, Spread};
 
-/// Width at which notes wrap, characters; the grid of five strategies is about as wide.
+/// Width at which notes wrap without a terminal, characters; the grid of five strategies is about as wide.
 const LINE: usize = 110;
+/// Columns that a narrow terminal does without, the most dispensable first: figure and part.
+const DISPENSABLE: [(&str, &str); 8] = [
+    ("tpot_ms", "p50"),
+    ("prediction.ttft_error_median", ""),
+    ("ttft_ms", "mean"),
+    ("routing.max_share", ""),
+    ("ttft_ms", "p99"),
+    ("e2e_ms", "p95"),
+    ("routing.cross_region_share", ""),
+    ("goodput", ""),
+];
 
-/// The table, then its notes and footer.
+/// The table, then its notes and footer. `width` is that of the terminal: columns are left out until the grid fits; without one
+/// everything is shown. `page` is where the HTML report with the definitions goes, if there is one.
 #[must_use]
-pub fn render(report: &Report) -> String {
-    let mut text = format!("{}\n", comparison(&report.runs));
-    text.push_str("* best of its column; every figure is defined in the HTML report\n");
-    for note in notes(report) {
-        push_wrapped(&mut text, &format!("{}: ", note.kind.word()), &note.text);
+pub fn render(report: &Report, width: Option<usize>, page: Option<&Path>) -> String {
+    let (grid, left_out) = fitting(report, width);
+    let mut text = format!("{grid}\n");
+    let line = width.unwrap_or(LINE).min(LINE);
+    if report.runs.len() > 1 && !report.interrupted {
+        push_wrapped(&mut text, line, "* ", "best of its column, or within 2 % of it");
     }
-    text.push_str(&footer(report));
+    let defined = match page {
+        Some(page) => format!("every figure is defined in `{}`", page.display()),
+        None => "`--report FILE` writes a page that defines every figure".to_owned(),
+    };
+    push_wrapped(&mut text, line, "", &defined);
+    if !left_out.is_empty() {
+        push_wrapped(&mut text, line, "", &format!("left out for want of room: {}", left_out.join(", ")));
+    }
+    for note in notes(report) {
+        push_wrapped(&mut text, line, &format!("{}: ", note.kind.word()), &note.text);
+    }
+    text.push_str(&footer(report, line));
     text
 }
 
+/// The widest grid that fits, and what it does without.
+fn fitting(report: &Report, width: Option<usize>) -> (String, Vec<String>) {
+    let mut shown = columns(&report.runs);
+    let mut left_out = Vec::new();
+    let mut grid = comparison(report, &shown);
+    let fits = |grid: &str| width.is_none_or(|width| grid.lines().all(|line| line.chars().count() <= width));
+    for (figure, part) in DISPENSABLE {
+        if fits(&grid) {
+            break;
+        }
+        let Some(place) = shown.iter().position(|column| (column.figure, column.part) == (figure, part)) else {
+            continue;
+        };
+        let column = shown.remove(place);
+        left_out.push(format!("{} {}", column.figure().name, column.part).trim_end().to_owned());
+        grid = comparison(report, &shown);
+    }
+    (grid, left_out)
+}
+
 /// Only the grid: a row per run, then the lower bound.
-#[must_use]
-pub fn comparison(runs: &[Run]) -> String {
-    let shown: Vec<&Column> = columns(runs);
+fn comparison(report: &Report, shown: &[&Column]) -> String {
+    let runs = &report.runs;
     let mut table = Table::new();
     let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
     table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     let mut header = vec![Cell::new("strategy"), Cell::new("requests\nok")];
     header.extend(shown.iter().map(|column| Cell::new(heading(column))));
     table.set_header(header);
-    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, runs)).collect();
+    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, report)).collect();
     for (index, run) in runs.iter().enumerate() {
         let mut row = vec![Cell::new(&run.strategy), Cell::new(ended_well(run))];
         row.extend(shown.iter().zip(&marks).map(|(column, marks)| Cell::new(value((column.read)(run), marks[index]))));
@@ -82,14 +126,14 @@ fn value(value: Option<f64>, best: bool) -> String {
     value.map_or_else(|| "-".to_owned() + " ", |value| format!("{}{mark}", display(value)))
 }
 
-/// Appends `head` and `body` as lines of at most [`LINE`] characters; further lines stand below the body's begin.
-fn push_wrapped(text: &mut String, head: &str, body: &str) {
+/// Appends `head` and `body` as lines of at most `line` characters; further lines stand below the body's begin.
+fn push_wrapped(text: &mut String, line: usize, head: &str, body: &str) {
     let indent = head.chars().count();
     let mut width = indent;
     text.push_str(head);
     for (index, word) in body.split(' ').enumerate() {
         let length = word.chars().count();
-        if index > 0 && width + 1 + length > LINE {
+        if index > 0 && width + 1 + length > line {
             let _ = write!(text, "\n{:indent$}", "");
             width = indent;
         } else if index > 0 {
@@ -102,7 +146,7 @@ fn push_wrapped(text: &mut String, head: &str, body: &str) {
     text.push('\n');
 }
 
-fn footer(report: &Report) -> String {
+fn footer(report: &Report, line: usize) -> String {
     let mut text = String::new();
     let runs_bound = report.runs.iter().find_map(|run| run.cache.infinite_cache_ratio);
     if let Some(ratio) = runs_bound {
@@ -118,8 +162,7 @@ fn footer(report: &Report) -> String {
             let _ = writeln!(text, "{name} p50 {p50:.2} ms, p95 {p95:.2} ms, p99 {p99:.2} ms (n = {n})");
         }
     }
-    let _ = writeln!(
-        text,
+    let origin = format!(
         "trace {} (sha256 {}), {} requests, {} dropped; gorgo {} on {} {} with {} cores",
         report.trace.name,
         report.trace.sha256.get(..12).unwrap_or(&report.trace.sha256),
@@ -130,6 +173,7 @@ fn footer(report: &Report) -> String {
         report.machine.arch,
         report.machine.cores,
     );
+    push_wrapped(&mut text, line, "", &origin);
     text
 }
 
@@ -142,18 +186,19 @@ mod tests {
 
     #[test]
     fn a_whole_comparison() {
-        assert_snapshot!(render(&example::report()), @r"
+        assert_snapshot!(render(&example::report(), None, Some("demo.html".as_ref())), @r"
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
         strategy         requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
                                ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %   error ms
         ═══════════════════════════════════════════════════════════════════════════════════════════════════════════════
-        gorgo                 600    125*   100*   300*   500*  1800*  12.5   95.0    99.0*    40.0    60.0       21.0
+        gorgo                 600    125*   100*   300*   500*  1800*  12.5   95.0*   99.0*    40.0    60.0       21.0
         session-affinity      600    188    150    450    750   1890   12.0   95.1*   99.0*    60.0    50.0          -
         least-load            600    225    180    540    900   1860   11.0*  80.0    99.0*    70.0    60.0          -
         round-robin       500/612    112   90.0    270    450   1710   12.0   70.0    99.0     66.0    56.0          -
         (lower bound)               75.0   60.0    180    300      -      -      -       -        -       -          -
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
-        * best of its column; every figure is defined in the HTML report
+        * best of its column, or within 2 % of it
+        every figure is defined in `demo.html`
         best: gorgo wins TTFT mean 125 ms (next: session-affinity 188), TTFT p50 100 ms (next: session-affinity 150),
               TTFT p95 300 ms (next: session-affinity 450), TTFT p99 500 ms (next: session-affinity 750), E2E p95 1800
               ms (next: least-load 1860)
@@ -161,8 +206,8 @@ mod tests {
         BEATEN: gorgo does not win TPOT p50 12.5 ms (least-load 11.0)
         limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
-        warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent; its latencies cover the others
-                 only and are not compared
+        warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent (60 × connect); its latencies
+                 cover the others only and are not compared
         infinite cache would hit 95.4 % of the prompt tokens
         client lag p50 0.10 ms, p95 0.80 ms, p99 1.90 ms (n = 3600)
         emulator error p50 0.20 ms, p95 1.10 ms, p99 2.40 ms (n = 1800)
@@ -178,15 +223,37 @@ mod tests {
         report.client_lag_ms = None;
         report.emulator_error_ms = None;
         report.wan_error_ms = None;
-        assert_snapshot!(render(&report), @r"
+        assert_snapshot!(render(&report, None, None), @r"
         ─────────────────
         strategy requests
                        ok
         ═════════════════
         target          0
         ─────────────────
-        * best of its column; every figure is defined in the HTML report
+        `--report FILE` writes a page that defines every figure
+        warning: no request counts: none was sent after the warm-up
         trace bfcl (sha256 0123456789ab), 1142 requests, 0 dropped; gorgo 0.1.0 on linux x86_64 with 2 cores
         ");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_shorter_lines() {
+        let text = render(&example::report(), Some(80), None);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_snapshot!(text.lines().take(11).collect::<Vec<_>>().join("\n"), @r"
+        ─────────────────────────────────────────────────────────────────────────────
+        strategy         requests   TTFT   TTFT   TTFT    E2E  cache goodput    cross
+                               ok p50 ms p95 ms p99 ms p95 ms hits %       % region %
+        ═════════════════════════════════════════════════════════════════════════════
+        gorgo                 600   100*   300*   500*  1800*  95.0*   99.0*    40.0
+        session-affinity      600   150    450    750   1890   95.1*   99.0*    60.0
+        least-load            600   180    540    900   1860   80.0    99.0*    70.0
+        round-robin       500/612  90.0    270    450   1710   70.0    99.0     66.0
+        (lower bound)              60.0    180    300      -      -       -        -
+        ─────────────────────────────────────────────────────────────────────────────
+        * best of its column, or within 2 % of it
+        ");
+        // Wider than it needs to be changes nothing.
+        assert_eq!(render(&example::report(), Some(200), None), render(&example::report(), None, None));
     }
 }

@@ -88,6 +88,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_for_long_prompts_is_a_fleet_with_large_caches() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/fleets/mooncake.toml");
+        let fleet = resolve(&FleetFile::parse(path, &std::fs::read_to_string(path).unwrap()).unwrap(), None).unwrap();
+        ensure_central(&fleet).unwrap();
+        assert!(specs(&fleet).unwrap().iter().all(|spec| spec.kv_tokens >= 2_000_000));
+    }
+
+    #[test]
     fn several_routers_or_models_are_refused() {
         let two_routers = format!("{DEFAULT_FLEET}\n[[router]]\nregion = \"europe-central-1\"\n");
         let two_models = DEFAULT_FLEET.replacen("mistral-7b", "llama-3.1-8b", 1);

@@ -14,6 +14,8 @@ pub(super) struct Limit {
     pub(super) bound: Bound,
     /// Share of the prompt tokens that this cache has; `None` without requests.
     pub(super) infinite_cache_ratio: Option<f64>,
+    /// Distinct prompt tokens of the whole plan: the size of that cache.
+    pub(super) distinct_tokens: u64,
 }
 
 /// The limit for the sessions of `plan` that start at `from_ms` or later. Those before fill the cache, as they do in the run.
@@ -48,6 +50,7 @@ pub(super) fn limit(plan: &Plan, fleet: &Fleet, specs: &[EngineSpec], from_ms: f
     }
     Limit {
         bound: bound(ttft_ms),
+        distinct_tokens: cache.reuse().tokens - cache.reuse().cached_tokens,
         infinite_cache_ratio: crate::report::percentile::ratio(cached_tokens as f64, prompt_tokens as f64),
     }
 }

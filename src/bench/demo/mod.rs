@@ -7,6 +7,7 @@
 pub mod fleet;
 mod lane;
 mod limit;
+pub mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,7 +82,8 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
     let wan_errors: Vec<f64> = lanes.iter().flat_map(Lane::wan_error_ms).collect();
     let lags: Vec<f64> = played.iter().flat_map(|played| played.lag_ms.iter().copied()).collect();
     let runs = config.strategies.iter().zip(&played).zip(&lanes);
-    let runs = runs.map(|((strategy, played), lane)| demo.judge(strategy, played, lane, &specs)).collect();
+    let runs: Vec<Run> = runs.map(|((strategy, played), lane)| demo.judge(strategy, played, lane, &specs)).collect();
+    let remarks = demo.remarks(&runs, &specs);
     for lane in lanes {
         lane.stop().await;
     }
@@ -94,6 +96,7 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
         emulator_error_ms: Some(spread(errors)),
         wan_error_ms: Some(spread(wan_errors)),
         interrupted: stop.is_cancelled(),
+        remarks,
         runs,
         config: config.described,
     })
@@ -176,6 +179,18 @@ impl Demo<'_> {
         })
     }
 
+    /// What the figures alone do not say.
+    fn remarks(&self, runs: &[Run], specs: &[EngineSpec]) -> Vec<String> {
+        match &self.limit {
+            Some(limit) => pace::small_caches(runs, specs, limit.distinct_tokens).into_iter().collect(),
+            None => vec![
+                "no lower bound: in a closed loop each strategy gets as far in the trace as it can, so there is no common set of \
+                 requests to bound"
+                    .to_owned(),
+            ],
+        }
+    }
+
     fn judge(&self, strategy: &str, played: &Played, lane: &Lane, specs: &[EngineSpec]) -> Run {
         let config = self.config;
         // A bound on requests that were not all sent would compare different ones.
@@ -183,7 +198,8 @@ impl Demo<'_> {
         let last_end_s = played.samples.iter().map(|sample| sample.end.ms()).fold(0.0, f64::max) / 1000.0;
         let to_s = match config.options.seconds {
             Some(seconds) if !played.stopped => seconds,
-            _ => last_end_s,
+            // Interrupted during the warm-up: an empty window, not one that ends before it begins.
+            _ => last_end_s.max(config.warmup_s),
         };
         let rules = Rules {
             from_s: config.warmup_s,

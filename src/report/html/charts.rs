@@ -118,7 +118,9 @@ pub(super) fn shares(report: &Report) -> Option<String> {
     if bars.is_empty() {
         return None;
     }
-    let left = 72.0 + 6.8 * bars.iter().map(|run| run.strategy.chars().count()).max().unwrap_or(0) as f64;
+    // Names of a sweep hold the target's URL: at most half of the width is theirs.
+    let longest = bars.iter().map(|run| run.strategy.chars().count()).max().unwrap_or(0);
+    let left = (72.0 + 6.8 * longest as f64).min(WIDTH / 2.0);
     let (row, top) = (40.0, 20.0);
     let bottom = top + row * bars.len() as f64;
     let mut svg = Svg::new(bottom + 44.0, "Who served", "share of ok requests by replica");
@@ -154,7 +156,7 @@ fn segment(
     }
     let (from, to) = (x.at(begin), x.at(begin + share));
     let text = format!("{replica} {share:.0} %");
-    svg.rect(&format!("part c{colour}"), (from, y), (to - from, height), &format!("{replica} {share:.1} %"));
+    svg.rect(&format!("part p{colour}"), (from, y), (to - from, height), &format!("{replica} {share:.1} %"));
     // The name where it fits, else the number, else only the hint.
     let room = to - from - 8.0;
     let short = format!("{share:.0} %");

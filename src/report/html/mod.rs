@@ -6,6 +6,7 @@ mod charts;
 mod escape;
 mod scale;
 mod svg;
+mod words;
 
 use std::fmt::Write as _;
 
@@ -29,12 +30,13 @@ pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n\
-         <h1>{title}</h1>\n<p class=\"lead\">{}</p>\n",
+         <h1>{title}</h1>\n<p>{}</p>\n<p class=\"lead\">{}</p>\n",
         include_str!("style.css"),
+        escape::text(&experiment(report)),
         lead(report),
     );
     html.push_str(&findings(report));
-    html.push_str(&comparison(&report.runs));
+    html.push_str(&comparison(report));
     figures(&mut html, report);
     html.push_str(&configuration(report));
     html.push_str(&definitions());
@@ -44,12 +46,35 @@ pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
 }
 
 fn lead(report: &Report) -> String {
-    let sent: u64 = report.runs.iter().map(|run| run.requests.total).sum();
+    let counted = |run: &Run| run.requests.total + run.requests.unsent;
+    let least = report.runs.iter().map(counted).min().unwrap_or(0);
+    let most = report.runs.iter().map(counted).max().unwrap_or(0);
+    let sent = if least == most { most.to_string() } else { format!("{least} to {most}") };
     let runs = if report.runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", report.runs.len()) };
     escape::text(&format!(
-        "{runs} of the trace {}, {sent} requests counted, measured with gorgo {} on {} {} ({} cores)",
+        "{runs} of the trace {}, {sent} requests counted per run, measured with gorgo {} on {} {} ({} cores)",
         report.trace.name, report.gorgo, report.machine.os, report.machine.arch, report.machine.cores
     ))
+}
+
+/// Who did what where, for a reader who sees nothing but the page.
+fn experiment(report: &Report) -> String {
+    let fleet = report.config.get("fleet");
+    let part = |name: &str| fleet.and_then(|fleet| fleet.get(name));
+    match (part("replicas").and_then(Value::as_array), part("router").and_then(Value::as_str)) {
+        (Some(replicas), Some(router)) => format!(
+            "A strategy is the rule by which a router picks the GPU server (replica) that answers a request. Each strategy below \
+             had a router and {} emulated replicas of its own, behind emulated wide-area links, and all of them were sent the \
+             same requests at the same time by clients next to the router in {router}. The figures are what those clients saw.",
+            replicas.len()
+        ),
+        _ => match report.config.get("target").and_then(Value::as_str) {
+            Some(target) => {
+                format!("A load generator sent the requests of a trace to {target}; the figures are what it saw.")
+            }
+            None => "Requests of a trace were sent to a server; the figures are what their clients saw.".to_owned(),
+        },
+    }
 }
 
 fn findings(report: &Report) -> String {
@@ -66,7 +91,8 @@ fn findings(report: &Report) -> String {
     html + "</ul>\n"
 }
 
-fn comparison(runs: &[Run]) -> String {
+fn comparison(report: &Report) -> String {
+    let runs = &report.runs;
     let shown = columns(runs);
     let mut html = String::from(
         "<h2>Comparison</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>strategy</th><th>requests <span>ok</span></th>",
@@ -77,7 +103,7 @@ fn comparison(runs: &[Run]) -> String {
         let _ = write!(html, "<th title=\"{definition}\">{first} <span>{second}</span></th>");
     }
     html.push_str("</tr></thead>\n<tbody>\n");
-    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, runs)).collect();
+    let marks: Vec<Vec<bool>> = shown.iter().map(|column| best(column, report)).collect();
     for (index, run) in runs.iter().enumerate() {
         let _ = write!(html, "<tr><td>{}</td><td>{}</td>", escape::text(&run.strategy), ended_well(run));
         for (column, marks) in shown.iter().zip(&marks) {
@@ -86,7 +112,7 @@ fn comparison(runs: &[Run]) -> String {
         html.push_str("</tr>\n");
     }
     html.push_str(&bound_row(runs, &shown));
-    html + "</tbody></table></div>\n<p class=\"small\">★ best of its column; lines of the charts below have the same order. \
+    html + "</tbody></table></div>\n<p class=\"small\">★ best of its column or within 2 % of it; lines of the charts below have the same order. \
             Only runs that lost at most 1 % of their requests are compared.</p>\n"
 }
 
@@ -114,14 +140,17 @@ fn figures(html: &mut String, report: &Report) {
         (
             "Over time",
             charts::over_time(report),
-            "Medians by time of sending; a line that climbs is a fleet that falls behind. Shaded parts are not counted.",
+            "Medians by time of sending; a line that climbs is a fleet that falls behind. Requests of sessions that start in the warm-up are \
+             not counted; those of earlier sessions that are sent during the drain are.",
         ),
         ("Who served", charts::shares(report), "Hover for exact shares; they are also in the embedded data."),
     ];
     for (heading, chart, caption) in all {
         if let Some(chart) = chart {
-            let _ =
-                write!(html, "<h2>{heading}</h2>\n<figure>\n{chart}<figcaption>{caption}</figcaption>\n</figure>\n");
+            let _ = write!(
+                html,
+                "<h2>{heading}</h2>\n<figure>\n<div class=\"chart\">\n{chart}</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
+            );
         }
     }
 }
@@ -136,7 +165,9 @@ fn configuration(report: &Report) -> String {
     item("trace", &format!("{}: {} requests, {} dropped as too long", trace.name, trace.requests, trace.dropped));
     item("trace sha256", &trace.sha256);
     for (key, value) in &report.config {
-        item(key, &plain(value));
+        let (name, unit) = words::of(key);
+        let text = plain(value);
+        item(&name, &if unit.is_empty() { text } else { format!("{text} {unit}") });
     }
     item("gorgo", &report.gorgo);
     let machine = &report.machine;
@@ -154,10 +185,13 @@ fn configuration(report: &Report) -> String {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
+            items.iter().map(plain).collect::<Vec<_>>().join(", ")
+        }
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("\n"),
         Value::Object(map) => {
             let (lists, single): (Vec<_>, Vec<_>) = map.iter().partition(|(_, value)| value.is_array());
-            let words: Vec<String> = single.into_iter().map(|(key, value)| format!("{key} {}", plain(value))).collect();
+            let words: Vec<String> = single.into_iter().map(|(key, value)| words::pair(key, &plain(value))).collect();
             let lines = lists.into_iter().map(|(_, list)| plain(list));
             std::iter::once(words.join(", ")).chain(lines).collect::<Vec<_>>().join("\n")
         }
@@ -270,7 +304,7 @@ mod tests {
     #[test]
     fn nested_configuration_reads_as_lines() {
         let value = json!({ "router": "us", "replicas": [{ "name": "a", "rtt_ms": 2 }, { "name": "b" }] });
-        assert_eq!(plain(&value), "router us\nname a, rtt_ms 2\nname b");
+        assert_eq!(plain(&value), "router us\nname a, round trip 2 ms\nname b");
     }
 
     #[test]

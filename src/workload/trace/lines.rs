@@ -55,6 +55,10 @@ impl Line<'_> {
     /// The line as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, TraceError> {
         serde_json::from_slice(self.bytes).map_err(|error| {
+            if let Err(invalid) = std::str::from_utf8(self.bytes) {
+                return self
+                    .error(format!("byte {} of the line is not UTF-8; a trace is text", invalid.valid_up_to() + 1));
+            }
             if error.is_eof() {
                 return self.error(format!("the row breaks off after {} bytes (truncated file?)", self.bytes.len()));
             }

@@ -314,12 +314,15 @@ fn zstd_frames_follow_each_other_and_have_to_be_whole() {
     assert_eq!(decode_zst(b"").unwrap(), b"");
     for bad in [&HELLO[..HELLO.len() - 1], &HELLO[..6], &[HELLO, b"more"].concat(), &skippable[..9]] {
         let error = decode_zst(bad).unwrap_err();
-        assert!(error.starts_with("damaged or truncated zstd data after "), "{error}");
+        assert!(
+            error.starts_with("the zstd data ") && error.contains("compressed bytes read, no line is complete"),
+            "{error}"
+        );
     }
     let whole = super::BUNDLED;
     for length in [5, 100, whole.len() / 2, whole.len() - 1] {
         let error = Trace::read("t.jsonl.zst", &whole[..length], &ReadOptions::default()).unwrap_err();
-        assert!(error.to_string().starts_with("t.jsonl.zst: damaged or truncated zstd data"), "{error}");
+        assert!(error.to_string().starts_with("t.jsonl.zst: the zstd data "), "{error}");
     }
 }
 

@@ -30,30 +30,39 @@ pub(super) fn plain<'a>(name: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, Tr
 ///
 /// # Errors
 /// Damaged or truncated data, bytes after the last frame that are none, and more than 2 GiB of result.
-pub fn decode(mut bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub fn decode(whole: &[u8]) -> Result<Vec<u8>, String> {
+    let mut bytes = whole;
     let mut out = Vec::new();
     while !bytes.is_empty() {
-        match StreamingDecoder::new(&mut bytes) {
+        let unpacked = match StreamingDecoder::new(&mut bytes) {
             Ok(mut frame) => unpack(&mut frame, &mut out)?,
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
-                let rest = bytes.get(length as usize..);
-                bytes = rest.ok_or_else(|| damaged(out.len(), "it ends inside a frame"))?;
+                bytes.get(length as usize..).map(|rest| bytes = rest).is_some()
             }
-            Err(error) => return Err(damaged(out.len(), error)),
+            Err(_) => false,
+        };
+        if !unpacked {
+            return Err(damaged(whole.len() - bytes.len(), whole.len(), &out));
         }
     }
     Ok(out)
 }
 
-fn unpack(frame: &mut impl Read, out: &mut Vec<u8>) -> Result<(), String> {
+/// Appends what a frame holds; false if it is damaged or breaks off, with what came before that in `out`.
+fn unpack(frame: &mut impl Read, out: &mut Vec<u8>) -> Result<bool, String> {
     let room = (MAX_BYTES - out.len()) as u64;
-    frame.take(room).read_to_end(out).map_err(|error| damaged(out.len(), error))?;
+    let whole = frame.take(room).read_to_end(out).is_ok();
     if out.len() == MAX_BYTES {
         return Err(format!("unpacks to more than {MAX_BYTES} bytes; a trace of that size has to be cut"));
     }
-    Ok(())
+    Ok(whole)
 }
 
-fn damaged(unpacked: usize, why: impl std::fmt::Display) -> String {
-    format!("damaged or truncated zstd data after {unpacked} unpacked bytes: {why}")
+/// Where it went wrong, in terms of the file and of its text. The decoder's own words name its internals and are left out.
+fn damaged(read: usize, total: usize, out: &[u8]) -> String {
+    let lines = out.iter().filter(|byte| **byte == b'\n').count();
+    let what = if read == total { "the zstd data breaks off" } else { "the zstd data is damaged" };
+    let text =
+        if lines == 0 { "no line is complete".to_owned() } else { format!("line {lines} is the last complete one") };
+    format!("{what}: {read} of {total} compressed bytes read, {text}; is the file a whole copy?")
 }
