@@ -221,7 +221,7 @@ mod tests {
         let cases = [
             "--engine 127.0.0.1:30000 --name a --engine-kind tgi --peer name=a,url=http://10.0.0.1:8000,region=r --set w_rtt=1",
             "--engine http://e --listen 203.0.113.9:8000",
-            "--engine http://e --listen 0.0.0.0:8000 --peer url=http://p,region=r,max-running=3",
+            "--engine http://e --listen 0.0.0.0:8000 --peer url=http://p,region=r,kv-tokens=3",
             "--engine http://e --listen 10.0.0.5:8000 --peer name=p,url=http://10.0.0.5:8000/,region=r",
         ];
         let mut shown = String::new();

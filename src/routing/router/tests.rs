@@ -639,9 +639,9 @@ fn an_agent_keeps_its_engine_busy_and_forwards_what_is_cheaper_elsewhere() {
     30 done 1
        => 05 attempt=1 strategy=gorgo-v1 verdict=dispatch kept_local=true replica=own score=90.334 unit=ms cached=1919 prompt=1920 candidates=1 excluded=2 held_ms=17.0
     40 show
-       own: healthy, 2 in flight, 3840 queued, 1921 uncached, 3 sent, 0 failed
-       east: unhealthy, 0 in flight, 0 queued, 0 uncached, 1 sent, 1 failed
-       west: healthy, 1 in flight, 1920 queued, 1920 uncached, 2 sent, 0 failed
+       own: healthy, 2 in flight, 3840 queued, 1921 uncached
+       east: unhealthy, 0 in flight, 0 queued, 0 uncached
+       west: healthy, 1 in flight, 1920 queued, 1920 uncached
        queue: 0 held, deadline None
     ");
 }

@@ -60,9 +60,9 @@ mod tests {
     #[test]
     fn the_key_is_named_or_the_only_one_or_ones_own() {
         let own = ["ssh-ed25519 AAAAb me@here".to_owned()];
-        let (a, b, c) = (key("a"), key("b"), key("c"));
-        let all = [a.clone(), b, c.clone()];
-        let cases: [(Option<&str>, &[SshKey], &[String], Result<&str, &str>); 7] = [
+        type Case<'a> = (Option<&'a str>, &'a [SshKey], &'a [String], Result<&'a str, &'a str>);
+        let all = ["a", "b", "c"].map(key);
+        let cases: [Case<'_>; 7] = [
             (Some("c"), &all, &own, Ok("c")),
             (Some("x"), &all, &own, Err("the account has no SSH key `x`")),
             (None, &all[..1], &own, Ok("a")),

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn flags_come_before_the_file_and_regions_go_by_position() {
-        let cases: [(&[&str], Option<&str>, &[&str], &str); 10] = [
+        type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [&'a str], &'a str);
+        let cases: [Case<'_>; 10] = [
             (&[], None, &[], "east=a10@us-east-1 eu=h100@eu-1"),
             (&["eu"], None, &[], "eu=h100@eu-1"),
             (&["eu"], Some("a10"), &["us-1"], "eu=a10@us-1"),
