@@ -22,12 +22,13 @@ fn gorgo(arguments: &[&str]) -> Output {
 
 /// Lines of fenced code blocks, comments cut off.
 fn code_lines(text: &str) -> Vec<String> {
-    let mut inside = false;
+    // The language of the block, if one is open. What is marked as text is output, not commands.
+    let mut inside = None;
     let mut lines = Vec::new();
     for line in text.lines() {
-        if line.starts_with("```") {
-            inside = !inside;
-        } else if inside {
+        if let Some(language) = line.strip_prefix("```") {
+            inside = if inside.is_some() { None } else { Some(language) };
+        } else if inside.is_some_and(|language| language != "text") {
             lines.push(line.split(" # ").next().unwrap_or_default().trim().to_owned());
         }
     }
@@ -94,6 +95,17 @@ fn every_command_and_flag_in_the_documents_exists() {
         }
     }
     assert!(seen > 20, "only {seen} commands were found in the documents");
+}
+
+#[test]
+fn readme_shows_the_table_of_a_run() {
+    let readme = document("README.md");
+    let table =
+        readme.split_once("<!-- demo table: pasted from a real run -->").and_then(|(_, rest)| rest.split_once("<!--"));
+    let (table, _) = table.expect("the marked place");
+    for word in ["gorgo", "round-robin", "(lower bound)", "emulator error", "cores"] {
+        assert!(table.contains(word), "{word}");
+    }
 }
 
 #[test]
