@@ -22,7 +22,7 @@ use super::wire::Data;
 use crate::cloud::{CloudError, CloudErrorKind};
 use crate::model::Secret;
 
-/// Our own name: the service's edge refuses the default of some HTTP libraries (facts/lambda.md A.2).
+/// Our own name: the service's edge refuses the default of some HTTP libraries (seen with urllib).
 const USER_AGENT: &str = concat!("gorgo/", env!("CARGO_PKG_VERSION"));
 /// More than any answer: the list of all instances of a large account has some hundred kilobytes.
 const LONGEST_ANSWER_BYTES: usize = 16 << 20;

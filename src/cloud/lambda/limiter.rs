@@ -30,7 +30,7 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// About 1 call per second and one launch per 12 s (facts/lambda.md A.2, documented by the service). The longest wait is that of the
+    /// About 1 call per second and one launch per 12 s (documented by the service). The longest wait is that of the
     /// last of 50 machines launched at once.
     fn default() -> Self {
         Self { call: Duration::from_secs(1), launch: Duration::from_secs(12), longest_wait: Duration::from_secs(600) }

@@ -3,7 +3,7 @@
 use crate::cloud::{CloudError, CloudErrorKind};
 use crate::model::Region;
 
-/// The regions of the OpenAPI document 1.8.3 and `us-southeast-1`, which the console lists as well (facts/lambda.md A.10, July 2026), with
+/// The regions of the OpenAPI document 1.8.3 and `us-southeast-1`, which the console lists as well (July 2026), with
 /// their places.
 pub const KNOWN_REGIONS: [(&str, &str); 18] = [
     ("asia-northeast-1", "Osaka"),
