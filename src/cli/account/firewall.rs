@@ -32,7 +32,7 @@ pub(crate) enum Command {
 /// Arguments of `gorgo firewall replace`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replace {
-    /// A rule from now on (repeatable): PROTOCOL:PORTS:SOURCE[:TEXT], e.g. tcp:22:0.0.0.0/0:ssh
+    /// A rule from now on (repeatable): `PROTOCOL:PORTS:SOURCE`, or with `:TEXT` behind it, e.g. tcp:22:0.0.0.0/0:ssh
     #[arg(long = "rule", value_name = "RULE", value_parser = rule)]
     rules: Vec<FirewallRule>,
     /// A file with the rules from now on, as `gorgo firewall list --json` prints them under `rules`

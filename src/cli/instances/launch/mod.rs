@@ -28,13 +28,13 @@ use wish::{Wish, wishes};
 /// Arguments of `gorgo launch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Nodes to get a machine for; those that have one keep it [default: every [[node]] of gorgo.toml]
+    /// Nodes to get a machine for; those that have one keep it [default: every `[[node]]` of gorgo.toml]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Type of machine [default: that of the [[node]]]
+    /// Type of machine [default: that of the `[[node]]`]
     #[arg(long = "type", value_name = "TYPE")]
     instance_type: Option<String>,
-    /// Where: one for all, or one for each name in the same order [default: that of the [[node]]]
+    /// Where: one for all, or one for each name in the same order [default: that of the `[[node]]`]
     #[arg(long = "region", value_name = "REGION", num_args = 1..)]
     regions: Vec<String>,
     /// If there is no capacity, try the other regions that claim some
