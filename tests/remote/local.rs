@@ -191,7 +191,7 @@ async fn a_killed_supervisor_is_replaced_and_nothing_is_left_running() {
 
     kill(node.supervisor().expect("one runs"));
     node.remote.shut_down().await.expect("ends");
-    eventually("nothing of the node runs", async || node.processes().is_empty().then_some(())).await;
+    assert_eq!(node.processes(), Vec::<u32>::new(), "nothing of the node runs");
     let state = node.act("a", ServiceAction::Status).await;
     assert!(state.installed && !state.running);
     node.remote.boot().await.expect("boots");

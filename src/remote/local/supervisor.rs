@@ -41,6 +41,8 @@ pub async fn supervise(dir: &Path) -> io::Result<()> {
     let folder = Folder::new("this node", dir).map_err(io::Error::other)?;
     fs::create_dir_all(folder.control())?;
     let Some(lock) = try_lock(&folder.lock())? else { return Ok(()) };
+    // Never closed: a free lock tells others that the process has ended, so the kernel has to free it, not a return from here.
+    let lock = Box::leak(Box::new(lock));
     // Fails only for a group leader, e.g. when started by hand from a shell.
     let _ = rustix::process::setsid();
     end_leftovers(&folder).await?;
@@ -90,7 +92,8 @@ async fn end_process(running: &Running) {
 
 struct Supervisor {
     folder: Folder,
-    lock: File,
+    /// Held until the process ends.
+    lock: &'static File,
     units: BTreeMap<String, mpsc::Sender<Order>>,
 }
 
