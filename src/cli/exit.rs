@@ -18,10 +18,12 @@ pub enum Exit {
     NothingSuitable,
     /// 130: interrupted by Ctrl-C before it was done.
     Interrupted,
+    /// The code of the one command that `gorgo run` ran on one node; never 0.
+    Remote(u8),
 }
 
 impl Exit {
-    /// All of them, for documents and their tests.
+    /// All of gorgo's own, for documents and their tests.
     pub const ALL: [Self; 6] =
         [Self::Done, Self::Failed, Self::Usage, Self::Partly, Self::NothingSuitable, Self::Interrupted];
 
@@ -35,6 +37,7 @@ impl Exit {
             Self::Partly => 3,
             Self::NothingSuitable => 4,
             Self::Interrupted => 130,
+            Self::Remote(code) => code,
         }
     }
 }

@@ -10,6 +10,8 @@ use anyhow::anyhow;
 use super::exit::{Exit, Failure};
 use super::nodes::Node;
 use super::provider::{Provider, Setup};
+use super::state::expanded;
+use crate::config::Login;
 use crate::remote::local::LocalRemote;
 use crate::remote::ssh::{SshRemote, SshSettings, SshTarget};
 use crate::remote::{Remote, RemoteError};
@@ -24,13 +26,14 @@ pub(crate) fn remote(setup: &Setup, provider: &Provider, node: &Node) -> Result<
         let remote = LocalRemote::new(&node.name, &cloud.node_folder(&node.name), &gorgo).map_err(remote_failure)?;
         return Ok(Box::new(remote));
     }
-    Ok(Box::new(SshRemote::new(target(provider, node)?, settings(setup))))
+    Ok(Box::new(SshRemote::new(target(setup, provider, node)?, settings(setup))))
 }
 
 /// Where a node is and who logs in there.
-pub(crate) fn target(provider: &Provider, node: &Node) -> Result<SshTarget, Failure> {
+pub(crate) fn target(setup: &Setup, provider: &Provider, node: &Node) -> Result<SshTarget, Failure> {
+    let login = &setup.fleet.login;
     match provider {
-        Provider::Lambda(_) => rented(node),
+        Provider::Lambda(_) => rented(node, login),
         Provider::Local(_) => {
             let error = anyhow!("`{}` is a folder on this machine, not a machine to log in to", node.name);
             Err(Failure::usage(error).with_hint(format!("`gorgo run {} -- COMMAND` runs a command there", node.name)))
@@ -41,9 +44,9 @@ pub(crate) fn target(provider: &Provider, node: &Node) -> Result<SshTarget, Fail
             Ok(SshTarget {
                 node: spec.name.clone(),
                 address: spec.address.clone(),
-                port: spec.port,
-                user: spec.user.clone(),
-                key: spec.key.clone(),
+                port: spec.port.or(login.port),
+                user: spec.user.clone().or_else(|| login.user.clone()),
+                key: spec.key.clone().or_else(|| key(login)),
                 host_key_alias: spec.name.clone(),
                 host_key: None,
             })
@@ -51,8 +54,12 @@ pub(crate) fn target(provider: &Provider, node: &Node) -> Result<SshTarget, Fail
     }
 }
 
+fn key(login: &Login) -> Option<PathBuf> {
+    login.key.as_deref().map(expanded)
+}
+
 /// Addresses are used again by other machines, ids are not.
-fn rented(node: &Node) -> Result<SshTarget, Failure> {
+fn rented(node: &Node, login: &Login) -> Result<SshTarget, Failure> {
     let name = &node.name;
     let instance = node.instance.as_ref().filter(|_| node.is_there()).ok_or_else(|| Failure {
         exit: Exit::NothingSuitable,
@@ -67,11 +74,11 @@ fn rented(node: &Node) -> Result<SshTarget, Failure> {
     Ok(SshTarget {
         node: name.clone(),
         address: address.to_string(),
-        port: None,
-        user: Some(LAMBDA_USER.to_owned()),
-        key: None,
+        port: login.port,
+        user: Some(login.user.clone().unwrap_or_else(|| LAMBDA_USER.to_owned())),
+        key: key(login),
         host_key_alias: instance.id.to_string(),
-        host_key: None,
+        host_key: node.record.as_ref().and_then(|record| record.host_key.clone()),
     })
 }
 

@@ -44,6 +44,9 @@ pub struct ClusterSection {
 #[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
 pub struct ProviderSection {
     pub kind: Option<String>,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub key: Option<String>,
     pub hosts: Vec<HostEntry>,
 }
 

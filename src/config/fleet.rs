@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::file::ProviderSection;
 use super::keys::{self, Kind, Section};
 use super::problem::Problem;
 use super::read::Document;
@@ -77,6 +78,17 @@ pub struct NodeEntry {
     pub region: Option<String>,
 }
 
+/// How to log in where a machine itself does not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Login name; `None` = the provider's usual one, else what ssh thinks.
+    pub user: Option<String>,
+    /// Port of sshd; `None` = what ssh thinks.
+    pub port: Option<u16>,
+    /// Private key file; `None` = the agent and ssh's own choice.
+    pub key: Option<String>,
+}
+
 /// What the commands of the control plane work on; to be used only if there was no problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
@@ -92,6 +104,8 @@ pub struct Fleet {
     pub model: Option<String>,
     /// Most requests running per engine, if it is said.
     pub max_concurrent: Option<u32>,
+    /// How to log in on machines that do not say it themselves.
+    pub login: Login,
     /// The machines of `hosts`; each has a name, an address and a region.
     pub hosts: Vec<HostEntry>,
     /// The machines that a launch without names gets; each has a name, a type and a region.
@@ -114,6 +128,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
     let kind = resolver.pick("provider.kind", provider.map(|kind| kind.name().to_owned()), kind);
     // What is no kind at all was a problem of the text already.
     let provider = kind.as_deref().and_then(ProviderKind::by_name).unwrap_or_default();
+    let login = login(&mut resolver, &file.provider);
     entries(&mut resolver, "provider.hosts", &file.provider.hosts);
     entries(&mut resolver, "node", &file.node);
     if provider == ProviderKind::Hosts && file.provider.hosts.is_empty() {
@@ -127,11 +142,36 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         engine: file.cluster.engine.clone(),
         model: file.cluster.model.clone(),
         max_concurrent: file.routing.max_concurrent,
+        login,
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
         settings: resolver.settings,
     };
     (fleet, resolver.problems)
+}
+
+/// `user`, `port` and `key` of `[provider]`.
+fn login(resolver: &mut Resolver<'_>, section: &ProviderSection) -> Login {
+    if section.port.is_some() {
+        resolver.pick("provider.port", None, section.port);
+    }
+    for (path, text) in [("provider.user", &section.user), ("provider.key", &section.key)] {
+        let Some(text) = text else { continue };
+        resolver.pick(path, None, Some(text));
+        if let Some(message) = wrong_text(text) {
+            resolver.wrong(path, path, message);
+        }
+    }
+    Login { user: section.user.clone(), port: section.port, key: section.key.clone() }
+}
+
+/// What no text that becomes an argument can be.
+fn wrong_text(text: &str) -> Option<&'static str> {
+    match text {
+        "" => Some("is empty"),
+        text if text.starts_with('-') => Some("begins with `-`, which programs take for an option"),
+        _ => None,
+    }
 }
 
 /// What a node or a cluster cannot be called, if `name` is such a name. Names become parts of paths, tags and host names.
@@ -163,10 +203,8 @@ fn entries<T: Serialize>(resolver: &mut Resolver<'_>, path: &str, written: &[T])
                 continue;
             };
             let text = value.as_str();
-            if text == Some("") {
-                wrong("is empty".to_owned());
-            } else if text.is_some_and(|text| text.starts_with('-')) {
-                wrong("begins with `-`, which programs take for an option".to_owned());
+            if let Some(message) = text.and_then(wrong_text) {
+                wrong(message.to_owned());
             } else if let Some(message) = text.filter(|_| key.name == "name").and_then(wrong_name) {
                 wrong(message);
             } else if let Some(name) = text.filter(|_| key.name == "name") {
@@ -196,7 +234,7 @@ fn known(path: &str) -> &'static [keys::Key] {
 mod tests {
     use insta::assert_snapshot;
 
-    use super::{Fleet, PROVIDERS, ProviderKind, fleet, wrong_name};
+    use super::{Fleet, Login, PROVIDERS, ProviderKind, fleet, wrong_name};
     use crate::config::problem::Problem;
     use crate::config::read::read;
 
@@ -263,6 +301,15 @@ mod tests {
         line 1: provider.hosts[0].name: is missing
         line 2: provider.hosts[0].address: begins with `-`, which programs take for an option
         ");
+    }
+
+    #[test]
+    fn the_provider_says_how_to_log_in_where_a_machine_does_not() {
+        let (fleet, problems) = resolved("[provider]\nuser = \"root\"\nport = 2222\nkey = \"~/.ssh/lab\"\n", None);
+        let login = Login { user: Some("root".into()), port: Some(2222), key: Some("~/.ssh/lab".into()) };
+        assert_eq!((fleet.login, problems.as_str()), (login, ""));
+        assert_snapshot!(resolved("[provider]\nuser = \"-oProxyCommand=x\"\nkey = \"\"\n", None).1, @"");
+        assert_eq!(resolved("", None).0.login, Login::default());
     }
 
     #[test]

@@ -70,9 +70,9 @@ const HOST_KEYS: [Key; 7] = [
         "Where ssh connects to: an address, a host name or an alias of ssh's own configuration (required)",
     ),
     needed("region", Kind::Text, "Where it stands, e.g. `us-east-1` (required)"),
-    key("port", Kind::Whole(1, 65_535), "", "Port of sshd; absent = what ssh thinks"),
-    key("user", Kind::Text, "", "Login name; absent = what ssh thinks"),
-    key("key", Kind::Text, "", "Private key file; absent = the agent and ssh's own choice"),
+    key("port", Kind::Whole(1, 65_535), "", "Port of sshd; absent = that of `[provider]`"),
+    key("user", Kind::Text, "", "Login name; absent = that of `[provider]`"),
+    key("key", Kind::Text, "", "Private key file; absent = that of `[provider]`"),
     key("type", Kind::Text, "", "What it is, in words of your own, e.g. a GPU"),
 ];
 
@@ -112,6 +112,14 @@ pub const SECTIONS: [Section; 7] = [
                 Kind::OneOf(&PROVIDERS),
                 "\"lambda\"",
                 "`lambda` rents them, `hosts` are yours already, `local` are processes on this machine",
+            ),
+            key("user", Kind::Text, "", "Login name on machines that name none; absent = `ubuntu` at lambda, else what ssh thinks"),
+            key("port", Kind::Whole(1, 65_535), "", "Port of sshd on machines that name none; absent = what ssh thinks"),
+            key(
+                "key",
+                Kind::Text,
+                "",
+                "Private key file for machines that name none; absent = the agent and ssh's own choice",
             ),
             key("hosts", Kind::Tables(&HOST_KEYS), "", "Machines that you have, for `kind = \"hosts\"` (repeatable)"),
         ]),

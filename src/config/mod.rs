@@ -12,7 +12,7 @@ pub mod resolve;
 pub mod schema;
 
 pub use exposure::exposed;
-pub use fleet::{Fleet, HostEntry, NodeEntry, ProviderKind, fleet};
+pub use fleet::{Fleet, HostEntry, Login, NodeEntry, ProviderKind, fleet};
 pub use problem::{Problem, Problems};
 pub use read::{Document, read};
 pub use replica::ReplicaEntry;

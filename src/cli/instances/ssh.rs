@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Print the command instead of running it
     #[arg(long)]
     print: bool,
-    /// A command instead of a shell; words are put together by ssh
+    /// A command instead of a shell, with its arguments as they are; `sh -c '…'` for a shell's syntax
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -36,8 +36,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         return Err(no_such_node(&setup.fleet.cluster, &args.name, names));
     };
     let config = setup.cluster_folder().join("ssh").join(format!("{}.conf", node.name));
-    let mut line = interactive(&target(&provider, node)?, &settings(&setup), &config).map_err(remote_failure)?;
-    line.extend(args.command);
+    let mut line = interactive(&target(&setup, &provider, node)?, &settings(&setup), &config).map_err(remote_failure)?;
+    if !args.command.is_empty() {
+        // One word: ssh would put several together without quotes, and the node's shell would take them apart elsewhere.
+        line.extend(["--".to_owned(), quoted_line(&args.command)]);
+    }
     if args.print {
         context.printer.data(quoted_line(&line))?;
         return Ok(Exit::Done);

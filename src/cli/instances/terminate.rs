@@ -6,9 +6,11 @@ use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::nodes::{Node, instance_ids, is_gone, is_uncertain, no_such_node, nodes};
 use crate::cli::provider::{Setup, cloud_failure};
+use crate::cli::reach::settings;
 use crate::cli::{Context, human};
 use crate::cloud::{Instance, InstanceId};
 use crate::cluster::inventory::NodeRecord;
+use crate::remote::ssh::forget_host_key;
 
 /// Arguments of `gorgo terminate`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,7 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
     for target in targets.iter().filter(|it| it.of_cluster) {
         inventory.remove(&target.name)?;
     }
+    forget_host_keys(&setup, &ids, context);
     let left = cents_left(&listed, &ids);
     context.printer.talk(format_args!(
         "terminated {}; the account's other machines cost {}",
@@ -69,7 +72,17 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Reboots machines.
+/// A machine that is gone never comes back; an entry that cannot be removed does no harm, since no machine will have its id.
+fn forget_host_keys(setup: &Setup, ids: &[InstanceId], context: &Context) {
+    let file = settings(setup).known_hosts;
+    for id in ids {
+        if let Err(error) = forget_host_key(&file, &id.0) {
+            context.printer.warn(format_args!("the host key of {id} stays in {}: {error}", file.display()));
+        }
+    }
+}
+
+/// Reboots machines; their host keys stay as they are.
 pub(crate) async fn restart(args: Restart, context: &Context) -> Outcome {
     let setup = Setup::read(context)?;
     let provider = setup.provider()?;

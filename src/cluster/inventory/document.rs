@@ -55,6 +55,9 @@ pub struct NodeRecord {
     /// The name under which its host key is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key_alias: Option<String>,
+    /// Public half of the host key that it was given at launch; `None` = the first one that it showed is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
     /// What its services listen on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Ports>,
@@ -120,6 +123,7 @@ impl NodeRecord {
             price_cents_per_hour: None,
             address: None,
             host_key_alias: None,
+            host_key: None,
             ports: None,
             engine: None,
             steps: Vec::new(),
@@ -142,6 +146,7 @@ impl NodeRecord {
             instance_type: self.instance_type.clone().unwrap_or_default(),
             region: self.region.clone().unwrap_or_else(|| Region::new("")),
             price_cents_per_hour: self.price_cents_per_hour,
+            host_key: self.host_key.clone(),
             state: self.launch.clone()?,
             also: self.also.clone(),
         })
@@ -158,6 +163,7 @@ impl NodeRecord {
         self.region = Some(entry.region.clone());
         self.instance_type = Some(entry.instance_type.clone());
         self.price_cents_per_hour = entry.price_cents_per_hour;
+        self.host_key.clone_from(&entry.host_key);
     }
 }
 
@@ -227,7 +233,7 @@ fn node(path: &str, value: &Value, problems: &mut Vec<Problem>) {
     for (key, value) in map {
         let path = format!("{path}.{key}");
         let fault = match key.as_str() {
-            "name" | "type" | "address" | "host_key_alias" | "run" | "region" => fits::<String>(value),
+            "name" | "type" | "address" | "host_key_alias" | "host_key" | "run" | "region" => fits::<String>(value),
             "launch" => fits::<LaunchState>(value),
             "also" => fits::<Vec<InstanceId>>(value),
             "price_cents_per_hour" => fits::<u32>(value),

@@ -29,6 +29,7 @@ fn asked(node: &str, state: LaunchState) -> LaunchEntry {
         run: RunTag::from_bits(7),
         instance_type: "gpu_1x_a100".into(),
         region: Region::new("us-east-1"),
+        host_key: None,
         price_cents_per_hour: Some(199),
         state,
         also: vec![],

@@ -19,6 +19,8 @@ pub struct Machine {
     pub node: String,
     /// What to ask for.
     pub candidates: Vec<Candidate>,
+    /// Public half of the host key in the candidates' `user_data`, if there is one. Saved before the machine is asked for.
+    pub host_key: Option<String>,
 }
 
 /// All ways to get `wish`: its own region with each of `types` in turn, then, with `any_region`, the other regions that claim capacity for

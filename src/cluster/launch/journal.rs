@@ -40,6 +40,9 @@ pub struct LaunchEntry {
     /// Price, US cents per hour, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_cents_per_hour: Option<u32>,
+    /// Public half of the host key that the machine was given; `None` = trust the first one that it shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
     /// How far it got.
     #[serde(flatten)]
     pub state: LaunchState,

@@ -19,4 +19,4 @@ pub use event::{LaunchEvent, LaunchProgress};
 pub use journal::{LaunchEntry, LaunchJournal, LaunchState, MemoryJournal};
 pub use report::{LaunchOutcome, LaunchReport, NodeLaunch};
 pub use run::{LaunchOptions, launch};
-pub use tag::{NODE_TAG, RUN_TAG, RunTag};
+pub use tag::{CLUSTER_TAG, NODE_TAG, RUN_TAG, RunTag};

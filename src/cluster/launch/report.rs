@@ -56,6 +56,12 @@ impl LaunchReport {
         self.nodes.iter().all(|node| matches!(node.outcome, LaunchOutcome::Running(_)))
     }
 
+    /// The node has a machine.
+    #[must_use]
+    pub fn runs(&self, name: &str) -> bool {
+        self.nodes.iter().any(|node| node.node == name && matches!(node.outcome, LaunchOutcome::Running(_)))
+    }
+
     /// What the running ones cost together, US cents per hour, as far as prices are known; surplus machines count.
     #[must_use]
     pub fn cents_per_hour(&self) -> u64 {

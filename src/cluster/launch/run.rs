@@ -134,6 +134,7 @@ impl<'a> One<'a> {
         self.entry.instance_type.clone_from(&request.instance_type);
         self.entry.region = request.region.clone();
         self.entry.price_cents_per_hour = candidate.price_cents_per_hour;
+        self.entry.host_key.clone_from(&self.machine.host_key);
         let before = std::mem::replace(&mut self.entry.state, LaunchState::Asked);
         if let Err(error) = self.journal.save(&self.entry) {
             self.entry.state = before;
@@ -281,6 +282,7 @@ fn first_entry(machine: &Machine, run: &RunTag) -> LaunchEntry {
         instance_type: first.map(|candidate| candidate.request.instance_type.clone()).unwrap_or_default(),
         region,
         price_cents_per_hour: first.and_then(|candidate| candidate.price_cents_per_hour),
+        host_key: machine.host_key.clone(),
         state: LaunchState::Asked,
         also: Vec::new(),
     }

@@ -11,6 +11,9 @@ pub const RUN_TAG: &str = "gorgo:run";
 /// Tag that holds the node's name; with the run it is unique, which names alone are not.
 pub const NODE_TAG: &str = "gorgo:node";
 
+/// Tag that holds the cluster's name: for people who look at an account that several share. Nothing is decided by it.
+pub const CLUSTER_TAG: &str = "gorgo:cluster";
+
 /// A random mark of one launch command.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -145,7 +145,7 @@ fn wish(name: &str, region: &str) -> LaunchRequest {
 
 fn machine(name: &str, regions: &[&str]) -> Machine {
     let candidate = |region: &&str| Candidate { request: wish(name, region), price_cents_per_hour: Some(199) };
-    Machine { node: name.into(), candidates: regions.iter().map(candidate).collect() }
+    Machine { node: name.into(), candidates: regions.iter().map(candidate).collect(), host_key: None }
 }
 
 fn options() -> LaunchOptions {
@@ -411,6 +411,7 @@ fn entries_survive_the_way_to_disk() {
         run: RunTag::from_bits(1),
         instance_type: "a100".into(),
         region: Region::new("r"),
+        host_key: None,
         price_cents_per_hour: Some(199),
         state: LaunchState::Launched { id: InstanceId("i-1".into()) },
         also: vec![InstanceId("i-2".into())],

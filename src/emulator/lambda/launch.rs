@@ -57,6 +57,7 @@ impl World {
             key: request.ssh_key_names[0].clone(),
             mounts: wish.mounts,
             hostname: request.hostname,
+            user_data: request.user_data,
             tags: request.tags.unwrap_or_default(),
             rulesets: wish.rulesets,
             ip,

@@ -23,6 +23,8 @@ pub(super) struct Machine {
     pub(super) ip: Ipv4Addr,
     pub(super) private_ip: Ipv4Addr,
     pub(super) token: String,
+    /// Its cloud-init text, which nothing runs here.
+    pub(super) user_data: Option<Secret>,
     pub(super) life: Life,
 }
 

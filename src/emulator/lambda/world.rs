@@ -313,7 +313,8 @@ impl World {
         KINDS.iter().map(|kind| (kind.name.to_owned(), offer(kind))).collect()
     }
 
-    /// The machines that are not gone, with what their firewall lets in: for tests, which cannot ask the service that.
+    /// The machines that are not gone, with what their firewall lets in and their cloud-init text (which a real machine would find in its
+    /// metadata): for tests, which cannot ask the service that.
     pub(super) fn overview(&self, now: Time) -> Value {
         let there = self.machines.iter().filter(|machine| machine.life.phase(now) != Phase::Gone);
         let line = |machine: &Machine| {
@@ -325,6 +326,7 @@ impl World {
                 "region": machine.region.name,
                 "tags": machine.tags,
                 "inbound": self.inbound(machine),
+                "user_data": machine.user_data.as_ref().map(Secret::reveal),
             })
         };
         there.map(line).collect()

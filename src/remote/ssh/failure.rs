@@ -11,14 +11,20 @@ pub(super) fn connect(target: &SshTarget, settings: &SshSettings, log: &str) -> 
     let known_hosts = settings.known_hosts.display();
     if has("HOST IDENTIFICATION HAS CHANGED") {
         let what = format_args!("the host key of {address} is not the one that is known for {alias}");
-        return RemoteError::new(RemoteErrorKind::HostKey, node, what).with_hint(format!(
-            "somebody may be between you and the machine; if it was reinstalled on purpose, remove the line of {alias} from {known_hosts}"
-        ));
+        return RemoteError::new(RemoteErrorKind::HostKey, node, what).with_hint(match target.host_key {
+            Some(_) => not_the_given_one(),
+            None => format!(
+                "somebody may be between you and the machine; if it was reinstalled on purpose, remove the line of {alias} from {known_hosts}"
+            ),
+        });
     }
     if has("Host key verification failed") || has("host key is known for") || has("REVOKED HOST KEY") {
-        return error(RemoteErrorKind::HostKey, "the host key cannot be trusted").with_hint(format!(
-            "compare it with the machine's own, then put it into {known_hosts} under the name {alias}"
-        ));
+        return error(RemoteErrorKind::HostKey, "the host key cannot be trusted").with_hint(match target.host_key {
+            Some(_) => not_the_given_one(),
+            None => {
+                format!("compare it with the machine's own, then put it into {known_hosts} under the name {alias}")
+            }
+        });
     }
     if has("UNPROTECTED PRIVATE KEY FILE") || has("bad permissions") {
         return error(RemoteErrorKind::Denied, "the private key may be read by others, so ssh ignores it")
@@ -51,6 +57,13 @@ pub(super) fn connect(target: &SshTarget, settings: &SshSettings, log: &str) -> 
         "is the machine up, and does a firewall on the way let SSH through?"
     };
     error(RemoteErrorKind::Unreachable, &format!("cannot reach {address}")).with_hint(hint)
+}
+
+/// A machine that was given its host key at launch and shows another.
+fn not_the_given_one() -> String {
+    "it is not the key that the machine was given at launch: somebody may be between you and it, or its image does not let cloud-init set \
+     host keys; in the second case terminate it and launch it again with `--trust-first-key`"
+        .to_owned()
 }
 
 /// The last line that says something; ssh's log begins with warnings.
@@ -92,7 +105,7 @@ pub(super) fn sudo(node: &str, status: Option<i32>, stderr: &[u8]) -> Option<Rem
 #[cfg(test)]
 mod tests {
     use super::super::super::error::RemoteErrorKind;
-    use super::super::target::SshSettings;
+    use super::super::target::{SshSettings, SshTarget};
     use super::super::target::tests::target;
     use super::{connect, sudo};
 
@@ -120,6 +133,16 @@ mod tests {
             let error = connect(&target("h"), &settings, log);
             assert_eq!(error.kind, kind, "{log}");
             assert!(error.message.starts_with("east: ") && error.hint.is_some(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_given_at_launch_has_its_own_advice() {
+        let settings = SshSettings::new("/kh".into(), "/c".into());
+        let given = SshTarget { host_key: Some("ssh-ed25519 AAAA".into()), ..target("h") };
+        for log in ["REMOTE HOST IDENTIFICATION HAS CHANGED!", "No RSA host key is known for i-0123"] {
+            let hint = |target| connect(target, &settings, log).hint.expect("a hint");
+            assert!(hint(&given).contains("--trust-first-key") && hint(&target("h")).contains("/kh"), "{log}");
         }
     }
 

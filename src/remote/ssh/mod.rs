@@ -6,6 +6,7 @@ mod connection;
 mod exec;
 mod failure;
 mod forward;
+mod host_key;
 mod interactive;
 mod known_hosts;
 mod logs;
@@ -13,6 +14,7 @@ mod script;
 mod target;
 mod unit;
 
+pub use host_key::HostKey;
 pub use interactive::interactive;
 pub use known_hosts::forget_host_key;
 pub use target::{SshSettings, SshTarget};

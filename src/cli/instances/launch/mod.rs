@@ -1,28 +1,25 @@
 //! `gorgo launch`.
 
 mod key;
+mod launching;
 mod plan;
 mod wait;
 mod wish;
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::cli::account::sync::ruleset_name;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::printer::Printer;
-use crate::cli::progress::NodeLines;
-use crate::cli::provider::{Provider, Setup, cloud_failure, random_bits};
-use crate::cli::signal::{Stops, or_interrupted};
+use crate::cli::provider::{Provider, Setup, cloud_failure};
 use crate::cli::{Context, instances};
 use crate::cloud::lambda::wire::Ruleset;
-use crate::cloud::{Cloud, CloudErrorKind, LaunchRequest};
-use crate::cluster::crash::CrashHook;
-use crate::cluster::inventory::ClusterInventory;
-use crate::cluster::launch::{LaunchOptions, LaunchOutcome, LaunchReport, Machine, NodeLaunch, RunTag, launch};
+use crate::cloud::{Cloud, CloudErrorKind, InstanceType, LaunchRequest};
+use crate::cluster::launch::{CLUSTER_TAG, LaunchOutcome, LaunchReport, Machine, NodeLaunch};
+use crate::remote::ssh::HostKey;
+use launching::Launching;
 use plan::Plan;
+use wait::Wait;
 use wish::{Wish, wishes};
 
 /// Arguments of `gorgo launch`.
@@ -40,6 +37,9 @@ pub(crate) struct Args {
     /// If there is no capacity, try the other regions that claim some
     #[arg(long)]
     any_region: bool,
+    /// If there is no capacity anywhere, ask again and again for so long, seconds
+    #[arg(long, value_name = "SECONDS")]
+    retry_capacity: Option<u64>,
     /// Name of the account's SSH key to install [default: the only one, or one of ~/.ssh]
     #[arg(long, value_name = "NAME")]
     ssh_key: Option<String>,
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// A file system to attach, by name (repeatable); it must be in the same region
     #[arg(long = "filesystem", value_name = "NAME")]
     filesystems: Vec<String>,
+    /// Give the machines no host key of ours; the first one that each shows is trusted from then on
+    #[arg(long)]
+    trust_first_key: bool,
     /// Wait until each machine has an address, lets us in and its GPU computes
     #[arg(long)]
     wait: bool,
@@ -66,45 +69,56 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     let cloud = provider.cloud("launch")?;
     let wishes = wishes(&args.names, args.instance_type.as_deref(), &args.regions, &setup.fleet)?;
     let mut inventory = setup.inventory()?;
-    let offered = cloud.types().await.map_err(cloud_failure)?;
-    let known = instances::available::known_regions(&provider);
-    for wish in &wishes {
-        instances::available::check_type(&wish.instance_type, &offered)?;
-        instances::available::check_region(wish.region.as_str(), &offered, known)?;
-    }
+    let offered = offered(cloud, &provider, &wishes).await?;
     let listed = cloud.list().await.map_err(cloud_failure)?;
-    let requests = requests(&args, &wishes, &provider).await?;
+    let requests = requests(&args, &wishes, &setup, &provider).await?;
     let rulesets = rulesets(&setup, &provider).await?;
-    let plan = Plan::new(&requests, &offered, args.any_region, &rulesets, inventory.nodes(), &listed)?;
-    let names: Vec<String> = wishes.iter().map(|wish| wish.name.clone()).collect();
+    let mut plan = Plan::new(&requests, &offered, args.any_region, &rulesets, inventory.nodes(), &listed)?;
+    let names: Vec<&str> = wishes.iter().map(|wish| wish.name.as_str()).collect();
+    let wait = Wait { setup: &setup, provider: &provider, offered: &offered, printer: &context.printer };
     let limit = Duration::from_secs(args.wait_timeout);
     if plan.machines.is_empty() {
         context.printer.talk(plan.to_string().trim_end());
-        if args.wait {
-            return or_interrupted(wait::wait(&setup, &provider, &names, limit, &context.printer)).await;
-        }
-        return Ok(Exit::Done);
+        return if args.wait { wait.until_ready(&names, limit).await } else { Ok(Exit::Done) };
     }
     if args.consent.ask(&context.printer, plan.to_string().trim_end(), "launch that?")? == Go::NoFurther {
         return Ok(Exit::Done);
     }
-    let mut options = LaunchOptions::new(RunTag::from_bits(random_bits()));
-    if provider.lists_at_once() {
-        options.look_after = vec![Duration::ZERO];
+    if matches!(provider, Provider::Lambda(_)) && !args.trust_first_key {
+        plan.machines.iter_mut().try_for_each(give_host_key)?;
     }
-    let report = carry_out(cloud, &mut inventory, &plan.machines, &options, &context.printer).await?;
-    for failure in failures(&report) {
-        context.printer.failure(&failure);
-    }
+    let patience = Duration::from_secs(args.retry_capacity.unwrap_or(0));
+    let report = Launching::new(&provider, &context.printer, patience).carry_out(&mut inventory, &plan.machines).await?;
+    // From here on nobody needs the lock: a wait may be long, and other commands are welcome meanwhile.
+    drop(inventory);
+    failures(&report).iter().for_each(|failure| context.printer.failure(failure));
     context.printer.data(&report)?;
-    if args.wait && report.complete() {
-        return or_interrupted(wait::wait(&setup, &provider, &names, limit, &context.printer)).await;
+    let there: Vec<&str> = names.into_iter().filter(|name| plan.has(name) || report.runs(name)).collect();
+    if !args.wait || report.interrupted || there.is_empty() {
+        return Ok(exit(&report));
     }
-    Ok(exit(&report))
+    let ready = wait.until_ready(&there, limit).await?;
+    Ok(if ready == Exit::Done { exit(&report) } else { ready })
 }
 
-/// What each machine is to be, but for its firewall.
-async fn requests(args: &Args, wishes: &[Wish], provider: &Provider) -> Result<Vec<LaunchRequest>, Failure> {
+/// What the provider has, once every wish is for something that exists.
+async fn offered(cloud: &dyn Cloud, provider: &Provider, wishes: &[Wish]) -> Result<Vec<InstanceType>, Failure> {
+    let offered = cloud.types().await.map_err(cloud_failure)?;
+    let known = instances::available::known_regions(provider);
+    for wish in wishes {
+        instances::available::check_type(&wish.instance_type, &offered)?;
+        instances::available::check_region(wish.region.as_str(), &offered, known)?;
+    }
+    Ok(offered)
+}
+
+/// What each machine is to be, but for its firewall and its host key.
+async fn requests(
+    args: &Args,
+    wishes: &[Wish],
+    setup: &Setup,
+    provider: &Provider,
+) -> Result<Vec<LaunchRequest>, Failure> {
     let ssh_key = match provider {
         Provider::Lambda(cloud) => {
             let stored = cloud.ssh_keys().await.map_err(cloud_failure)?;
@@ -118,12 +132,22 @@ async fn requests(args: &Args, wishes: &[Wish], provider: &Provider) -> Result<V
         region: wish.region.clone(),
         ssh_key: ssh_key.clone(),
         user_data: None,
-        tags: [].into(),
+        tags: [(CLUSTER_TAG.to_owned(), setup.fleet.cluster.clone())].into(),
         firewall_rulesets: Vec::new(),
         file_systems: args.filesystems.clone(),
         image_family: args.image.clone(),
     };
     Ok(wishes.iter().map(request).collect())
+}
+
+/// The private half goes into the request and nowhere else.
+fn give_host_key(machine: &mut Machine) -> Result<(), Failure> {
+    let key = HostKey::generate()?;
+    for way in &mut machine.candidates {
+        way.request.user_data = Some(key.cloud_config());
+    }
+    machine.host_key = Some(key.public().to_owned());
+    Ok(())
 }
 
 /// Ids of the cluster's firewall rulesets by region; they can be attached at launch only.
@@ -132,32 +156,6 @@ async fn rulesets(setup: &Setup, provider: &Provider) -> Result<plan::Rulesets, 
     let all = cloud.rulesets().await.map_err(cloud_failure)?;
     let own = |it: &&Ruleset| it.name == ruleset_name(&setup.fleet.cluster, &it.region.name);
     Ok(all.iter().filter(own).map(|it| (it.region.name.clone(), it.id.clone())).collect())
-}
-
-/// Launches, with a line per node. Ctrl-C ends it after the call that is under way.
-async fn carry_out(
-    cloud: &dyn Cloud,
-    inventory: &mut ClusterInventory,
-    machines: &[Machine],
-    options: &LaunchOptions,
-    printer: &Printer,
-) -> Result<LaunchReport, Failure> {
-    let stop = CancellationToken::new();
-    let mut stops = Stops::listen()?;
-    let token = stop.clone();
-    let listener = tokio::spawn(async move {
-        stops.next().await;
-        token.cancel();
-    });
-    let lines = NodeLines::new(printer, machines.iter().map(|machine| machine.node.as_str()));
-    let crash = CrashHook::from_environment();
-    let report = launch(cloud, inventory, machines, options, &stop, &mut |event| {
-        lines.say(&event.node, &event.progress.to_string());
-        crash.boundary();
-    })
-    .await;
-    listener.abort();
-    Ok(report)
 }
 
 /// What went wrong, node by node.

@@ -54,9 +54,14 @@ impl Plan {
             for way in &mut ways {
                 attach(way, rulesets);
             }
-            plan.machines.push(Machine { node: request.name.clone(), candidates: ways });
+            plan.machines.push(Machine { node: request.name.clone(), candidates: ways, host_key: None });
         }
         Ok(plan)
+    }
+
+    /// The node has a machine from an earlier launch.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.there.iter().any(|it| it == name)
     }
 
     /// US cents per hour of all that is to be launched, as far as prices are known.
