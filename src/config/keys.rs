@@ -113,8 +113,18 @@ pub const SECTIONS: [Section; 7] = [
                 "\"lambda\"",
                 "`lambda` rents them, `hosts` are yours already, `local` are processes on this machine",
             ),
-            key("user", Kind::Text, "", "Login name on machines that name none; absent = `ubuntu` at lambda, else what ssh thinks"),
-            key("port", Kind::Whole(1, 65_535), "", "Port of sshd on machines that name none; absent = what ssh thinks"),
+            key(
+                "user",
+                Kind::Text,
+                "",
+                "Login name on machines that name none; absent = `ubuntu` at lambda, else what ssh thinks",
+            ),
+            key(
+                "port",
+                Kind::Whole(1, 65_535),
+                "",
+                "Port of sshd on machines that name none; absent = what ssh thinks",
+            ),
             key(
                 "key",
                 Kind::Text,

@@ -2,8 +2,11 @@
 
 mod account;
 mod bad_input;
+mod crash;
 mod instances;
+mod lab;
 mod local;
+mod machines;
 
 use std::path::Path;
 use std::process::Command;

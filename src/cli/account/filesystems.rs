@@ -1,9 +1,8 @@
 //! `gorgo filesystems list|create|delete`.
 
 use clap::Subcommand;
-use serde_json::json;
 
-use super::{Read, named};
+use super::{Delete, Read, Thing, delete, list};
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::provider::{Setup, cloud_failure};
@@ -36,59 +35,59 @@ pub(crate) struct Create {
     consent: Consent,
 }
 
-/// Arguments of `gorgo filesystems delete`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Delete {
-    /// Names or ids
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<String>,
-    #[command(flatten)]
-    consent: Consent,
-}
-
 /// Every command and where it lives.
 pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     let provider = Setup::read(context)?.provider()?;
     let cloud = provider.lambda("filesystems")?;
     match command {
-        Command::List(args) => list(&args, cloud, context).await,
+        Command::List(args) => list(&args, &cloud.filesystems().await.map_err(cloud_failure)?, context),
         Command::Create(args) => create(args, cloud, context).await,
-        Command::Delete(args) => delete(args, cloud, context).await,
+        Command::Delete(args) => {
+            let all = cloud.filesystems().await.map_err(cloud_failure)?;
+            delete(&args, &all, async |id| cloud.delete_filesystem(id).await.map(|_| ()), context).await
+        }
     }
 }
 
-async fn list(args: &Read, cloud: &LambdaCloud, context: &Context) -> Outcome {
-    let all = cloud.filesystems().await.map_err(cloud_failure)?;
-    if args.json {
-        context.printer.json(&json!({ "filesystems": all }))?;
-    } else if all.is_empty() {
-        context.printer.talk("no file systems");
-    } else {
-        context.printer.data(table(&all))?;
-    }
-    Ok(Exit::Done)
-}
+impl Thing for Filesystem {
+    const NOUN: &'static str = "file system";
+    const KEY: &'static str = "filesystems";
+    const NONE: &'static str = "no file systems";
 
-fn table(all: &[Filesystem]) -> Table {
-    let mut table = Table::new(&[
-        Column::Text("name"),
-        Column::Text("id"),
-        Column::Text("region"),
-        Column::Number("used"),
-        Column::Text("attached"),
-        Column::Text("mount point"),
-    ]);
-    for it in all {
-        table.row([
-            it.name.clone(),
-            it.id.clone(),
-            it.region.name.to_string(),
-            human::or_unknown(it.bytes_used, human::bytes),
-            if it.is_in_use { "yes" } else { "no" }.to_owned(),
-            it.mount_point.clone(),
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn loss(&self) -> String {
+        let used = self.bytes_used.map_or_else(|| "content of unknown size".to_owned(), human::bytes);
+        format!("delete the file system `{}` in {} with {used} ({})", self.name, self.region.name, self.id)
+    }
+
+    fn table(all: &[Self]) -> Table {
+        let mut table = Table::new(&[
+            Column::Text("name"),
+            Column::Text("id"),
+            Column::Text("region"),
+            Column::Number("used"),
+            Column::Text("attached"),
+            Column::Text("mount point"),
         ]);
+        for it in all {
+            table.row([
+                it.name.clone(),
+                it.id.clone(),
+                it.region.name.to_string(),
+                human::or_unknown(it.bytes_used, human::bytes),
+                if it.is_in_use { "yes" } else { "no" }.to_owned(),
+                it.mount_point.clone(),
+            ]);
+        }
+        table
     }
-    table
 }
 
 async fn create(args: Create, cloud: &LambdaCloud, context: &Context) -> Outcome {
@@ -103,23 +102,4 @@ async fn create(args: Create, cloud: &LambdaCloud, context: &Context) -> Outcome
     let made = cloud.create_filesystem(&body).await.map_err(cloud_failure)?;
     context.printer.data(made.id)?;
     Ok(Exit::Done)
-}
-
-async fn delete(args: Delete, cloud: &LambdaCloud, context: &Context) -> Outcome {
-    let all = cloud.filesystems().await.map_err(cloud_failure)?;
-    let doomed = named("file system", &args.names, &all, |it| (&it.id, &it.name))?;
-    let lines: Vec<String> = doomed.iter().map(|it| line(it)).collect();
-    if args.consent.ask(&context.printer, &lines.join("\n"), "delete all that?")? == Go::NoFurther {
-        return Ok(Exit::Done);
-    }
-    for it in doomed {
-        cloud.delete_filesystem(&it.id).await.map_err(cloud_failure)?;
-        context.printer.talk(format_args!("deleted {}", it.name));
-    }
-    Ok(Exit::Done)
-}
-
-fn line(it: &Filesystem) -> String {
-    let used = it.bytes_used.map_or_else(|| "content of unknown size".to_owned(), human::bytes);
-    format!("delete the file system `{}` in {} with {used} ({})", it.name, it.region.name, it.id)
 }

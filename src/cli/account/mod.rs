@@ -8,8 +8,15 @@ pub(crate) mod ssh_keys;
 pub(crate) mod sync;
 
 use anyhow::anyhow;
+use serde::Serialize;
+use serde_json::json;
 
-use super::exit::{Exit, Failure};
+use super::Context;
+use super::consent::{Consent, Go};
+use super::exit::{Exit, Failure, Outcome};
+use super::provider::cloud_failure;
+use super::table::Table;
+use crate::cloud::CloudError;
 
 /// Options of commands that only read.
 #[derive(Debug, clap::Args)]
@@ -17,6 +24,75 @@ pub(crate) struct Read {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of commands that delete things of the account.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// Names or ids
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// A kind of thing that an account has many of, each with an id and a name.
+trait Thing: Serialize {
+    /// What one is called in messages.
+    const NOUN: &'static str;
+    /// What all are called in JSON.
+    const KEY: &'static str;
+    /// What to say when there are none.
+    const NONE: &'static str;
+
+    fn id(&self) -> &str;
+    fn name(&self) -> &str;
+    /// What would be lost with it, on a line.
+    fn loss(&self) -> String;
+    fn table(all: &[Self]) -> Table
+    where
+        Self: Sized;
+}
+
+/// Shows all of them.
+fn list<T: Thing>(args: &Read, all: &[T], context: &Context) -> Outcome {
+    if args.json {
+        context.printer.json(&json!({ T::KEY: all }))?;
+    } else if all.is_empty() {
+        context.printer.talk(T::NONE);
+    } else {
+        context.printer.data(T::table(all))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Deletes those that are named, after a yes; every one is tried. Exit code 3 if some could not be, 1 or 2 if none could.
+async fn delete<T: Thing>(
+    args: &Delete,
+    all: &[T],
+    end: impl AsyncFn(&str) -> Result<(), CloudError>,
+    context: &Context,
+) -> Outcome {
+    let doomed = named(T::NOUN, &args.names, all, |it| (it.id(), it.name()))?;
+    let lines: Vec<String> = doomed.iter().map(|it| it.loss()).collect();
+    if args.consent.ask(&context.printer, &lines.join("\n"), "delete all that?")? == Go::NoFurther {
+        return Ok(Exit::Done);
+    }
+    let mut left = Vec::new();
+    for it in &doomed {
+        match end(it.id()).await {
+            Ok(()) => context.printer.talk(format_args!("deleted {}", it.name())),
+            Err(error) => left.push(cloud_failure(error)),
+        }
+    }
+    let some_are_gone = left.len() < doomed.len();
+    let Some(last) = left.pop() else { return Ok(Exit::Done) };
+    left.iter().for_each(|failure| context.printer.failure(failure));
+    if some_are_gone {
+        context.printer.failure(&last);
+        return Ok(Exit::Partly);
+    }
+    Err(last)
 }
 
 /// The things that `wanted` name, by id or by name. A name that several have, or none, is refused.

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
-use serde_json::json;
 
-use super::{Read, named};
+use super::{Delete, Read, Thing, delete, list};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -39,17 +38,6 @@ pub(crate) struct Add {
     /// Its name in the account [default: the file's name without .pub]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Print what would be stored, and store nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-/// Arguments of `gorgo ssh-keys delete`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Delete {
-    /// Names or ids
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -59,26 +47,39 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
     let provider = Setup::read(context)?.provider()?;
     let cloud = provider.lambda("ssh-keys")?;
     match command {
-        Command::List(args) => list(&args, cloud, context).await,
+        Command::List(args) => list(&args, &cloud.ssh_keys().await.map_err(cloud_failure)?, context),
         Command::Add(args) => add(&args, cloud, context).await,
-        Command::Delete(args) => delete(&args, cloud, context).await,
+        Command::Delete(args) => {
+            let all = cloud.ssh_keys().await.map_err(cloud_failure)?;
+            delete(&args, &all, async |id| cloud.delete_ssh_key(id).await, context).await
+        }
     }
 }
 
-async fn list(args: &Read, cloud: &LambdaCloud, context: &Context) -> Outcome {
-    let keys = cloud.ssh_keys().await.map_err(cloud_failure)?;
-    if args.json {
-        context.printer.json(&json!({ "ssh_keys": keys }))?;
-    } else if keys.is_empty() {
-        context.printer.talk("no SSH keys; `gorgo ssh-keys add FILE` stores one");
-    } else {
+impl Thing for SshKey {
+    const NOUN: &'static str = "SSH key";
+    const KEY: &'static str = "ssh_keys";
+    const NONE: &'static str = "no SSH keys; `gorgo ssh-keys add FILE` stores one";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn loss(&self) -> String {
+        format!("forget the SSH key `{}`: {}", self.name, short(&self.public_key))
+    }
+
+    fn table(all: &[Self]) -> Table {
         let mut table = Table::new(&["name", "id", "key"].map(Column::Text));
-        for key in &keys {
+        for key in all {
             table.row([key.name.clone(), key.id.clone(), short(&key.public_key)]);
         }
-        context.printer.data(table)?;
+        table
     }
-    Ok(Exit::Done)
 }
 
 /// Kind, the end of the key, comment: enough to tell keys apart.
@@ -99,10 +100,6 @@ async fn add(args: &Add, cloud: &LambdaCloud, context: &Context) -> Outcome {
     let public_key = read(&args.path)?;
     let stem = args.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_default();
-    if args.dry_run {
-        context.printer.data(format_args!("store `{name}`: {}", short(&public_key)))?;
-        return Ok(Exit::Done);
-    }
     let stored = cloud.ssh_keys().await.map_err(cloud_failure)?;
     if let Some(same) = stored.iter().find(|key| essence(&key.public_key) == essence(&public_key)) {
         context.printer.talk(format_args!("stored already as `{}`", same.name));
@@ -112,6 +109,10 @@ async fn add(args: &Add, cloud: &LambdaCloud, context: &Context) -> Outcome {
     if stored.iter().any(|key| key.name == name) {
         let error = anyhow!("the name `{name}` is taken by another key");
         return Err(Failure::usage(error).with_hint("choose one with `--name`"));
+    }
+    let plan = format!("store `{name}`, whose owner gets into machines launched with it: {}", short(&public_key));
+    if args.consent.ask(&context.printer, &plan, "store it?")? == Go::NoFurther {
+        return Ok(Exit::Done);
     }
     let added = cloud.add_ssh_key(&AddSshKey { name, public_key: Some(public_key) }).await.map_err(cloud_failure)?;
     context.printer.talk(format_args!("stored `{}`", added.key.name));
@@ -140,21 +141,6 @@ fn public(text: &str) -> Result<String, (&'static str, &'static str)> {
         ));
     }
     Ok(text.to_owned())
-}
-
-async fn delete(args: &Delete, cloud: &LambdaCloud, context: &Context) -> Outcome {
-    let all = cloud.ssh_keys().await.map_err(cloud_failure)?;
-    let doomed: Vec<&SshKey> = named("SSH key", &args.names, &all, |key| (&key.id, &key.name))?;
-    let lines: Vec<String> =
-        doomed.iter().map(|key| format!("forget the SSH key `{}`: {}", key.name, short(&key.public_key))).collect();
-    if args.consent.ask(&context.printer, &lines.join("\n"), "forget all that?")? == Go::NoFurther {
-        return Ok(Exit::Done);
-    }
-    for key in doomed {
-        cloud.delete_ssh_key(&key.id).await.map_err(cloud_failure)?;
-        context.printer.talk(format_args!("deleted {}", key.name));
-    }
-    Ok(Exit::Done)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::rules::{SSH, difference, network};
+use super::rules::{SSH, difference, lets_ssh_in, network, shown};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Outcome};
@@ -15,8 +15,10 @@ use crate::cli::provider::{Provider, Setup, cloud_failure};
 use crate::cloud::lambda::wire::{CreateRuleset, FirewallRule, PatchRuleset, PortRange, Protocol, Ruleset};
 use crate::model::Region;
 
-/// Port on which agents and clients reach an agent.
-const AGENT: u16 = 8000;
+/// What the nodes of a cluster open to each other: port and what listens there. Whatever else a cluster needs is one more line.
+const AMONG_NODES: [(u16, &str); 1] = [(8000, "agent")];
+/// How texts of our own rules begin; a rule with another text was made by somebody else.
+const OURS: &str = "gorgo: ";
 /// The region in which Lambda has no firewall.
 const WITHOUT_FIREWALL: &str = "us-south-1";
 
@@ -34,7 +36,7 @@ pub(crate) struct Sync {
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
     Create(CreateRuleset),
-    Replace { id: String, name: String, rules: Vec<FirewallRule>, lines: Vec<String> },
+    Replace { id: String, name: String, now: Vec<FirewallRule>, rules: Vec<FirewallRule> },
 }
 
 /// Name of the ruleset of a cluster in a region.
@@ -58,6 +60,7 @@ pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context:
         context.printer.talk("every ruleset is as the cluster needs it");
         return Ok(Exit::Done);
     }
+    changes.iter().flat_map(Change::warnings).for_each(|warning| context.printer.warn(warning));
     let plan: Vec<String> = changes.iter().map(Change::shown).collect();
     if args.consent.ask(&context.printer, &plan.join("\n"), "change that?")? == Go::NoFurther {
         return Ok(Exit::Done);
@@ -92,7 +95,7 @@ fn peers(nodes: &[Node]) -> BTreeMap<String, Ipv4Addr> {
     nodes.iter().filter(|node| node.is_there()).filter_map(address).collect()
 }
 
-/// SSH from where it is wanted, the agent's port from every node of the cluster.
+/// SSH from where it is wanted, and from every node of the cluster what nodes ask each other.
 fn needed(peers: &BTreeMap<String, Ipv4Addr>, ssh_from: &[String]) -> Vec<FirewallRule> {
     let rule = |port, source_network: String, description: String| FirewallRule {
         protocol: Protocol::Tcp,
@@ -100,10 +103,11 @@ fn needed(peers: &BTreeMap<String, Ipv4Addr>, ssh_from: &[String]) -> Vec<Firewa
         source_network,
         description,
     };
-    let ssh = ssh_from.iter().map(|network| rule(SSH, network.clone(), "gorgo: ssh".to_owned()));
-    let agents =
-        peers.iter().map(|(name, address)| rule(AGENT, format!("{address}/32"), format!("gorgo: agent of {name}")));
-    ssh.chain(agents).collect()
+    let ssh = ssh_from.iter().map(|network| rule(SSH, network.clone(), format!("{OURS}ssh")));
+    let nodes = AMONG_NODES.iter().flat_map(|(port, what)| {
+        peers.iter().map(move |(name, address)| rule(*port, format!("{address}/32"), format!("{OURS}{what} of {name}")))
+    });
+    ssh.chain(nodes).collect()
 }
 
 fn changes(
@@ -119,9 +123,9 @@ fn changes(
         let Some(ruleset) = existing.iter().find(|it| it.name == name && it.region.name == *region) else {
             return Some(Change::Create(CreateRuleset { name, region: region.clone(), rules: rules.clone() }));
         };
-        let lines = difference(&ruleset.rules, &rules);
-        let differs = lines.iter().any(|line| !line.starts_with("  "));
-        differs.then(|| Change::Replace { id: ruleset.id.clone(), name, rules: rules.clone(), lines })
+        let now = ruleset.rules.clone();
+        let differs = difference(&now, &rules).iter().any(|line| !line.starts_with("  "));
+        differs.then(|| Change::Replace { id: ruleset.id.clone(), name, now, rules: rules.clone() })
     };
     regions.iter().filter_map(change).collect()
 }
@@ -133,8 +137,26 @@ impl Change {
                 let lines = difference(&[], &body.rules);
                 format!("make the ruleset {}, for machines launched from now on:\n{}", body.name, lines.join("\n"))
             }
-            Self::Replace { name, lines, .. } => format!("change the ruleset {name}:\n{}", lines.join("\n")),
+            Self::Replace { name, now, rules, .. } => {
+                format!("change the ruleset {name}:\n{}", difference(now, rules).join("\n"))
+            }
         }
+    }
+
+    /// What nobody should overlook, even with `--quiet --yes`: SSH that ends, and rules of others that go.
+    fn warnings(&self) -> Vec<String> {
+        let Self::Replace { name, now, rules, .. } = self else { return Vec::new() };
+        let going = now.iter().filter(|rule| !rules.contains(rule));
+        let warning = |rule: &FirewallRule| {
+            if !rule.description.starts_with(OURS) {
+                Some(format!("{name}: the rule {} is not gorgo's, and goes", shown(rule)))
+            } else if lets_ssh_in(std::slice::from_ref(rule)) {
+                Some(format!("{name}: SSH from {} ends", rule.source_network))
+            } else {
+                None
+            }
+        };
+        going.filter_map(warning).collect()
     }
 
     fn made(&self) -> String {
@@ -166,6 +188,7 @@ fn warn_unattached(setup: &Setup, nodes: &[Node], existing: &[Ruleset], context:
 mod tests {
     use insta::assert_snapshot;
 
+    use super::super::rules::rule;
     use super::{Change, changes, needed};
     use crate::cloud::lambda::wire::{RegionInfo, Ruleset};
     use crate::model::Region;
@@ -205,5 +228,23 @@ mod tests {
         ");
         let all = ["us-east-1", "us-west-1"].map(|it| ruleset(&format!("gorgo-lab-{it}"), it, right.clone()));
         assert_eq!(plan(&all), "");
+    }
+
+    #[test]
+    fn rules_of_others_and_an_end_of_ssh_are_warned_of() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| rule(text).expect(text)).collect::<Vec<_>>();
+        let now = rules(&[
+            "tcp:22:0.0.0.0/0:gorgo: ssh",
+            "tcp:443:0.0.0.0/0:web",
+            "tcp:8000:198.51.100.9:gorgo: agent of old",
+        ]);
+        let regions = ["us-east-1"].map(Region::new).into();
+        let existing = [ruleset("gorgo-lab-us-east-1", "us-east-1", now)];
+        let changes = changes("lab", &regions, &[].into(), &["198.51.100.7/32".to_owned()], &existing);
+        let warnings: Vec<String> = changes.iter().flat_map(Change::warnings).collect();
+        assert_snapshot!(warnings.join("\n"), @"
+        gorgo-lab-us-east-1: SSH from 0.0.0.0/0 ends
+        gorgo-lab-us-east-1: the rule tcp:443:0.0.0.0/0:web is not gorgo's, and goes
+        ");
     }
 }

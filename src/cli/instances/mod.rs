@@ -3,6 +3,7 @@
 pub(crate) mod available;
 pub(crate) mod launch;
 pub(crate) mod list;
+pub(crate) mod owner;
 pub(crate) mod run;
 pub(crate) mod ssh;
 pub(crate) mod status;
@@ -11,6 +12,7 @@ pub(crate) mod terminate;
 use super::human;
 use super::table::{Column, Table};
 use crate::cloud::{Instance, Status};
+use owner::Owner;
 
 /// A state in one word.
 pub(crate) fn state(status: &Status) -> String {
@@ -36,10 +38,11 @@ fn costs(instance: &Instance) -> bool {
     !matches!(instance.status, Status::Terminated | Status::Preempted)
 }
 
-/// One machine per line.
-pub(crate) fn table(instances: &[Instance]) -> Table {
+/// One machine per line, with whose it is.
+fn table(all: &[(Instance, Owner)]) -> Table {
     let mut table = Table::new(&[
         Column::Text("name"),
+        Column::Text("node"),
         Column::Text("id"),
         Column::Text("status"),
         Column::Text("address"),
@@ -47,9 +50,10 @@ pub(crate) fn table(instances: &[Instance]) -> Table {
         Column::Text("type"),
         Column::Number("price"),
     ]);
-    for instance in instances {
+    for (instance, owner) in all {
         table.row([
             human::or_unknown(instance.name.clone(), |name| name),
+            owner.to_string(),
             instance.id.to_string(),
             state(&instance.status),
             human::or_unknown(instance.address, |address| address.to_string()),

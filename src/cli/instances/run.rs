@@ -62,7 +62,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     let exit = or_interrupted(all).await?;
     if exit == Exit::Interrupted {
         let limit = command.timeout_s;
-        context.printer.warn(format_args!("interrupted; what runs on a node already may go on there, at most {limit} s"));
+        context
+            .printer
+            .warn(format_args!("interrupted; what runs on a node already may go on there, at most {limit} s"));
     }
     Ok(exit)
 }
@@ -177,10 +179,8 @@ mod tests {
 
     #[test]
     fn one_nodes_code_is_passed_on_and_several_are_summed_up() {
-        let ended = |status| Ran {
-            node: "n".into(),
-            result: Ok(Output { status, stdout: Vec::new(), stderr: Vec::new() }),
-        };
+        let ended =
+            |status| Ran { node: "n".into(), result: Ok(Output { status, stdout: Vec::new(), stderr: Vec::new() }) };
         let lost = || Ran { node: "n".into(), result: Err(Failure::from(anyhow::anyhow!("no way there"))) };
         let cases = [
             (vec![ended(Some(0))], Exit::Done),

@@ -36,7 +36,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         return Err(no_such_node(&setup.fleet.cluster, &args.name, names));
     };
     let config = setup.cluster_folder().join("ssh").join(format!("{}.conf", node.name));
-    let mut line = interactive(&target(&setup, &provider, node)?, &settings(&setup), &config).map_err(remote_failure)?;
+    let mut line =
+        interactive(&target(&setup, &provider, node)?, &settings(&setup), &config).map_err(remote_failure)?;
     if !args.command.is_empty() {
         // One word: ssh would put several together without quotes, and the node's shell would take them apart elsewhere.
         line.extend(["--".to_owned(), quoted_line(&args.command)]);

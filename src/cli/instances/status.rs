@@ -2,12 +2,14 @@
 
 use serde_json::json;
 
+use super::owner::{Owners, untaken};
 use super::{cents_per_hour, state};
 use crate::cli::exit::{Exit, Outcome};
-use crate::cli::nodes::{Node, is_uncertain, look};
-use crate::cli::provider::Setup;
+use crate::cli::nodes::{Node, is_gone, is_uncertain, nodes};
+use crate::cli::provider::{Setup, cloud_failure};
 use crate::cli::table::{Column, Table};
 use crate::cli::{Context, human};
+use crate::cloud::Instance;
 
 /// Arguments of `gorgo status`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +22,9 @@ pub(crate) struct Args {
 /// Exit code 3 if a node has no machine to work with.
 pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     let setup = Setup::read(context)?;
-    let nodes = look(&setup, &setup.provider()?).await?;
+    let records = setup.records()?;
+    let listed = setup.provider()?.inventory().list().await.map_err(cloud_failure)?;
+    let nodes = nodes(&setup, &records, &listed);
     let cents = cents_per_hour(nodes.iter().filter_map(|node| node.instance.as_ref()));
     if args.json {
         let entry = |node: &Node| json!({ "name": node.name, "state": word(node), "id": node.id(), "instance": node.instance, "record": node.record });
@@ -33,7 +37,29 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
         let noun = if nodes.len() == 1 { "node" } else { "nodes" };
         context.printer.talk(format_args!("{} {noun}, {}", nodes.len(), human::price(cents)));
     }
-    for node in &nodes {
+    if !args.json {
+        say_the_rest(&Owners::new(&setup, records), &listed, context);
+    }
+    warn_unknown(&nodes, &listed, context);
+    Ok(if nodes.iter().all(Node::is_there) { Exit::Done } else { Exit::Partly })
+}
+
+/// Machines of the account that are none of this cluster's, so that nobody forgets them.
+fn say_the_rest(owners: &Owners, listed: &[Instance], context: &Context) {
+    let rest: Vec<&Instance> = listed.iter().filter(|it| !is_gone(&it.status) && !owners.of(it).is_ours()).collect();
+    if !rest.is_empty() {
+        let noun = if rest.len() == 1 { "machine" } else { "machines" };
+        let price = human::price(cents_per_hour(rest.iter().copied()));
+        context.printer.talk(format_args!(
+            "the account has {} more {noun}, {price}, not of this cluster; `gorgo list` shows whose",
+            rest.len()
+        ));
+    }
+}
+
+/// Machines of this cluster that cost money and are not used.
+fn warn_unknown(nodes: &[Node], listed: &[Instance], context: &Context) {
+    for node in nodes {
         for id in node.record.iter().flat_map(|it| &it.also) {
             let name = &node.name;
             context.printer.warn(format_args!(
@@ -41,7 +67,16 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
             ));
         }
     }
-    Ok(if nodes.iter().all(Node::is_there) { Exit::Done } else { Exit::Partly })
+    for (name, instance) in untaken(nodes, listed) {
+        let uncertain = nodes.iter().any(|it| it.name == name && it.record.as_ref().is_some_and(is_uncertain));
+        let hint = if uncertain { format!("`gorgo launch {name}` takes it up, ") } else { String::new() };
+        let price =
+            instance.price_cents_per_hour.map_or_else(String::new, |cents| format!(", {}", human::price(cents.into())));
+        context.printer.warn(format_args!(
+            "{} has the tag of {name} and costs money{price}, but the inventory does not have it; {hint}`gorgo terminate {name}` ends it",
+            instance.id
+        ));
+    }
 }
 
 /// The machine's state, or why there is none.

@@ -9,15 +9,18 @@ use crate::cli::provider::{Setup, cloud_failure};
 use crate::cli::reach::settings;
 use crate::cli::{Context, human};
 use crate::cloud::{Instance, InstanceId};
-use crate::cluster::inventory::NodeRecord;
+use crate::cluster::inventory::{ClusterInventory, NodeRecord};
 use crate::remote::ssh::forget_host_key;
 
 /// Arguments of `gorgo terminate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Terminate {
     /// Nodes of the cluster, or ids of other machines of the account
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required_unless_present = "all")]
     names: Vec<String>,
+    /// All nodes of the cluster, and no other machine
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
     #[command(flatten)]
     consent: Consent,
 }
@@ -51,7 +54,12 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
     let cloud = provider.cloud("terminate")?;
     let mut inventory = setup.inventory()?;
     let listed = cloud.list().await.map_err(cloud_failure)?;
-    let targets = targets(&setup, &args.names, inventory.nodes(), &listed, "terminate")?;
+    let names = if args.all { all_nodes(&inventory) } else { args.names };
+    if names.is_empty() {
+        context.printer.talk(format_args!("cluster {} has no nodes", setup.fleet.cluster));
+        return Ok(Exit::Done);
+    }
+    let targets = targets(&setup, &names, inventory.nodes(), &listed, "terminate")?;
     let plan: Vec<&str> = targets.iter().map(|it| it.line.as_str()).collect();
     if args.consent.ask(&context.printer, &plan.join("\n"), "terminate that? What is on them is lost")? == Go::NoFurther
     {
@@ -66,10 +74,14 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
     let left = cents_left(&listed, &ids);
     context.printer.talk(format_args!(
         "terminated {}; the account's other machines cost {}",
-        args.names.join(", "),
+        names.join(", "),
         human::price(left)
     ));
     Ok(Exit::Done)
+}
+
+fn all_nodes(inventory: &ClusterInventory) -> Vec<String> {
+    inventory.nodes().iter().map(|node| node.name.clone()).collect()
 }
 
 /// A machine that is gone never comes back; an entry that cannot be removed does no harm, since no machine will have its id.

@@ -105,8 +105,8 @@ pub(super) fn sudo(node: &str, status: Option<i32>, stderr: &[u8]) -> Option<Rem
 #[cfg(test)]
 mod tests {
     use super::super::super::error::RemoteErrorKind;
-    use super::super::target::{SshSettings, SshTarget};
     use super::super::target::tests::target;
+    use super::super::target::{SshSettings, SshTarget};
     use super::{connect, sudo};
 
     #[test]

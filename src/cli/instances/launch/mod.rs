@@ -88,7 +88,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         plan.machines.iter_mut().try_for_each(give_host_key)?;
     }
     let patience = Duration::from_secs(args.retry_capacity.unwrap_or(0));
-    let report = Launching::new(&provider, &context.printer, patience).carry_out(&mut inventory, &plan.machines).await?;
+    let report =
+        Launching::new(&provider, &context.printer, patience).carry_out(&mut inventory, &plan.machines).await?;
     // From here on nobody needs the lock: a wait may be long, and other commands are welcome meanwhile.
     drop(inventory);
     failures(&report).iter().for_each(|failure| context.printer.failure(failure));

@@ -81,7 +81,8 @@ impl Wait<'_> {
     pub(super) async fn until_ready(&self, names: &[&str], limit: Duration) -> Outcome {
         let exit = or_interrupted(self.bounded(names, limit)).await?;
         if exit == Exit::Interrupted {
-            self.printer.warn(format_args!("no longer waiting; the machines go on costing money: {}", names.join(", ")));
+            self.printer
+                .warn(format_args!("no longer waiting; the machines go on costing money: {}", names.join(", ")));
         }
         Ok(exit)
     }
@@ -185,7 +186,9 @@ fn refused_login(failure: &Failure) -> Gate {
 
 /// What the provider says of it, if that settles the matter already.
 fn by_status(node: &Node) -> Option<Gate> {
-    let Some(instance) = &node.instance else { return Some(Gate::Address("the provider does not list it yet".to_owned())) };
+    let Some(instance) = &node.instance else {
+        return Some(Gate::Address("the provider does not list it yet".to_owned()));
+    };
     match instance.status {
         Status::Terminating | Status::Terminated | Status::Preempted => Some(Gate::Failed("it is gone".to_owned())),
         _ if instance.address.is_none() => Some(Gate::Address("it has none yet".to_owned())),
