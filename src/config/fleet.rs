@@ -308,7 +308,10 @@ mod tests {
         let (fleet, problems) = resolved("[provider]\nuser = \"root\"\nport = 2222\nkey = \"~/.ssh/lab\"\n", None);
         let login = Login { user: Some("root".into()), port: Some(2222), key: Some("~/.ssh/lab".into()) };
         assert_eq!((fleet.login, problems.as_str()), (login, ""));
-        assert_snapshot!(resolved("[provider]\nuser = \"-oProxyCommand=x\"\nkey = \"\"\n", None).1, @"");
+        assert_snapshot!(resolved("[provider]\nuser = \"-oProxyCommand=x\"\nkey = \"\"\n", None).1, @"
+        line 2: provider.user: begins with `-`, which programs take for an option
+        line 3: provider.key: is empty
+        ");
         assert_eq!(resolved("", None).0.login, Login::default());
     }
 

@@ -56,8 +56,8 @@ fn a_cluster_is_launched_looked_at_and_ended() {
     [0]
     ");
     assert_snapshot!(user.gorgo("list").shown(&user), @"
-    NAME  ID                                STATUS   ADDRESS       REGION     TYPE           PRICE
-    west  00000000000000000000000000000002  booting  198.51.100.2  us-west-1  gpu_1x_a100  $1.29/h
+    NAME  NODE  ID                                STATUS   ADDRESS       REGION     TYPE           PRICE
+    west  west  00000000000000000000000000000002  booting  198.51.100.2  us-west-1  gpu_1x_a100  $1.29/h
     1 machine, $1.29/h
     [0]
     ");

@@ -27,9 +27,14 @@ pub(crate) struct Lab {
 impl Lab {
     /// An account with one SSH key, at a stand-in with these further arguments.
     pub(crate) fn new(arguments: &str) -> Self {
+        Self::strict(&format!("--no-limits {arguments}"))
+    }
+
+    /// The same with the service's limits of calls and launches, on the stand-in's own clock.
+    pub(crate) fn strict(arguments: &str) -> Self {
         let home = tempfile::Builder::new().prefix("gl").tempdir_in("/tmp").expect("a folder with a short path");
         let mut command = Command::new(env!("CARGO_BIN_EXE_gorgo"));
-        command.args("emulate lambda --listen 127.0.0.1:0 --no-limits".split(' ')).args(arguments.split_whitespace());
+        command.args("emulate lambda --listen 127.0.0.1:0".split(' ')).args(arguments.split_whitespace());
         let mut emulator = command.stdout(Stdio::piped()).spawn().expect("the stand-in starts");
         let mut url = String::new();
         let out = emulator.stdout.take().expect("it is piped");

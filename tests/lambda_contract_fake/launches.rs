@@ -80,7 +80,7 @@ fn request(node: &str, region: &str) -> LaunchRequest {
 
 fn machine(node: &str, regions: &[&str]) -> Machine {
     let candidate = |region: &&str| Candidate { request: request(node, region), price_cents_per_hour: Some(129) };
-    Machine { node: node.into(), candidates: regions.iter().map(candidate).collect() }
+    Machine { node: node.into(), candidates: regions.iter().map(candidate).collect(), host_key: None }
 }
 
 /// One machine is wanted; one there is, the journal has its id, and no second one was made on the way.
@@ -162,7 +162,7 @@ async fn regions_that_claim_capacity_are_tried_in_turn() {
     let offered = lab.cloud.types().await.unwrap();
     let ways = candidates(&request("a", "us-east-1"), &["gpu_1x_h100_pcie"], true, &offered);
     let mut journal = MemoryJournal::default();
-    let report = lab.launch(&mut journal, &[Machine { node: "a".into(), candidates: ways }]).await;
+    let report = lab.launch(&mut journal, &[Machine { node: "a".into(), candidates: ways, host_key: None }]).await;
     let node = &report.nodes[0];
     assert!(matches!(node.outcome, LaunchOutcome::Running(_)), "{report}");
     assert_eq!((node.region.as_str(), node.price_cents_per_hour), ("us-west-3", Some(329)));

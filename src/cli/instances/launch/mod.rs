@@ -22,6 +22,9 @@ use plan::Plan;
 use wait::Wait;
 use wish::{Wish, wishes};
 
+/// What to do after a launch whose outcome is unknown.
+const LOOKED_FOR: &str = "launch again with the same names: gorgo looks for its tag before it asks again; `gorgo status` shows what it finds";
+
 /// Arguments of `gorgo launch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -167,6 +170,7 @@ fn failures(report: &LaunchReport) -> Vec<Failure> {
             failure.error = failure.error.context(format!("`{}` was not launched", node.node));
             if matches!(node.outcome, LaunchOutcome::Unknown(_)) {
                 failure.error = anyhow::Error::from(error.clone());
+                failure.hint = Some(LOOKED_FOR.to_owned());
             }
             Some(failure)
         }
