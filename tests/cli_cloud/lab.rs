@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,8 +13,10 @@ use tempfile::TempDir;
 use super::{KEY, Ran, ran};
 
 const SSHD: &str = "/usr/sbin/sshd";
-/// Longest wait for anything; generous, because the machine may be busy.
-const BOUND: Duration = Duration::from_secs(60);
+/// Pause between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Most looks: a minute, or more where the looks themselves take time. Generous, because the machine may be busy.
+const LOOKS: u32 = 3000;
 
 /// The user, the folder and the account.
 pub(crate) struct Lab {
@@ -192,14 +194,13 @@ pub(crate) fn other_host_key(lab: &Lab) -> String {
 
 /// Waits until `done` gives something.
 pub(crate) fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
+    for _ in 0..LOOKS {
         if let Some(value) = done() {
             return value;
         }
-        assert!(start.elapsed() < BOUND, "{what}: not within {BOUND:?}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE);
     }
+    panic!("{what}: not seen in {LOOKS} looks");
 }
 
 /// A command that runs while the test goes on; what it says goes to files.
