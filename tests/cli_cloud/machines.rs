@@ -83,6 +83,30 @@ fn commands_run_on_machines_as_they_are_typed() {
     assert_eq!(lab.gorgo("terminate east --yes").code, Some(0));
     let left = lab.known_hosts();
     assert!(left.starts_with(ids[1]) && left.lines().count() == 1, "{left}");
+
+    let mut behind_our_back = lab.command(&["terminate", ids[1], "--yes"]);
+    behind_our_back.env("GORGO_STATE_DIR", lab.path("another-computer"));
+    assert_eq!(super::ran(behind_our_back).code, Some(0));
+    let gone = lab.gorgo("launch eu --type gpu_1x_a10 --region europe-central-1 --yes");
+    assert!(gone.code == Some(2) && gone.err.contains("is gone, but the inventory still names it"), "{}", gone.err);
+    assert_eq!(lab.gorgo("terminate eu --yes").code, Some(0));
+    assert_eq!((lab.known_hosts().as_str(), lab.inventory().contains("eu")), ("", false));
+}
+
+#[test]
+fn other_programs_get_to_a_machine_by_the_printed_entry() {
+    let Some((lab, _, _)) = launched() else { return };
+    let entry = lab.gorgo("ssh eu --print-config");
+    assert!(entry.code == Some(0) && entry.out.starts_with("Host eu\n  HostName 127.0.0."), "{entry:?}");
+    std::fs::write(lab.path("ssh_config"), &entry.out).expect("writes");
+    let config = lab.path("ssh_config");
+    let by_ssh = std::process::Command::new("ssh")
+        .args(["-o", "BatchMode=yes", "-F"])
+        .arg(config)
+        .args(["eu", "echo", "there"])
+        .output()
+        .expect("ssh runs");
+    assert_eq!(String::from_utf8_lossy(&by_ssh.stdout), "there\n", "{by_ssh:?}");
 }
 
 #[test]

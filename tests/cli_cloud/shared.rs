@@ -112,3 +112,40 @@ fn of_several_things_those_that_can_be_deleted_are() {
     assert!(left.contains("one") && !left.contains("two"), "{left}");
     assert_eq!(lab.gorgo("filesystems delete one --yes").code, Some(1), "it is in use");
 }
+
+#[test]
+fn what_a_launch_names_is_looked_for_before_anything_is_asked_for() {
+    let lab = Lab::new("").with_key();
+    assert_eq!(lab.gorgo("filesystems create data --region us-east-1 --yes").code, Some(0));
+    let launch = "launch east --type gpu_1x_a10 --region us-west-1 --yes";
+    let refused = |line: &str| {
+        let ran = lab.gorgo(line);
+        assert_eq!((ran.code, lab.machines().len()), (Some(2), 0), "{}", ran.err);
+        ran.err
+    };
+    assert_snapshot!(refused(&format!("{launch} --filesystem dota")), @"
+    error: the account has no file system `dota`; did you mean `data`?
+
+    hint: `gorgo filesystems create dota --region us-west-1` makes one; there are: data
+    ");
+    assert_snapshot!(refused(&format!("{launch} --filesystem data")), @"
+    error: the file system `data` is in us-east-1, and `east` is to be in us-west-1
+
+    hint: only machines of its own region can have it: launch the others without it
+    ");
+    assert_snapshot!(refused(&format!("{launch} --image lambda-stack-24-40")), @"
+    error: unknown image family `lambda-stack-24-40`; did you mean `lambda-stack-24-04`?
+
+    hint: known families: gpu-base-24-04, lambda-stack-22-04, lambda-stack-24-04
+    ");
+    assert_snapshot!(refused(&format!("{launch} --ssh-key yours")), @"
+    error: the account has no SSH key `yours`
+
+    hint: it has: mine
+    ");
+    assert_snapshot!(refused("--provider local launch east --type a10 --region us-east-1 --yes --image lambda-stack-24-04"), @"
+    error: `gorgo launch --image` does not work with provider `local`
+
+    hint: only Lambda has accounts; use `--provider lambda`
+    ");
+}

@@ -11,7 +11,7 @@ use crate::cli::nodes::{look, no_such_node};
 use crate::cli::provider::Setup;
 use crate::cli::reach::{remote_failure, settings, target};
 use crate::remote::quoted_line;
-use crate::remote::ssh::interactive;
+use crate::remote::ssh::{config_entry, interactive};
 
 /// Arguments of `gorgo ssh`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Print the command instead of running it
     #[arg(long)]
     print: bool,
+    /// Print an entry for `~/.ssh/config`, by which editors and other programs get to the node
+    #[arg(long, conflicts_with_all = ["print", "command"])]
+    print_config: bool,
     /// A command instead of a shell, with its arguments as they are; `sh -c '…'` for a shell's syntax
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -35,6 +38,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
         let names = nodes.iter().map(|node| node.name.as_str());
         return Err(no_such_node(&setup.fleet.cluster, &args.name, names));
     };
+    if args.print_config {
+        let entry = config_entry(&node.name, &target(&setup, &provider, node)?, &settings(&setup));
+        context.printer.data(entry.map_err(remote_failure)?.trim_end())?;
+        return Ok(Exit::Done);
+    }
     let config = setup.cluster_folder().join("ssh").join(format!("{}.conf", node.name));
     let mut line =
         interactive(&target(&setup, &provider, node)?, &settings(&setup), &config).map_err(remote_failure)?;

@@ -21,15 +21,9 @@ pub fn interactive(target: &SshTarget, settings: &SshSettings, config: &Path) ->
         RemoteError::failed(&target.node, format_args!("cannot write {}: {error}", config.display()))
     };
     write(config, &target::config_text(target, settings)).map_err(failed)?;
-    if let Some(key) = &target.host_key {
-        known_hosts::preset(&settings.known_hosts, &target.host_key_alias, key).map_err(failed)?;
-    }
-    let check = match known_hosts::check_for(&settings.known_hosts, &target.host_key_alias).map_err(failed)? {
-        KnownHosts::Strict => "StrictHostKeyChecking=yes",
-        _ => "StrictHostKeyChecking=accept-new",
-    };
+    let check = format!("StrictHostKeyChecking={}", strictness(target, settings)?);
     let config = config.display().to_string();
-    let mut line: Vec<String> = ["ssh", "-F", &config, "-o", check].map(str::to_owned).into();
+    let mut line: Vec<String> = ["ssh", "-F", &config, "-o", &check].map(str::to_owned).into();
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             line.extend([name.to_owned(), value]);
@@ -41,6 +35,42 @@ pub fn interactive(target: &SshTarget, settings: &SshSettings, config: &Path) ->
     option("-l", target.user.clone());
     line.push(target.address.clone());
     Ok(line)
+}
+
+/// An entry for an ssh configuration, by which the node goes by `name`: for editors and whatever else calls ssh by itself.
+///
+/// # Errors
+/// ssh would take a part of the target for something else, or the known host keys cannot be read or written.
+pub fn config_entry(name: &str, target: &SshTarget, settings: &SshSettings) -> Result<String, RemoteError> {
+    target::check(target, settings)?;
+    let mut text = format!("Host {name}\n  HostName {}\n", target.address);
+    let mut option = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text += &format!("  {key} {value}\n");
+        }
+    };
+    option("Port", target.port.map(|port| port.to_string()));
+    option("User", target.user.clone());
+    option("IdentityFile", target.key.as_ref().map(|key| format!("\"{}\"", key.display())));
+    option("IdentitiesOnly", target.key.as_ref().map(|_| "yes".to_owned()));
+    option("HostKeyAlias", Some(target.host_key_alias.clone()));
+    option("UserKnownHostsFile", Some(format!("\"{}\"", settings.known_hosts.display())));
+    option("StrictHostKeyChecking", Some(strictness(target, settings)?.to_owned()));
+    Ok(text)
+}
+
+/// Strict once a key is known, and the given one is known from the start.
+fn strictness(target: &SshTarget, settings: &SshSettings) -> Result<&'static str, RemoteError> {
+    let (file, alias) = (&settings.known_hosts, &target.host_key_alias);
+    let failed =
+        |error: io::Error| RemoteError::failed(&target.node, format_args!("cannot use {}: {error}", file.display()));
+    if let Some(key) = &target.host_key {
+        known_hosts::preset(file, alias, key).map_err(failed)?;
+    }
+    Ok(match known_hosts::check_for(file, alias).map_err(failed)? {
+        KnownHosts::Strict => "yes",
+        _ => "accept-new",
+    })
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -59,7 +89,7 @@ mod tests {
     use std::fs;
 
     use super::super::target::{SshSettings, SshTarget};
-    use super::interactive;
+    use super::{config_entry, interactive};
 
     #[test]
     fn a_person_gets_the_same_checks_as_every_other_connection() {
@@ -82,6 +112,14 @@ mod tests {
         assert!(fs::read_to_string(&config).unwrap().contains("HostKeyAlias i-1\n"));
         fs::write(&settings.known_hosts, "i-1 ssh-ed25519 AAAA\n").unwrap();
         assert_eq!(line(), format!("{start} -o StrictHostKeyChecking=yes {rest}"));
+        assert_eq!(
+            config_entry("east", &target, &settings).unwrap(),
+            format!(
+                "Host east\n  HostName 198.51.100.7\n  Port 2222\n  User ubuntu\n  IdentityFile \"/home/me/key\"\n  IdentitiesOnly yes\n  \
+                 HostKeyAlias i-1\n  UserKnownHostsFile \"{}\"\n  StrictHostKeyChecking yes\n",
+                settings.known_hosts.display()
+            )
+        );
         let odd = SshTarget { address: "-oProxyCommand=x".into(), ..target.clone() };
         assert!(interactive(&odd, &settings, &config).is_err());
     }

@@ -15,7 +15,7 @@ mod target;
 mod unit;
 
 pub use host_key::HostKey;
-pub use interactive::interactive;
+pub use interactive::{config_entry, interactive};
 pub use known_hosts::forget_host_key;
 pub use target::{SshSettings, SshTarget};
 

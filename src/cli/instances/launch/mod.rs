@@ -3,6 +3,7 @@
 mod key;
 mod launching;
 mod plan;
+mod request;
 mod wait;
 mod wish;
 
@@ -14,11 +15,12 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::provider::{Provider, Setup, cloud_failure};
 use crate::cli::{Context, instances};
 use crate::cloud::lambda::wire::Ruleset;
-use crate::cloud::{Cloud, CloudErrorKind, InstanceType, LaunchRequest};
-use crate::cluster::launch::{CLUSTER_TAG, LaunchOutcome, LaunchReport, Machine, NodeLaunch};
+use crate::cloud::{Cloud, CloudErrorKind, InstanceType};
+use crate::cluster::launch::{LaunchOutcome, LaunchReport, Machine, NodeLaunch};
 use crate::remote::ssh::HostKey;
 use launching::Launching;
 use plan::Plan;
+use request::requests;
 use wait::Wait;
 use wish::{Wish, wishes};
 
@@ -114,34 +116,6 @@ async fn offered(cloud: &dyn Cloud, provider: &Provider, wishes: &[Wish]) -> Res
         instances::available::check_region(wish.region.as_str(), &offered, known)?;
     }
     Ok(offered)
-}
-
-/// What each machine is to be, but for its firewall and its host key.
-async fn requests(
-    args: &Args,
-    wishes: &[Wish],
-    setup: &Setup,
-    provider: &Provider,
-) -> Result<Vec<LaunchRequest>, Failure> {
-    let ssh_key = match provider {
-        Provider::Lambda(cloud) => {
-            let stored = cloud.ssh_keys().await.map_err(cloud_failure)?;
-            Some(key::choose(args.ssh_key.as_deref(), &stored, &key::own_public_keys())?)
-        }
-        Provider::Hosts(_) | Provider::Local(_) => None,
-    };
-    let request = |wish: &Wish| LaunchRequest {
-        name: wish.name.clone(),
-        instance_type: wish.instance_type.clone(),
-        region: wish.region.clone(),
-        ssh_key: ssh_key.clone(),
-        user_data: None,
-        tags: [(CLUSTER_TAG.to_owned(), setup.fleet.cluster.clone())].into(),
-        firewall_rulesets: Vec::new(),
-        file_systems: args.filesystems.clone(),
-        image_family: args.image.clone(),
-    };
-    Ok(wishes.iter().map(request).collect())
 }
 
 /// The private half goes into the request and nowhere else.
