@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::residency::Classes;
+
 /// Bytes of canonical prompt per block of the router's index: 64 tokens at the emulator's 4 bytes per token.
 pub const BLOCK_BYTES: usize = 256;
 
@@ -14,8 +16,8 @@ pub struct Features {
     pub model: Option<Arc<str>>,
     /// Hash of the session key (header or body field), if the client gave one.
     pub session: Option<u64>,
-    /// Residency class, if any.
-    pub residency: Option<Arc<str>>,
+    /// Residency classes that it came with, apart from that of its model.
+    pub residency: Classes,
     /// Larger is more urgent; 0 by default.
     pub priority: i32,
     /// Chained hashes of the full blocks of the canonical prompt: equal hash, equal whole prefix.

@@ -105,7 +105,7 @@ impl Filters<'_> {
     }
 
     fn resides(&self, replica: &Replica, features: &Features) -> bool {
-        self.residency.allows(features.residency.as_deref(), &replica.spec.region)
+        self.residency.allows(features, &replica.spec.region)
     }
 
     /// Where the request may go at all: residency allows it, and what a peer sent is not sent on to another.
@@ -185,11 +185,11 @@ mod tests {
     fn outcome(text: &str, gate: Option<Gate>, class: Option<&str>) -> String {
         let (fleet, ledger, tried) = fleet(text);
         let classes = [("eu".to_owned(), vec!["eu-*".to_owned()]), ("mars".to_owned(), vec!["mars-*".to_owned()])];
-        let residency = Residency { classes: classes.into() };
+        let residency = Residency { classes: classes.into(), ..Residency::default() };
         let filters = Filters { fleet: &fleet, ledger: &ledger, residency: &residency, gate, now: NOW };
         let features = Features {
             model: Some("m".into()),
-            residency: class.filter(|class| *class != "hop").map(Into::into),
+            residency: class.into_iter().filter(|class| *class != "hop").collect(),
             forwarded: class == Some("hop"),
             ..Features::default()
         };

@@ -227,12 +227,23 @@ impl Router {
     ///
     /// Counts as one failure for the replica's health. A request that is not at a replica is refused.
     pub fn failed(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
+        self.elsewhere(now, request, true)
+    }
+
+    /// The same where a peer says that the request must not be served at its place: it is as healthy as before.
+    pub fn declined(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
+        self.elsewhere(now, request, false)
+    }
+
+    fn elsewhere(&mut self, now: Time, request: RequestId, blame: bool) -> (Arc<Decision>, Vec<Effect>) {
         let Some(attempt) = self.attempts.remove(&request) else {
             let nothing = Ticket { features: Arc::default(), turn: 0, attempt: 0, tried: Vec::new(), held_ms: 0.0 };
             return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
         };
         self.ledger.release(request);
-        self.blame(attempt.replica);
+        if blame {
+            self.blame(attempt.replica);
+        }
         let mut ticket = attempt.ticket;
         ticket.tried.push(attempt.replica);
         if ticket.attempt >= self.settings.max_attempts {

@@ -24,6 +24,7 @@ impl Ticket {
     pub(super) fn same_filters(&self, other: &Self) -> bool {
         self.features.model == other.features.model
             && self.features.residency == other.features.residency
+            && self.features.forwarded == other.features.forwarded
             && self.tried == other.tried
     }
 }

@@ -336,7 +336,7 @@ fn replicas_strategy_and_limits_change_without_losing_a_request() {
 #[test]
 fn residency_fails_closed() {
     let classes = [("eu".to_owned(), vec!["eu-*".to_owned()])];
-    let residency = Residency { classes: classes.into() };
+    let residency = Residency { classes: classes.into(), ..Residency::default() };
     let log = play(
         Settings { residency, ..settings("gorgo") },
         "
