@@ -5,7 +5,6 @@
 //! private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
 //! agent signs what it forwards in `via`, and what carries its own mark stays.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use http::header::VIA;
@@ -14,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::clock::wall_micros;
 use super::headers::HOP;
+use super::origin::Origin;
 use super::serve::Shared;
 use super::settings::AgentConfig;
 use crate::routing::filter::GATE_GAUGE_AGE_MS;
@@ -51,24 +51,23 @@ impl Agent {
 impl Shared {
     /// Must this request stay here, because it has made its hop?
     #[must_use]
-    pub(super) fn forwarded(&self, headers: &HeaderMap, client: IpAddr) -> bool {
+    pub(super) fn forwarded(&self, headers: &HeaderMap, origin: &Origin) -> bool {
         let Some(agent) = &self.agent else { return false };
-        agent.knows(headers) || (headers.contains_key(HOP) && self.is_peer(client))
+        agent.knows(headers) || (headers.contains_key(HOP) && self.is_peer(origin))
     }
 
-    /// Is this the address of a configured peer?
-    fn is_peer(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
+    /// Is this a configured peer, by its address?
+    pub(super) fn is_peer(&self, origin: &Origin) -> bool {
         let state = self.brain.lock();
         let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
-        peers.any(|peer| peer.figures().addresses.contains(&client))
+        peers.any(|peer| peer.figures().addresses.contains(&origin.address()))
     }
 
     /// How this agent and its own engine are doing, for a client that is a peer.
     #[must_use]
-    pub(super) fn peer_state(&self, client: IpAddr) -> Option<PeerState> {
+    pub(super) fn peer_state(&self, origin: &Origin) -> Option<PeerState> {
         let agent = self.agent.as_ref()?;
-        if !self.is_peer(client) {
+        if !self.is_peer(origin) {
             return None;
         }
         let snapshot = self.brain.lock().router.snapshot(self.brain.clock().now());

@@ -1,7 +1,6 @@
 //! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::extract::{Extracted, extract};
 use super::headers;
 use super::inject::ask_for_usage;
 use super::observe::Observer;
+use super::origin::Origin;
 use super::pool::{Outgoing, Reply};
 use super::reject::Rejection;
 use super::relay::{Content, Manner, Relay};
@@ -55,7 +55,7 @@ pub(super) async fn forward(
     id: RequestId,
     dialect: Dialect,
     request: Request<Incoming>,
-    (client, started): (IpAddr, Time),
+    (origin, started): (&Origin, Time),
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
     let (parts, incoming) = request.into_parts();
@@ -72,7 +72,7 @@ pub(super) async fn forward(
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
-    features.forwarded = shared.forwarded(&parts.headers, client);
+    features.forwarded = shared.forwarded(&parts.headers, origin);
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");

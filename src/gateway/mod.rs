@@ -23,6 +23,7 @@ mod journal;
 mod metrics;
 mod models;
 mod observe;
+mod origin;
 pub mod pool;
 mod probe;
 mod reject;

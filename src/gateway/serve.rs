@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use super::connection::{InFlight, Judgement, Pulse, Watched};
 use super::forward::{forward, id_header};
 use super::headers;
 use super::models;
+use super::origin::Origin;
 use super::reject::Rejection;
 use super::relay::{Content, Outbound};
 use super::settings::Limits;
@@ -76,7 +78,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match (permit, accepted) {
             (Ok(permit), Ok((stream, client))) => {
-                tokio::spawn(serve(stream, client.ip(), shared.clone(), permit));
+                tokio::spawn(serve_client(stream, client.ip(), shared.clone(), permit));
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -87,20 +89,31 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a client left before it was served");
-        return;
+/// A connection to the port for requests.
+async fn serve_client(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
+    match stream.set_nodelay(true) {
+        Ok(()) => serve(stream, Origin::client(client), shared, permit).await,
+        Err(error) => tracing::debug!(%error, "a client left before it was served"),
     }
+}
+
+/// Serves a connection to its end. The permit is its place among all connections.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    origin: Origin,
+    shared: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+) {
     let connections = shared.brain.metrics().connections.clone();
     connections.inc();
     let pulse = Pulse::new(shared.brain.clock());
     let io = TokioIo::new(Watched::new(stream, pulse.clone()));
     let service = {
-        let (shared, pulse) = (shared.clone(), pulse.clone());
+        let (shared, pulse, origin) = (shared.clone(), pulse.clone(), Arc::new(origin));
         service_fn(move |request: Request<Incoming>| {
-            let (shared, in_flight) = (shared.clone(), pulse.begin(request.version() == http::Version::HTTP_2));
-            async move { Ok::<_, Infallible>(answer(&shared, request, client, in_flight).await) }
+            let in_flight = pulse.begin(request.version() == http::Version::HTTP_2);
+            let (shared, origin) = (shared.clone(), origin.clone());
+            async move { Ok::<_, Infallible>(answer(&shared, request, &origin, in_flight).await) }
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -169,16 +182,16 @@ fn tick(limits: &Limits) -> Duration {
 async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
-    client: IpAddr,
+    origin: &Origin,
     in_flight: InFlight,
 ) -> Response<Outbound> {
     let id = shared.brain.request_id();
     let started = shared.brain.clock().now();
-    let result = match route(shared, &request, client) {
+    let result = match route(shared, &request, origin) {
         Err(rejection) => Err(rejection),
         Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
         Ok(Route::Forward(dialect)) => {
-            forward(shared, id, dialect, request, (client, started), in_flight.pulse()).await
+            forward(shared, id, dialect, request, (origin, started), in_flight.pulse()).await
         }
     };
     let response = result.unwrap_or_else(|rejection| refuse(shared, id, started, &rejection));
@@ -200,7 +213,7 @@ enum Route {
 }
 
 /// Who answers a request.
-fn route(shared: &Shared, request: &Request<Incoming>, client: IpAddr) -> Result<Route, Rejection> {
+fn route(shared: &Shared, request: &Request<Incoming>, origin: &Origin) -> Result<Route, Rejection> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let size = target + headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
@@ -220,7 +233,7 @@ fn route(shared: &Shared, request: &Request<Incoming>, client: IpAddr) -> Result
         return Ok(Route::Forward(dialect));
     }
     if path == PEER {
-        let state = shared.peer_state(client).ok_or_else(|| Rejection::unknown_path(path))?;
+        let state = shared.peer_state(origin).ok_or_else(|| Rejection::unknown_path(path))?;
         if request.method() != Method::GET {
             return Err(Rejection::method("GET"));
         }
