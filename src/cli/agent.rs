@@ -6,11 +6,12 @@ use super::Context;
 use super::assignment::{Assignment, by_key};
 use super::config_file::ConfigFile;
 use super::exit::{Failure, Outcome};
+use super::face::FaceArgs;
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
 use crate::config::replica::{check_names, in_flag};
 use crate::config::resolve::Proxy;
-use crate::config::{Flags, Problem, Problems, ReplicaEntry, exposed, resolve};
+use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
 use crate::gateway::{AgentConfig, Gateway, GatewayConfig, ReplicaConfig};
 use crate::model::Region;
 use crate::routing::ReplicaKind;
@@ -35,6 +36,9 @@ pub(crate) struct Args {
     /// Where this node stands, e.g. `us-east-1`
     #[arg(long, value_name = "REGION", default_value = "local")]
     region: String,
+    /// File (mode 0600) with the API key that the engine wants
+    #[arg(long, value_name = "FILE")]
+    engine_api_key_file: Option<String>,
     /// Kind of engine: sglang, vllm, emulator [default: found out by asking it]
     #[arg(long, value_name = "KIND")]
     engine_kind: Option<String>,
@@ -44,9 +48,8 @@ pub(crate) struct Args {
     /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Listen for requests on a public address although nothing is encrypted
-    #[arg(long)]
-    allow_public_plaintext: bool,
+    #[command(flatten)]
+    face: FaceArgs,
     /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
@@ -88,15 +91,14 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<(GatewayConfig, Vec<String>),
         strategy: Some(strategy),
         max_concurrent: args.max_concurrent,
         weights: by_key(&args.set)?,
+        face: args.face.flags(Some(&args.region)),
         ..Flags::default()
     };
     let (resolved, more) = resolve(&document, &flags);
     problems.extend(more);
     let mut proxy = resolved.proxy;
     proxy.queue_limit = document.file.routing.queue_limit.unwrap_or(QUEUE_LIMIT);
-    if !args.allow_public_plaintext {
-        problems.extend(exposed(proxy.listen));
-    }
+    problems.extend(args.face.exposed(proxy.listen, &proxy.face));
     let (own, peers) = entries(args, &proxy, document.file.cluster.engine.as_deref(), &mut problems);
     problems.sort_by_key(|problem: &Problem| problem.line);
     Problems::or(problems, ()).map_err(Failure::usage)?;
@@ -114,6 +116,7 @@ fn entries(
         name: Some(args.name.clone()),
         url: Some(args.engine.clone()),
         region: Some(args.region.clone()),
+        api_key_file: args.engine_api_key_file.clone(),
         engine: args.engine_kind.clone().or_else(|| engine.map(str::to_owned)),
         ..ReplicaEntry::default()
     };
@@ -124,8 +127,8 @@ fn entries(
     let peers: Vec<ReplicaEntry> = texts.map(|(place, text)| ReplicaEntry::from_flag(place, text, problems)).collect();
     for (place, peer) in places.iter().zip(&peers) {
         peer.check(&in_flag(place), problems);
-        if peer.engine.is_some() || peer.kv_tokens.is_some() {
-            let message = "engine and kv-tokens are for the peer to tell; wanted name, url and region";
+        if peer.engine.is_some() || peer.kv_tokens.is_some() || peer.api_key_file.is_some() {
+            let message = "engine, kv-tokens and api-key-file are for the peer to know; wanted name, url and region";
             problems.push(Problem::new(place.clone(), message));
         }
         if peer.url.as_deref().is_some_and(|url| url.trim_end_matches('/') == format!("http://{}", proxy.listen)) {
@@ -241,7 +244,7 @@ mod tests {
         error: 3 problems in the configuration
           --listen: 0.0.0.0:8000 stands for all addresses of this machine, public ones too, and requests are not encrypted; wanted a private or loopback address, or `--allow-public-plaintext`
           --peer 1: name: is missing
-          --peer 1: engine and kv-tokens are for the peer to tell; wanted name, url and region
+          --peer 1: engine, kv-tokens and api-key-file are for the peer to know; wanted name, url and region
         error: 1 problem in the configuration
           --peer 1: url: this is the agent's own address
         ");

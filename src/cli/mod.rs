@@ -14,6 +14,7 @@ mod consent;
 mod demo;
 mod emulate;
 mod exit;
+mod face;
 mod human;
 mod instances;
 mod measure;

@@ -23,6 +23,8 @@ pub struct File {
     pub routing: RoutingSection,
     /// `[residency]`: region patterns by class.
     pub residency: BTreeMap<String, Vec<String>>,
+    /// `[residency_by_model]`: class by pattern of a model's name.
+    pub residency_by_model: BTreeMap<String, String>,
     /// `[proxy]`.
     pub proxy: ProxySection,
 }
@@ -71,6 +73,11 @@ pub struct RoutingSection {
 pub struct ProxySection {
     pub listen: Option<String>,
     pub admin: Option<String>,
+    pub region: Option<String>,
+    pub tls_certificate: Option<String>,
+    pub tls_key: Option<String>,
+    pub api_keys: Option<String>,
+    pub audit: Option<String>,
     pub max_connections: Option<u64>,
     pub max_body_bytes: Option<u64>,
     pub max_bodies_bytes: Option<u64>,

@@ -77,7 +77,7 @@ const HOST_KEYS: [Key; 7] = [
 ];
 
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 7] = [
+pub const SECTIONS: [Section; 8] = [
     Section {
         name: "cluster",
         help: "What the nodes and replicas have in common",
@@ -170,6 +170,12 @@ pub const SECTIONS: [Section; 7] = [
                 "",
                 "Queueing time per queued token, ms; absent = the strategy's rate",
             ),
+            key(
+                "api_key_file",
+                Kind::Text,
+                "",
+                "File (mode 0600) with the API key that the engine wants; it takes the place of the client's",
+            ),
         ]),
     },
     Section {
@@ -207,8 +213,13 @@ pub const SECTIONS: [Section; 7] = [
     },
     Section {
         name: "residency",
-        help: "Residency classes (request header `x-gorgo-residency`): name = list of region patterns, `*` stands for any text. A class that is not listed is refused",
+        help: "Residency classes, given by API key, by request header `x-gorgo-residency` or by model: name = list of region patterns, `*` stands for any text. A region has to be allowed by all classes of a request; a class that is not listed is refused",
         shape: Shape::Open(Kind::Texts),
+    },
+    Section {
+        name: "residency_by_model",
+        help: "Residency classes of models: pattern of the model's name = class of `[residency]`, `*` stands for any text. A request that names no model has the classes of all of them",
+        shape: Shape::Open(Kind::Text),
     },
     Section {
         name: "proxy",
@@ -216,6 +227,31 @@ pub const SECTIONS: [Section; 7] = [
         shape: Shape::One(&[
             key("listen", Kind::Text, "\"127.0.0.1:8000\"", "Address for requests; port 0 = any free one"),
             key("admin", Kind::Text, "\"127.0.0.1:8001\"", "Address of the admin API; loopback only"),
+            key(
+                "region",
+                Kind::Text,
+                "",
+                "Where a central router stands, for the audit log: what leaves this region is written down; absent = not known, so everything is. An agent has `--region`",
+            ),
+            key(
+                "tls_certificate",
+                Kind::Text,
+                "",
+                "File with certificate and chain (PEM): requests come over TLS 1.2 or 1.3; a renewed file is taken within a second",
+            ),
+            key("tls_key", Kind::Text, "", "File with the certificate's private key (PEM, not readable by everybody)"),
+            key(
+                "api_keys",
+                Kind::Text,
+                "",
+                "File of API keys: requests are taken with one of them only; `gorgo proxy keys` makes and revokes them",
+            ),
+            key(
+                "audit",
+                Kind::Text,
+                "",
+                "Where refusals and what leaves the region are written down, as JSON lines: `stderr`, `off` or a file. Absent = `stderr` if there are residency classes, else `off`",
+            ),
             key("max_connections", Kind::Whole(1, 1_000_000), "16384", "Client connections at once; more wait"),
             key("max_body_bytes", Kind::Whole(1, 1 << 34), "67108864", "Largest request body, bytes (else 413)"),
             key(

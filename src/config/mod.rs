@@ -2,6 +2,7 @@
 //! finds and reads the file.
 
 pub mod exposure;
+pub mod face;
 pub mod file;
 pub mod fleet;
 pub mod keys;

@@ -28,11 +28,22 @@ pub struct ReplicaEntry {
     pub prefill_ms_per_token: Option<f64>,
     /// Queueing time per queued token, ms.
     pub queue_ms_per_token: Option<f64>,
+    /// File with the key that the engine wants.
+    pub api_key_file: Option<String>,
 }
 
 /// Keys of `--replica`: those of the file with `-` for `_`, and `model` (repeatable) for `models`.
-const FLAG_KEYS: [&str; 8] =
-    ["name", "url", "region", "engine", "model", "kv-tokens", "prefill-ms-per-token", "queue-ms-per-token"];
+const FLAG_KEYS: [&str; 9] = [
+    "name",
+    "url",
+    "region",
+    "engine",
+    "model",
+    "kv-tokens",
+    "prefill-ms-per-token",
+    "queue-ms-per-token",
+    "api-key-file",
+];
 
 impl ReplicaEntry {
     /// Reads `name=a,url=http://…,region=us-east-1[,key=value…]`. `place` names the flag in problems; everything wrong is added.
@@ -65,6 +76,7 @@ impl ReplicaEntry {
             "model" => self.models.get_or_insert_default().push(text()?),
             "kv-tokens" => self.kv_tokens = Some(number(key, value)?),
             "prefill-ms-per-token" => self.prefill_ms_per_token = Some(number(key, value)?),
+            "api-key-file" => self.api_key_file = Some(text()?),
             "queue-ms-per-token" => self.queue_ms_per_token = Some(number(key, value)?),
             _ => return Err(unknown(key)),
         }
@@ -185,7 +197,7 @@ mod tests {
     #[test]
     fn a_flag_sets_every_key() {
         let flag = "name=a,url=http://127.0.0.1:30000,region=us-east-1,engine=vllm,model=m,model=n,kv-tokens=40000,\
-                    prefill-ms-per-token=0.1,queue-ms-per-token=0.2";
+                    prefill-ms-per-token=0.1,queue-ms-per-token=0.2,api-key-file=k";
         let mut problems = Vec::new();
         let entry = ReplicaEntry::from_flag("--replica 1", flag, &mut problems);
         entry.check(&in_flag("--replica 1"), &mut problems);
@@ -198,6 +210,7 @@ mod tests {
             kv_tokens: Some(40_000),
             prefill_ms_per_token: Some(0.1),
             queue_ms_per_token: Some(0.2),
+            api_key_file: Some("k".into()),
         };
         assert_eq!((entry, problems), (wanted, vec![]));
     }
@@ -216,7 +229,7 @@ mod tests {
         --replica 4: `name` is given twice
         --replica 4: `region=` has no value
         --replica 4: `kv-tokens=many`: wanted a number
-        --replica 4: unknown key `colour`; known: name, url, region, engine, model, kv-tokens, prefill-ms-per-token, queue-ms-per-token
+        --replica 4: unknown key `colour`; known: name, url, region, engine, model, kv-tokens, prefill-ms-per-token, queue-ms-per-token, api-key-file
         --replica 1: region: is missing
         --replica 1: url: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         --replica 2: url: user and password in a URL are not supported; wanted e.g. http://10.0.0.5:30000

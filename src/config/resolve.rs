@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::face::{Face, FaceFlags};
 use super::file::File;
 use super::keys;
 use super::problem::Problem;
@@ -30,6 +31,8 @@ pub struct Flags {
     pub weights: BTreeMap<String, f64>,
     /// `--replica`; if there are any, those of the file are left out.
     pub replicas: Vec<ReplicaEntry>,
+    /// About clients.
+    pub face: FaceFlags,
 }
 
 /// Where a value comes from.
@@ -90,6 +93,10 @@ pub struct Proxy {
     pub inject_usage: bool,
     /// Region patterns by residency class.
     pub residency: BTreeMap<String, Vec<String>>,
+    /// Residency class by pattern of a model's name.
+    pub residency_by_model: BTreeMap<String, String>,
+    /// What clients see.
+    pub face: Face,
     /// The engines, each with the common engine and model filled in.
     pub replicas: Vec<ReplicaEntry>,
     /// Limits and intervals.
@@ -163,7 +170,9 @@ impl<'a> Resolver<'a> {
         let seed = self.or_default("routing.seed", routing.seed);
         let inject_usage = self.or_default("routing.inject_usage", routing.inject_usage);
         self.residency();
+        let residency_by_model = self.residency_by_model();
         let (listen, admin) = self.addresses(flags);
+        let face = self.face(&flags.face);
         let limits = self.limits(file);
         Proxy {
             listen,
@@ -177,6 +186,8 @@ impl<'a> Resolver<'a> {
             seed,
             inject_usage,
             residency: file.residency.clone(),
+            residency_by_model,
+            face,
             replicas,
             limits,
         }

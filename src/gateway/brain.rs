@@ -283,13 +283,22 @@ impl Ticket {
 
     /// The attempt failed before its first byte; [`Ticket::next`] tells where it goes instead.
     pub(super) fn failed(&mut self) {
+        self.elsewhere(Router::failed);
+    }
+
+    /// The same where a peer may not serve the request at its place, and is none the worse for it.
+    pub(super) fn declined(&mut self) {
+        self.elsewhere(Router::declined);
+    }
+
+    fn elsewhere(&mut self, event: impl FnOnce(&mut Router, Time, RequestId) -> (Arc<Decision>, Vec<Effect>)) {
         let request = self.request;
         if let Some((_, replica)) = self.sent.take() {
             replica.attempt_failed();
         }
         let mut state = self.brain.lock();
         let now = self.brain.clock.now();
-        let (decision, effects) = state.router.failed(now, request);
+        let (decision, effects) = event(&mut state.router, now, request);
         state.journal.decided(request, decision.clone());
         if !matches!(decision.verdict, Verdict::Reject { .. }) {
             state.counts.retried += 1;

@@ -10,6 +10,7 @@ use super::headers;
 use crate::inference::prompt::{Dialect, Parsed, parse};
 use crate::routing::Features;
 use crate::routing::features::hash_blocks;
+use crate::routing::residency::Classes;
 
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +62,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
     Features {
         model: model.map(Arc::from),
         session: parsed.session.as_ref().map(|key| xxh3_64(key.as_bytes())),
-        residency: None,
+        residency: Classes::default(),
         priority: 0,
         forwarded: false,
         blocks: hash_blocks(parsed.canonical(), seed).into(),
@@ -84,11 +85,19 @@ fn priority(headers: &HeaderMap) -> Result<i32, BadHeader> {
     number.ok_or(BadHeader { header: "x-gorgo-priority", wanted: "wanted a whole number; larger is more urgent" })
 }
 
-fn residency(headers: &HeaderMap) -> Result<Option<Arc<str>>, BadHeader> {
-    let Some(value) = headers.get(&headers::RESIDENCY) else { return Ok(None) };
-    let class = value.to_str().ok().map(str::trim).filter(|class| !class.is_empty());
-    let bad = BadHeader { header: "x-gorgo-residency", wanted: "wanted the name of one residency class" };
-    class.map(|class| Some(class.into())).ok_or(bad)
+/// Every class of every such field: each narrows, so none may be overlooked.
+fn residency(headers: &HeaderMap) -> Result<Classes, BadHeader> {
+    let bad = BadHeader { header: "x-gorgo-residency", wanted: "wanted residency classes, separated by commas" };
+    let mut classes = Classes::default();
+    for value in headers.get_all(&headers::RESIDENCY) {
+        for class in value.to_str().map_err(|_| bad.clone())?.split(',').map(str::trim) {
+            if class.is_empty() {
+                return Err(bad);
+            }
+            classes.insert(class);
+        }
+    }
+    Ok(classes)
 }
 
 #[cfg(test)]
@@ -159,13 +168,30 @@ mod tests {
             assert!(extracted.features.opaque, "{body}");
             assert!(extracted.features.blocks.is_empty());
             assert_eq!(extracted.features.prompt_bytes, body.len() as u64);
-            assert_eq!((extracted.features.priority, extracted.features.residency.as_deref()), (-3, Some("eu")));
+            assert_eq!((extracted.features.priority, extracted.features.residency.to_string()), (-3, "eu".to_owned()));
         }
     }
 
     #[test]
+    fn every_residency_class_of_every_line_counts() {
+        let headers = [("x-gorgo-residency", "medical, eu"), ("x-gorgo-residency", "any"), ("x-gorgo-residency", "eu")];
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, value.parse().unwrap());
+        }
+        let extracted = extract(Dialect::Chat, &map, b"{}").unwrap();
+        assert_eq!(extracted.features.residency.to_string(), "any,eu,medical");
+    }
+
+    #[test]
     fn headers_of_ours_that_mean_nothing_are_refused() {
-        for (name, value) in [("x-gorgo-priority", "high"), ("x-gorgo-priority", "1.5"), ("x-gorgo-residency", " ")] {
+        for (name, value) in [
+            ("x-gorgo-priority", "high"),
+            ("x-gorgo-priority", "1.5"),
+            ("x-gorgo-residency", " "),
+            ("x-gorgo-residency", "eu,"),
+            ("x-gorgo-residency", ",eu"),
+        ] {
             let mut map = HeaderMap::new();
             map.insert(name, value.parse().unwrap());
             let error = extract(Dialect::Chat, &map, b"{}").unwrap_err().to_string();

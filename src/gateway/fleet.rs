@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
+use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::brain::Brain;
@@ -41,7 +42,8 @@ impl Fleet {
         ensure!(!config.name.trim().is_empty(), "a replica needs a name");
         ensure!(!config.region.as_str().trim().is_empty(), "replica `{}` needs a region", config.name);
         let endpoint = config.url.parse().with_context(|| format!("replica `{}`", config.name))?;
-        let pool = Pool::new(endpoint, self.pool.clone(), self.brain.clock())?;
+        let settings = PoolSettings { authorization: authorization(&config)?, ..self.pool.clone() };
+        let pool = Pool::new(endpoint, settings, self.brain.clock())?;
         let metrics = self.brain.metrics().replica(&config.name, config.region.as_str());
         let spec = spec(&config);
         let (replica, before) = self.brain.event(|state, now| {
@@ -99,6 +101,17 @@ fn retire(replica: &Replica, off_the_page: bool) {
     if off_the_page {
         replica.metrics.retire();
     }
+}
+
+/// What the engine's own key looks like in a request; it is marked as a secret, so that nothing prints it.
+fn authorization(config: &ReplicaConfig) -> anyhow::Result<Option<HeaderValue>> {
+    let Some(key) = &config.api_key else { return Ok(None) };
+    let value = HeaderValue::from_str(&format!("Bearer {}", key.reveal()));
+    // The error would show the text.
+    let mut value = value
+        .map_err(|_| anyhow!("the API key of replica `{}` has characters that no header can carry", config.name))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 fn spec(config: &ReplicaConfig) -> ReplicaSpec {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::access::{self, Access, Caller};
 use super::brain::{Step, Ticket};
 use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
@@ -18,7 +19,6 @@ use super::extract::{Extracted, extract};
 use super::headers;
 use super::inject::ask_for_usage;
 use super::observe::Observer;
-use super::origin::Origin;
 use super::pool::{Outgoing, Reply};
 use super::reject::Rejection;
 use super::relay::{Content, Manner, Relay};
@@ -26,6 +26,7 @@ use super::replica::Replica;
 use super::serve::Shared;
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
+use crate::routing::residency::Classes;
 use crate::routing::{Decision, Refusal, ReplicaKind};
 
 /// When to come back after a refusal for want of memory, ms: bodies are held about as long as prefills take.
@@ -42,6 +43,11 @@ struct Job<'a> {
     headers: HeaderMap,
     body: Bytes,
     explain: bool,
+    caller: Caller<'a>,
+    /// All of the request's residency classes.
+    classes: Classes,
+    /// A peer sent it.
+    forwarded: bool,
     /// Usage was asked for in the client's place.
     injected: bool,
 }
@@ -55,7 +61,7 @@ pub(super) async fn forward(
     id: RequestId,
     dialect: Dialect,
     request: Request<Incoming>,
-    (origin, started): (&Origin, Time),
+    (caller, started): (&Caller<'_>, Time),
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
     let (parts, incoming) = request.into_parts();
@@ -72,14 +78,18 @@ pub(super) async fn forward(
     let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
-    features.forwarded = shared.forwarded(&parts.headers, origin);
+    features.forwarded = shared.forwarded(&parts.headers, caller.origin);
+    let classes = shared.access.classify(&mut features, caller.key.as_deref())?;
+    let forwarded = features.forwarded;
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");
     let injected = asked.is_some();
     let body = asked.unwrap_or(body);
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-    let job = Job { shared, id, dialect, pulse, method, uri, headers, body, explain, injected };
+    let caller = caller.clone();
+    let job =
+        Job { shared, id, dialect, pulse, method, uri, headers, body, explain, caller, classes, forwarded, injected };
     let ticket = shared.brain.arrive(id, Arc::new(features), started);
     Ok(job.run(ticket).await)
 }
@@ -125,6 +135,8 @@ enum Reason {
     NoAnswer(String),
     /// 502, 503 or 504; from a peer 429, too.
     Status(Box<Response<Reply>>),
+    /// 421 from a peer: it may not serve the request where it stands.
+    Misdirected,
 }
 
 impl fmt::Display for Reason {
@@ -132,6 +144,7 @@ impl fmt::Display for Reason {
         match self {
             Self::NoAnswer(text) => f.write_str(text),
             Self::Status(response) => write!(f, "status {}", response.status().as_u16()),
+            Self::Misdirected => f.write_str("the peer says that the request may not be served at its place"),
         }
     }
 }
@@ -147,12 +160,16 @@ impl Job<'_> {
                     return self.refuse(ticket, &decision, reason, retry_after, failure);
                 }
             };
+            self.shared.access.audit_forward(self.id, &replica, decision.attempt, (&self.caller, &self.classes));
             match self.attempt(&replica).await {
                 Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
                 Err(Failure::Silent) => return self.give_up(ticket, &decision, &replica),
                 Err(Failure::Elsewhere(reason)) => {
                     tracing::warn!(request = %self.id, replica = %replica.name, %reason, "attempt failed");
-                    ticket.failed();
+                    match reason {
+                        Reason::Misdirected => ticket.declined(),
+                        Reason::NoAnswer(_) | Reason::Status(_) => ticket.failed(),
+                    }
                     failure = Some((reason, decision, replica));
                 }
             }
@@ -164,12 +181,8 @@ impl Job<'_> {
         let endpoint = replica.pool.endpoint();
         let path = self.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
         let target = endpoint.target(&path).map_err(|error| no_answer(&error))?;
-        let mut headers = self.headers.clone();
         let peer = replica.config.kind == ReplicaKind::Peer;
-        match &self.shared.agent {
-            Some(agent) if peer => headers::for_peer(&mut headers, endpoint.authority(), agent.via()),
-            _ => headers::for_engine(&mut headers, endpoint.authority()),
-        }
+        let headers = self.headers_for(replica, peer)?;
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
         let response =
@@ -186,8 +199,31 @@ impl Job<'_> {
             }
             // A peer whose queue is full has done nothing yet.
             StatusCode::TOO_MANY_REQUESTS if peer => Err(Failure::Elsewhere(Reason::Status(Box::new(response)))),
+            StatusCode::MISDIRECTED_REQUEST if peer => Err(Failure::Elsewhere(Reason::Misdirected)),
             _ => Ok(response),
         }
+    }
+
+    /// The client's fields as this replica is to see them: an engine never sees the client's key, a peer asks for it itself.
+    fn headers_for(&self, replica: &Replica, peer: bool) -> Result<HeaderMap, Failure> {
+        let mut headers = self.headers.clone();
+        let authority = replica.pool.endpoint().authority();
+        match &self.shared.agent {
+            Some(agent) if peer => {
+                let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
+                let classes = classes.transpose().map_err(|error| no_answer(&error))?;
+                headers::for_peer(&mut headers, authority, agent.via(), classes);
+            }
+            _ => {
+                self.shared.access.strip_key(&mut headers);
+                headers::for_engine(&mut headers, authority);
+            }
+        }
+        if let Some(key) = &replica.pool.settings().authorization {
+            headers.remove(access::API_KEY);
+            headers.insert(AUTHORIZATION, key.clone());
+        }
+        Ok(headers)
     }
 
     /// Hands an engine's answer on.
@@ -239,7 +275,9 @@ impl Job<'_> {
         retry_after_ms: Option<f64>,
         failure: Option<(Reason, Arc<Decision>, Arc<Replica>)>,
     ) -> Response<Content> {
-        let mut rejection = Rejection::refused(reason, retry_after_ms);
+        let misdirected = matches!(failure, Some((Reason::Misdirected, ..)));
+        let reason = if misdirected { Refusal::Residency } else { reason };
+        let mut rejection = Access::refusal(self.forwarded, reason, retry_after_ms);
         let replica = match failure {
             Some((Reason::Status(response), sent, replica)) => {
                 ticket.failed_everywhere(response.status().as_u16());
@@ -250,7 +288,7 @@ impl Job<'_> {
                 rejection.message = format!("{}; the last one was `{}`", rejection.message, replica.name).into();
                 Some(replica)
             }
-            None => None,
+            Some((Reason::Misdirected, ..)) | None => None,
         };
         ticket.refused(rejection.status.as_u16(), reason);
         self.reject(&rejection, decision, replica.as_deref())
@@ -270,6 +308,7 @@ impl Job<'_> {
     fn reject(&self, rejection: &Rejection, decision: &Decision, replica: Option<&Replica>) -> Response<Content> {
         let mut response = rejection.response();
         self.shared.brain.metrics().refused(rejection.code);
+        self.shared.access.audit_refusal(Some(self.id), rejection, (&self.caller, &self.classes));
         self.label(response.headers_mut(), decision);
         if let Some(replica) = replica {
             name(response.headers_mut(), replica);

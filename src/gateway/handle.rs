@@ -10,15 +10,19 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::admin::{self, Admin};
 use super::agent::Agent;
+use super::audit::Audit;
 use super::brain::{Brain, BrainSettings};
 use super::budget::Budget;
 use super::clock::Clock;
 use super::fleet::Fleet;
+use super::keys::Keys;
 use super::metrics::Metrics;
 use super::serve::{Shared, accept};
 use super::settings::{GatewayConfig, Limits};
+use super::tls;
 use super::window::median;
 use crate::routing::policy::on_agent;
 use crate::routing::prediction::{Sample, Samples};
@@ -45,13 +49,21 @@ impl Gateway {
         let router = Router::new(routing)?;
         let settings =
             BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
-        let brain = Brain::new(router, clock, settings, Arc::new(Metrics::new()));
+        let metrics = Arc::new(Metrics::new());
+        let brain = Brain::new(router, clock, settings, metrics.clone());
+        let stopped = CancellationToken::new();
+        // What fails from here on ends the tasks that were begun.
+        let guard = stopped.clone().drop_guard();
+        let access = access(&config, &metrics, &stopped)?;
+        let tls = config.tls.as_ref().map(|files| tls::acceptor(files, stopped.clone())).transpose()?;
         let admin_listener = admin::bind(config.admin).await?;
         let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
         let data = bind(config.listen).await?;
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
         let shared = Arc::new(Shared {
             brain: brain.clone(),
+            access,
+            tls,
             agent: config.agent.clone().map(Agent::new),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
@@ -60,7 +72,7 @@ impl Gateway {
             stop_asked: CancellationToken::new(),
             bodies: Budget::new(config.limits.max_bodies_bytes),
             stopping: CancellationToken::new(),
-            stopped: CancellationToken::new(),
+            stopped,
         });
         let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone()));
         for replica in config.replicas {
@@ -77,8 +89,17 @@ impl Gateway {
         let admin = Arc::new(Admin { shared: shared.clone(), fleet: fleet.clone(), listen });
         tokio::spawn(admin::run(admin_listener, admin));
         tracing::info!(%listen, admin = %admin_address, "listening");
+        guard.disarm();
         Ok(GatewayHandle { shared, fleet, listen, admin: admin_address })
     }
+}
+
+/// Who may send, and where to; an agent stands where it says, a proxy where it was told.
+fn access(config: &GatewayConfig, metrics: &Metrics, stopped: &CancellationToken) -> anyhow::Result<Access> {
+    let keys = config.api_keys.as_deref().map(|path| Keys::open(path, stopped.clone())).transpose()?;
+    let audit = Audit::open(&config.audit, metrics.audit_dropped.clone())?;
+    let region = config.agent.as_ref().map(|agent| agent.region.clone()).or_else(|| config.region.clone());
+    Ok(Access { keys, residency: config.routing.residency.clone(), region, audit })
 }
 
 /// Connections at once, as the semaphore counts them.
@@ -122,7 +143,8 @@ impl GatewayHandle {
     /// Base URL that takes requests.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.listen)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.listen)
     }
 
     /// Its replicas.
@@ -203,6 +225,7 @@ impl GatewayHandle {
             replica.gone.cancel();
             replica.pool.close();
         }
+        self.shared.access.audit.flush();
     }
 }
 

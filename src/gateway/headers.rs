@@ -50,10 +50,15 @@ pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
     for_upstream(headers, authority, HeaderValue::from_static("1.1 gorgo"));
 }
 
-/// Turns a client's fields into those for a peer, which learns that this was the one hop and who made it.
-pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue) {
+/// Turns a client's fields into those for a peer, which learns that this was the one hop, who made it, and the request's residency
+/// classes, whoever gave them.
+pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue, residency: Option<HeaderValue>) {
     for_upstream(headers, authority, via.clone());
     headers.insert(HOP, HeaderValue::from_static("1"));
+    headers.remove(RESIDENCY);
+    if let Some(classes) = residency {
+        headers.insert(RESIDENCY, classes);
+    }
 }
 
 fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderValue) {
@@ -146,15 +151,20 @@ mod tests {
 
     #[test]
     fn a_peer_learns_of_the_hop_from_us_alone() {
-        let mut headers = map(&[("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2")]);
-        for_peer(&mut headers, &HeaderValue::from_static("peer:8000"), &HeaderValue::from_static("1.1 gorgo-1f"));
+        let mut headers =
+            map(&[("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2"), ("x-gorgo-residency", "any")]);
+        let (peer, via) = (HeaderValue::from_static("peer:8000"), HeaderValue::from_static("1.1 gorgo-1f"));
+        for_peer(&mut headers, &peer, &via, Some(HeaderValue::from_static("any,eu")));
         insta::assert_snapshot!(text(&headers), @r"
         host: peer:8000
         via: 1.1 front
         via: 1.1 gorgo-1f
         x-gorgo-hop: 1
         x-gorgo-priority: 2
+        x-gorgo-residency: any,eu
         ");
+        for_peer(&mut headers, &peer, &via, None);
+        assert!(!headers.contains_key("x-gorgo-residency"));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(super) struct Metrics {
     pub(super) decision: Histogram,
     /// Attempts repeated elsewhere.
     pub(super) retries: Counter,
+    /// Audit lines that could not be written.
+    pub(super) audit_dropped: Counter,
     /// Client connections now.
     pub(super) connections: Gauge,
     /// Requests in the router's queue.
@@ -168,12 +170,26 @@ impl Metrics {
         let (retries, connections, queue, draining) =
             (Counter::default(), Gauge::default(), Gauge::default(), Gauge::default());
         r.register("retries", "Attempts repeated at another replica", retries.clone());
+        let audit_dropped = Counter::default();
+        r.register("audit_dropped", "Lines that the audit log could not take", audit_dropped.clone());
         r.register("client_connections", "Client connections now", connections.clone());
         r.register("queue_requests", "Requests held in the router's queue now", queue.clone());
         r.register("draining", "1 while the router refuses new requests", draining.clone());
         let per_replica = PerReplica::register(r);
         let requests = OUTCOMES.map(|(_, outcome)| requests.get_or_create(&Outcome { outcome }).clone());
-        Self { registry, requests, refused, duration, decision, retries, connections, queue, draining, per_replica }
+        Self {
+            registry,
+            requests,
+            refused,
+            duration,
+            decision,
+            retries,
+            audit_dropped,
+            connections,
+            queue,
+            draining,
+            per_replica,
+        }
     }
 
     /// A request ended after this many seconds.

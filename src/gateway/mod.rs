@@ -4,8 +4,10 @@
 //! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
 //! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
 
+mod access;
 mod admin;
 mod agent;
+mod audit;
 mod brain;
 mod budget;
 pub mod clock;
@@ -20,18 +22,23 @@ pub mod handle;
 pub mod headers;
 mod inject;
 mod journal;
+pub mod keys;
 mod metrics;
 mod models;
 mod observe;
 mod origin;
 pub mod pool;
+pub mod private_file;
 mod probe;
 mod reject;
 mod relay;
 mod replica;
 mod serve;
 pub mod settings;
+mod tls;
 mod window;
 
+pub use audit::AuditTarget;
 pub use handle::{Gateway, GatewayHandle};
 pub use settings::{AgentConfig, GatewayConfig, Limits, ProbeSettings, ReplicaConfig};
+pub use tls::TlsFiles;

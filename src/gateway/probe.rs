@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -269,6 +269,9 @@ async fn get(pool: &Arc<Pool>, path: &'static str, limit: Duration) -> Result<(S
     let target = pool.endpoint().target(&path).map_err(Problem::new)?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, pool.endpoint().authority().clone());
+    if let Some(key) = &pool.settings().authorization {
+        headers.insert(AUTHORIZATION, key.clone());
+    }
     let outgoing = Outgoing { method: Method::GET, target, headers, body: Bytes::new() };
     let exchange = async {
         let response = pool

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::routing::Refusal;
@@ -84,12 +84,18 @@ impl Rejection {
         Self { close: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message) }
     }
 
+    /// The same for a peer that sent the request here: 421 (RFC 9110, 15.5.20), so that it tries elsewhere.
+    #[must_use]
+    pub(super) fn misdirected(self) -> Self {
+        Self { status: StatusCode::MISDIRECTED_REQUEST, ..self }
+    }
+
     /// OpenAI's class of the error.
     #[must_use]
     pub(super) fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => "permission_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         }
@@ -115,6 +121,9 @@ impl Rejection {
         if let Some(ms) = self.retry_after_ms {
             // Whole seconds, rounded up: the header knows nothing finer.
             headers.insert(RETRY_AFTER, HeaderValue::from((ms / 1000.0).ceil().max(1.0) as u64));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

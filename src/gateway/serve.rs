@@ -19,8 +19,11 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, Caller};
 use super::agent::Agent;
 use super::brain::Brain;
 use super::budget::Budget;
@@ -34,6 +37,7 @@ use super::relay::{Content, Outbound};
 use super::settings::Limits;
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
+use crate::routing::residency::Classes;
 use crate::wire::paths::PEER;
 
 /// HTTP/2 streams of one connection at once; more wait at the client. Each may bring a body of the largest size.
@@ -45,6 +49,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Shared {
     /// Router and clock.
     pub(super) brain: Arc<Brain>,
+    /// Who may send requests, and where theirs may go.
+    pub(super) access: Access,
+    /// TLS towards clients; `None` = plain HTTP.
+    pub(super) tls: Option<TlsAcceptor>,
     /// Who this is among its peers; `None` in a central proxy.
     pub(super) agent: Option<Agent>,
     /// Limits of the data path.
@@ -91,9 +99,20 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// A connection to the port for requests.
 async fn serve_client(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
-    match stream.set_nodelay(true) {
-        Ok(()) => serve(stream, Origin::client(client), shared, permit).await,
-        Err(error) => tracing::debug!(%error, "a client left before it was served"),
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a client left before it was served");
+        return;
+    }
+    let origin = Origin::client(client);
+    let Some(acceptor) = shared.tls.clone() else { return serve(stream, origin, shared, permit).await };
+    let handshake = tokio::select! {
+        handshake = timeout(shared.limits.header_timeout, acceptor.accept(stream)) => handshake,
+        () = shared.stopping.cancelled() => return,
+    };
+    match handshake {
+        Ok(Ok(stream)) => serve(stream, origin, shared, permit).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
     }
 }
 
@@ -190,16 +209,22 @@ async fn answer(
     let result = match route(shared, &request, origin) {
         Err(rejection) => Err(rejection),
         Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
-        Ok(Route::Forward(dialect)) => {
-            forward(shared, id, dialect, request, (origin, started), in_flight.pulse()).await
+        Ok(Route::Forward(dialect, caller)) => {
+            forward(shared, id, dialect, request, (&caller, started), in_flight.pulse()).await
         }
     };
-    let response = result.unwrap_or_else(|rejection| refuse(shared, id, started, &rejection));
+    let response = result.unwrap_or_else(|rejection| refuse(shared, id, (origin, started), &rejection));
     response.map(|content| Outbound::new(content, in_flight))
 }
 
-fn refuse(shared: &Shared, id: RequestId, started: Time, rejection: &Rejection) -> Response<Content> {
+fn refuse(
+    shared: &Shared,
+    id: RequestId,
+    (origin, started): (&Origin, Time),
+    rejection: &Rejection,
+) -> Response<Content> {
     tracing::debug!(request = %id, code = rejection.code, "refused");
+    shared.access.audit_refusal(Some(id), rejection, (&Caller { origin, key: None }, &Classes::default()));
     shared.brain.refused_early(started);
     shared.brain.metrics().refused(rejection.code);
     let mut response = rejection.response();
@@ -207,13 +232,13 @@ fn refuse(shared: &Shared, id: RequestId, started: Time, rejection: &Rejection) 
     response.map(|bytes| Content::Whole(Some(bytes)))
 }
 
-enum Route {
-    Forward(Dialect),
+enum Route<'a> {
+    Forward(Dialect, Caller<'a>),
     Own(Response<Bytes>),
 }
 
 /// Who answers a request.
-fn route(shared: &Shared, request: &Request<Incoming>, origin: &Origin) -> Result<Route, Rejection> {
+fn route<'a>(shared: &Shared, request: &Request<Incoming>, origin: &'a Origin) -> Result<Route<'a>, Rejection> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let size = target + headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
@@ -230,7 +255,7 @@ fn route(shared: &Shared, request: &Request<Incoming>, origin: &Origin) -> Resul
         if shared.draining.load(Ordering::Relaxed) {
             return Err(Rejection::draining());
         }
-        return Ok(Route::Forward(dialect));
+        return Ok(Route::Forward(dialect, shared.access.admit(request.headers(), origin)?));
     }
     if path == PEER {
         let state = shared.peer_state(origin).ok_or_else(|| Rejection::unknown_path(path))?;
@@ -247,7 +272,11 @@ fn route(shared: &Shared, request: &Request<Incoming>, origin: &Origin) -> Resul
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(Rejection::method("GET, HEAD"));
     }
-    match path.strip_prefix("/v1/models") {
+    let models = path.strip_prefix("/v1/models");
+    if models.is_some() {
+        shared.access.admit(request.headers(), origin)?;
+    }
+    match models {
         None => health(shared),
         Some("") => Ok(json(models::list(&merged_models(shared)))),
         Some(id) => model(shared, id.trim_start_matches('/')),

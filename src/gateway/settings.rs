@@ -1,11 +1,14 @@
 //! What a gateway is told at its start.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::audit::AuditTarget;
 use super::pool::PoolSettings;
+use super::tls::TlsFiles;
 use crate::inference::engine::Engine;
-use crate::model::Region;
+use crate::model::{Region, Secret};
 use crate::routing::{Limits as ReplicaLimits, Rates, ReplicaKind, Settings as RoutingSettings};
 
 /// Everything a central proxy or an agent needs.
@@ -15,6 +18,14 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// Address of the admin API: loopback only.
     pub admin: SocketAddr,
+    /// Where it stands, for the audit log: what leaves this region is written down. `None` = not known, so everything is.
+    pub region: Option<Region>,
+    /// TLS towards clients; `None` = plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// File of the clients' API keys (see [`super::keys::file`]); `None` = no key is wanted.
+    pub api_keys: Option<PathBuf>,
+    /// Where audit lines go.
+    pub audit: AuditTarget,
     /// The routing engine's settings.
     pub routing: RoutingSettings,
     /// The engines, and an agent's peers.
@@ -40,6 +51,10 @@ impl GatewayConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             admin: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            region: None,
+            tls: None,
+            api_keys: None,
+            audit: AuditTarget::Off,
             routing,
             replicas,
             agent: None,
@@ -80,6 +95,8 @@ pub struct ReplicaConfig {
     pub limits: ReplicaLimits,
     /// Its own rates.
     pub rates: Rates,
+    /// The key that the engine itself wants, if it wants one.
+    pub api_key: Option<Secret>,
 }
 
 impl ReplicaConfig {
@@ -95,6 +112,7 @@ impl ReplicaConfig {
             models: Vec::new(),
             limits: ReplicaLimits::default(),
             rates: Rates::default(),
+            api_key: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The nouns that every part of gorgo shares: time, ids, regions, replicas' limits. Pure data, no behaviour beyond units.
 
+pub mod date;
 mod ids;
 mod region;
 mod secret;

@@ -110,21 +110,20 @@ impl Filters<'_> {
 
     /// Where the request may go at all: residency allows it, and what a peer sent is not sent on to another.
     fn reachable(&self, replica: &Replica, features: &Features) -> bool {
-        let again = features.forwarded && replica.spec.kind == ReplicaKind::Peer;
-        !again && self.resides(replica, features)
+        !again(replica, features) && self.resides(replica, features)
     }
 
     /// The reason to give when `excluded` (from [`Self::apply`]) leaves nobody and nobody is only waiting for capacity.
     #[must_use]
     pub fn refusal(&self, features: &Features, excluded: &[Option<Excluded>]) -> Refusal {
-        let mut allowed = self.fleet.iter().filter(|replica| self.resides(replica, features)).peekable();
+        // What has made its hop has only the own engine to ask where it may be.
+        let mut near = self.fleet.iter().filter(|replica| !again(replica, features));
+        let mut reachable = self.fleet.iter().filter(|replica| self.reachable(replica, features));
         if self.fleet.is_empty() {
             Refusal::NoReplica
-        } else if allowed.peek().is_none() {
+        } else if near.next().is_some() && reachable.clone().next().is_none() {
             Refusal::Residency
-        } else if !allowed
-            .any(|replica| self.reachable(replica, features) && replica.spec.serves(features.model.as_deref()))
-        {
+        } else if !reachable.any(|replica| replica.spec.serves(features.model.as_deref())) {
             Refusal::UnknownModel
         } else if excluded.contains(&Some(Excluded::Tried)) {
             Refusal::AllTried
@@ -132,6 +131,11 @@ impl Filters<'_> {
             Refusal::NoneHealthy
         }
     }
+}
+
+/// Would this be a second hop?
+fn again(replica: &Replica, features: &Features) -> bool {
+    features.forwarded && replica.spec.kind == ReplicaKind::Peer
 }
 
 #[cfg(test)]
@@ -189,8 +193,8 @@ mod tests {
         let filters = Filters { fleet: &fleet, ledger: &ledger, residency: &residency, gate, now: NOW };
         let features = Features {
             model: Some("m".into()),
-            residency: class.into_iter().filter(|class| *class != "hop").collect(),
-            forwarded: class == Some("hop"),
+            residency: class.into_iter().flat_map(str::split_whitespace).filter(|class| *class != "hop").collect(),
+            forwarded: class.is_some_and(|class| class.contains("hop")),
             ..Features::default()
         };
         let verdicts = filters.apply(&features, &tried);
@@ -229,6 +233,8 @@ mod tests {
             ("a:u b:p", Some("hop")),
             ("a:m b:p", Some("hop")),
             ("a:t b:p", Some("hop")),
+            ("a: b:pe", Some("eu hop")),
+            ("a:e b:p", Some("eu hop")),
         ];
         let table: String = cases.into_iter().map(|(fleet, class)| outcome(fleet, gate, class)).collect();
         assert_snapshot!(table, @r"
@@ -257,6 +263,8 @@ mod tests {
         a:u b:p hop                  unhealthy hop                                                none_healthy
         a:m b:p hop                  model hop                                                    unknown_model
         a:t b:p hop                  tried hop                                                    all_tried
+        a: b:pe eu hop               residency hop                                                residency
+        a:e b:p eu hop               ok residency                                                 -
         ");
     }
 

@@ -99,7 +99,9 @@ impl Residency {
         of.map(|(_, class)| class.as_str())
     }
 
-    fn class_allows(&self, class: &str, region: &Region) -> bool {
+    /// May a request of this one class go there?
+    #[must_use]
+    pub fn class_allows(&self, class: &str, region: &Region) -> bool {
         let patterns = self.classes.get(class);
         patterns.is_some_and(|patterns| patterns.iter().any(|pattern| matches(pattern, region.as_str())))
     }

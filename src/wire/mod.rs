@@ -5,6 +5,7 @@
 //! that CHANGE something refuse unknown keys instead: a typo must not look like success. Quantities that may be unknown are
 //! `null`, never 0 or NaN (JSON has no NaN). Units are in the names: `_ms`, `_s`, `_tokens`, `_bytes`.
 
+mod audit;
 mod cache;
 mod decision;
 mod drain;
@@ -16,6 +17,7 @@ mod policy;
 mod replica;
 mod status;
 
+pub use audit::{AuditEvent, AuditLine};
 pub use cache::{Cache, CacheReplica, ClearCache, Cleared};
 pub use decision::{
     Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term, Verdict,

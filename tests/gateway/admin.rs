@@ -39,6 +39,12 @@ pub(super) async fn get<T: DeserializeOwned>(gateway: &GatewayHandle, path: &str
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error} in {text}"))
 }
 
+pub(super) async fn text(gateway: &GatewayHandle, path: &str) -> String {
+    let (status, text) = ask(gateway, "GET", path, String::new()).await;
+    assert_eq!(status, 200, "{path}: {text}");
+    text
+}
+
 pub(super) async fn change<T: DeserializeOwned>(gateway: &GatewayHandle, path: &str, body: serde_json::Value) -> T {
     let (status, text) = ask(gateway, "POST", path, body.to_string()).await;
     assert_eq!(status, 200, "{path}: {text}");

@@ -5,9 +5,12 @@
 mod admin;
 mod agents;
 mod client;
+mod client_tls;
 mod failure;
 mod forward;
+mod keys;
 mod limits;
 mod mock;
+mod residency;
 mod stop;
 mod tls;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod explain;
+mod keys;
 mod latency;
 mod metrics;
 mod policy;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     Latency(Read),
     /// Print the metrics (Prometheus text)
     Metrics(metrics::Args),
+    /// Make, list and revoke the API keys of clients
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// List the last decisions, or explain one: every candidate and every term
     Explain(explain::Args),
 }
@@ -58,6 +62,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::PrefixStats(args) => or_interrupted(cache::run(&args, context)).await,
         Command::Latency(args) => or_interrupted(latency::run(&args, context)).await,
         Command::Metrics(args) => or_interrupted(metrics::run(&args, context)).await,
+        Command::Keys(command) => keys::run(&command, context),
         Command::Explain(args) => or_interrupted(explain::run(&args, context)).await,
     }
 }

@@ -8,8 +8,8 @@ use super::super::client::{Change, Read, Write};
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::human;
 use super::super::table::{Column, Table};
-use crate::config::Problems;
 use crate::config::replica::{ReplicaEntry, in_flag};
+use crate::config::{Problem, Problems};
 use crate::model::Region;
 use crate::wire::{AddReplica, Health, Limits, Rates, Replica, ReplicaChange, Replicas, paths};
 
@@ -79,6 +79,11 @@ fn additions(texts: &[String]) -> Result<Vec<(String, ReplicaChange)>, Failure> 
         let place = format!("replica {}", i + 1);
         let entry = ReplicaEntry::from_flag(&place, text, &mut problems);
         entry.check(&in_flag(&place), &mut problems);
+        if entry.api_key_file.is_some() {
+            let message = "keys are not sent over the admin API; name the replica at the start of the router, where the key stays \
+                           with its name and URL";
+            problems.push(Problem::new(format!("{place}: api-key-file"), message));
+        }
         changes.push((entry.name.clone().unwrap_or_default(), ReplicaChange::Add(addition(entry))));
     }
     Problems::or::<Vec<(String, ReplicaChange)>>(problems, changes).map_err(Failure::usage)

@@ -12,9 +12,10 @@ use super::super::assignment::{Assignment, by_key};
 use super::super::config::settings;
 use super::super::config_file::ConfigFile;
 use super::super::exit::{Exit, Failure, Outcome};
+use super::super::face::{self, FaceArgs};
 use super::super::signal::Stops;
 use crate::config::resolve::Proxy;
-use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, exposed, resolve};
+use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, ReplicaConfig};
 use crate::inference::Engine;
 use crate::model::Region;
@@ -27,7 +28,7 @@ use crate::routing::{self, Rates, ReplicaKind, Settings};
 pub(crate) struct Args {
     /// A replica, e.g. `name=a,url=http://10.0.0.5:30000,region=us-east-1` (repeatable; replaces those of the file).
     /// Further keys: engine (sglang, vllm, emulator), model (repeatable), kv-tokens, prefill-ms-per-token,
-    /// queue-ms-per-token
+    /// queue-ms-per-token, api-key-file
     #[arg(long = "replica", value_name = "KEY=VALUE,…")]
     replicas: Vec<String>,
     /// Address for requests [default: 127.0.0.1:8000]
@@ -36,9 +37,11 @@ pub(crate) struct Args {
     /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Listen for requests on a public address although nothing is encrypted
-    #[arg(long)]
-    allow_public_plaintext: bool,
+    /// Where this router stands, e.g. `us-east-1`; for the audit log
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+    #[command(flatten)]
+    face: FaceArgs,
     /// Strategy that decides where a request goes [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
@@ -104,12 +107,11 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
         strategy: args.strategy.clone(),
         max_concurrent: args.max_concurrent,
         weights: by_key(&args.set)?,
+        face: args.face.flags(args.region.as_deref()),
     };
     let (resolved, more) = resolve(&file.document, &flags);
     problems.extend(more);
-    if !args.allow_public_plaintext {
-        problems.extend(exposed(resolved.proxy.listen));
-    }
+    problems.extend(args.face.exposed(resolved.proxy.listen, &resolved.proxy.face));
     if resolved.proxy.replicas.is_empty() && problems.is_empty() {
         let hint = "add `--replica name=a,url=http://10.0.0.5:30000,region=us-east-1`, or a [[replica]] to gorgo.toml";
         return Err(Failure::usage(anyhow!("no replica is named")).with_hint(hint));
@@ -132,11 +134,12 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
         queue_timeout_ms: proxy.queue_timeout_ms as f64,
         max_attempts: proxy.max_attempts,
         seed: proxy.seed,
-        residency: Residency { classes: proxy.residency },
+        residency: Residency { classes: proxy.residency, models: proxy.residency_by_model },
         ..Settings::default()
     };
     let mut config = GatewayConfig::new(routing, replicas);
     let limits = proxy.limits;
+    face::apply(proxy.face, &mut config);
     config.listen = proxy.listen;
     config.admin = proxy.admin;
     config.inject_usage = proxy.inject_usage;
@@ -171,6 +174,7 @@ pub(in crate::cli) fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfi
         models: entry.models.unwrap_or_default(),
         limits: routing::Limits { kv_tokens: entry.kv_tokens },
         rates: Rates { prefill_ms_per_token: entry.prefill_ms_per_token, queue_ms_per_token: entry.queue_ms_per_token },
+        api_key: face::engine_key(entry.api_key_file.as_deref())?,
     })
 }
 
@@ -181,11 +185,7 @@ fn whole(value: u64) -> usize {
 
 /// Both addresses on stdout, so that a script that asked for port 0 can read them.
 pub(in crate::cli) fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
-    context.printer.data(format_args!(
-        "requests  http://{}\nadmin     http://{}",
-        gateway.listen(),
-        gateway.admin()
-    ))?;
+    context.printer.data(format_args!("requests  {}\nadmin     http://{}", gateway.url(), gateway.admin()))?;
     context.printer.talk("ready; Ctrl-C or `gorgo proxy stop` finishes what is in flight and ends");
     Ok(())
 }
@@ -219,7 +219,7 @@ pub(in crate::cli) fn log_to_stderr(context: &Context) {
 mod tests {
     use insta::assert_snapshot;
 
-    use super::{Args, ConfigFile, gateway_config, meant};
+    use super::{Args, ConfigFile, FaceArgs, gateway_config, meant};
     use crate::cli::Exit;
     use crate::config::{Document, Flags, read, resolve};
     use crate::gateway::GatewayConfig;
@@ -235,7 +235,8 @@ mod tests {
             replicas: replicas.iter().map(|text| (*text).to_owned()).collect(),
             listen: None,
             admin: None,
-            allow_public_plaintext: false,
+            region: None,
+            face: FaceArgs::default(),
             strategy: None,
             max_concurrent: None,
             set: Vec::new(),
@@ -270,7 +271,8 @@ mod tests {
     fn a_public_address_has_to_be_asked_for() {
         let open = |allow_public_plaintext| {
             let replicas = args(&["name=a,url=http://a,region=r"]);
-            meant(&Args { allow_public_plaintext, ..replicas }, &file("[proxy]\nlisten = \"0.0.0.0:8000\"\n"))
+            let face = FaceArgs { allow_public_plaintext, ..FaceArgs::default() };
+            meant(&Args { face, ..replicas }, &file("[proxy]\nlisten = \"0.0.0.0:8000\"\n"))
         };
         let failure = open(false).expect_err("anybody could read along");
         assert_eq!(failure.exit, Exit::Usage);

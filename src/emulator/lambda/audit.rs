@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Map;
 
-use super::date;
 use super::refusal::Refusal;
 use super::world::World;
 use crate::cloud::lambda::wire::{AuditEvent, AuditPage};
 use crate::model::Time;
+use crate::model::date;
 
 /// Events on a page.
 const PAGE: usize = 50;

@@ -1,8 +1,8 @@
 //! What the stand-in rents out: types, prices and regions as the console listed them in July 2026, with a made-up number of machines each.
 
-use super::date;
 use crate::cloud::lambda::wire::{Architecture, Image, InstanceType, RegionInfo, Specs};
 use crate::model::Region;
+use crate::model::date;
 
 /// The regions of the OpenAPI document 1.8.3.
 #[rustfmt::skip]

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::catalogue::WITHOUT_FIREWALL;
-use super::date;
 use super::fault::Name;
 use super::machine::Machine;
 use super::refusal::Refusal;
@@ -14,6 +13,7 @@ use crate::cloud::lambda::wire::{
     RegionInfo, Ruleset,
 };
 use crate::model::Time;
+use crate::model::date;
 
 /// A ruleset as it is kept; who has it is counted when it is shown.
 pub(super) struct Rules {

@@ -9,7 +9,6 @@
 
 mod audit;
 mod catalogue;
-mod date;
 mod fault;
 mod firewall;
 mod launch;

@@ -1,6 +1,5 @@
 //! SSH keys and file systems of the account.
 
-use super::date;
 use super::fault::Name;
 use super::machine::Machine;
 use super::refusal::Refusal;
@@ -9,6 +8,7 @@ use super::world::World;
 use crate::cloud::lambda::wire::{
     AddSshKey, AddedSshKey, CreateFilesystem, DeletedFilesystems, Filesystem, RegionInfo, SshKey, User,
 };
+use crate::model::date;
 use crate::model::{Secret, Time};
 
 /// Longest public key, characters.

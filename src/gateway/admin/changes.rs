@@ -9,6 +9,7 @@ use super::{Admin, bad_request};
 use crate::gateway::reject::Rejection;
 use crate::gateway::settings::ReplicaConfig;
 use crate::inference::engine::Engine;
+use crate::model::Secret;
 use crate::routing::policy::on_agent;
 use crate::routing::{Limits, Rates, ReplicaKind};
 use crate::wire::{
@@ -19,14 +20,22 @@ impl Admin {
     pub(super) fn change_replicas(&self, change: ReplicaChange) -> Result<Replicas, Rejection> {
         match change {
             ReplicaChange::Add(replica) => {
-                let config = config(replica)?;
+                let mut config = config(replica)?;
                 self.no_peer(&config.name)?;
+                config.api_key = self.key_of(&config.name, &config.url);
                 self.fleet.add(config).map_err(|error| bad_request(format!("{error:#}")))?;
             }
             ReplicaChange::Remove { name } => self.known(&name, self.fleet.remove(&name))?,
             ReplicaChange::Drain { name, draining } => self.known(&name, self.fleet.drain(&name, draining))?,
         }
         Ok(self.replicas())
+    }
+
+    /// The key that the engine of this name and URL wants; keys never travel over this API.
+    fn key_of(&self, name: &str, url: &str) -> Option<Secret> {
+        let state = self.shared.brain.lock();
+        let known = state.replicas.values().find(|known| &*known.name == name && known.config.url == url)?;
+        known.config.api_key.clone()
     }
 
     /// An error if a peer has this name: peers are told at the start of an agent, and must not turn into engines.
@@ -151,5 +160,6 @@ fn config(replica: AddReplica) -> Result<ReplicaConfig, Rejection> {
             prefill_ms_per_token: replica.rates.prefill_ms_per_token,
             queue_ms_per_token: replica.rates.queue_ms_per_token,
         },
+        api_key: None,
     })
 }

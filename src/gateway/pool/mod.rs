@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -44,6 +44,8 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// TLS settings for `https`; `None` = what the operating system trusts.
     pub tls: Option<Arc<ClientConfig>>,
+    /// Value of `authorization` in every request; to be marked as sensitive, so that it is never shown.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl Default for PoolSettings {
@@ -54,6 +56,7 @@ impl Default for PoolSettings {
             idle_limit: Duration::from_millis(4000),
             connect_timeout: Duration::from_secs(5),
             tls: None,
+            authorization: None,
         }
     }
 }

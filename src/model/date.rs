@@ -1,4 +1,4 @@
-//! Dates in the form of the API: ISO 8601, UTC, microseconds.
+//! Dates as text: ISO 8601 (RFC 3339), UTC, microseconds.
 
 /// Days from 1970-01-01 to the first of March of year 0 of the proleptic Gregorian calendar, counted backwards.
 const DAYS_BEFORE_1970: i64 = 719_468;
@@ -7,7 +7,8 @@ const ERA_DAYS: i64 = 146_097;
 const DAY_S: i64 = 86_400;
 
 /// `2026-11-20T07:00:00.000000Z` for microseconds since 1970.
-pub(super) fn iso(micros: u64) -> String {
+#[must_use]
+pub fn iso(micros: u64) -> String {
     let (seconds, fraction) = ((micros / 1_000_000) as i64, micros % 1_000_000);
     let (year, month, day) = civil(seconds.div_euclid(DAY_S));
     let rest = seconds.rem_euclid(DAY_S);
@@ -16,7 +17,8 @@ pub(super) fn iso(micros: u64) -> String {
 }
 
 /// Microseconds since 1970 of a UTC date with or without a fraction (`Z` or `+00:00` at the end); `None` for anything else.
-pub(super) fn parse(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
     let (date, clock) = text.split_once('T')?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
