@@ -279,6 +279,11 @@ fn configuration_is_shown_with_its_origins() {
     routing.inject_usage         false             default
     proxy.listen                 "127.0.0.1:8000"  default
     proxy.admin                  "127.0.0.1:8001"  default
+    proxy.region                 -                 default
+    proxy.tls_certificate        -                 default
+    proxy.tls_key                -                 default
+    proxy.api_keys               -                 default
+    proxy.audit                  -                 default
     proxy.max_connections        16384             default
     proxy.max_body_bytes         67108864          default
     proxy.max_bodies_bytes       1073741824        default

@@ -439,6 +439,7 @@ async fn the_metrics_page_has_these_names() {
     let mut types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     types.sort_unstable();
     assert_snapshot!(types.join("\n"), @r"
+    gorgo_audit_dropped counter
     gorgo_build info
     gorgo_cached_tokens counter
     gorgo_client_connections gauge

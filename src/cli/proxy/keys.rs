@@ -184,7 +184,7 @@ impl Place {
             return Ok(path.clone());
         }
         let file = ConfigFile::find(context.config.as_deref())?;
-        let configured = file.document.file.proxy.api_keys.clone().map(PathBuf::from);
+        let configured = file.document.file.proxy.api_keys.map(PathBuf::from);
         configured.ok_or_else(|| {
             let error = anyhow!("no file of API keys is named");
             Failure::usage(error).with_hint("add `api_keys = \"keys.toml\"` to [proxy] of gorgo.toml, or `--file FILE`")
