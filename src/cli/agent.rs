@@ -8,7 +8,7 @@ use super::config_file::ConfigFile;
 use super::exit::{Failure, Outcome};
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
-use crate::config::replica::{check_names, in_flag};
+use crate::config::replica::{AGENT, ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, exposed, resolve};
 use crate::gateway::{AgentConfig, Gateway, GatewayConfig, ReplicaConfig};
@@ -118,6 +118,10 @@ fn entries(
         ..ReplicaEntry::default()
     };
     own.check(&|key| (own_flag(key).to_owned(), None), problems);
+    if own.engine.as_deref() == Some(AGENT) {
+        problems
+            .push(Problem::new("--engine-kind", format!("a node's own engine is none; wanted {}", ENGINES.join(", "))));
+    }
     let mut named = vec![("--name".to_owned(), None, &own)];
     let places: Vec<String> = (1..=args.peers.len()).map(|i| format!("--peer {i}")).collect();
     let texts = places.iter().zip(&args.peers);

@@ -119,7 +119,7 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         binary: binary(PROGRAM),
         hf_token: None,
         nodes,
-        proxy: None,
+        proxies: Vec::new(),
     }
 }
 

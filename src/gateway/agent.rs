@@ -1,8 +1,8 @@
 //! What makes a gateway an agent: it sits beside one node's engine, and other agents are among its replicas.
 //!
-//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer's address:
-//! nobody else may pin work to a node. Addresses are all that peers know each other by so far, so the port for requests belongs on a
-//! private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
+//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer's address,
+//! where a central router may stand beside that peer, or from this very machine, where one may stand beside this agent: nobody else may
+//! pin work to a node. Addresses are all that peers know each other by so far, so the port for requests belongs on a private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
 //! agent signs what it forwards in `via`, and what carries its own mark stays.
 
 use std::net::IpAddr;
@@ -19,6 +19,23 @@ use super::settings::AgentConfig;
 use crate::routing::filter::GATE_GAUGE_AGE_MS;
 use crate::routing::{Gauges, Health, ReplicaKind, ReplicaSnapshot};
 use crate::wire::PeerState;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// It came to the address that it came from: the client is on this machine.
+    pub(super) here: bool,
+}
+
+impl Origin {
+    /// The two ends of an accepted connection.
+    #[must_use]
+    pub(super) fn new(client: IpAddr, own: Option<IpAddr>) -> Self {
+        Self { address: client, here: own.is_some_and(|own| own.to_canonical() == client.to_canonical()) }
+    }
+}
 
 /// An agent's identity.
 pub(super) struct Agent {
@@ -51,24 +68,27 @@ impl Agent {
 impl Shared {
     /// Must this request stay here, because it has made its hop?
     #[must_use]
-    pub(super) fn forwarded(&self, headers: &HeaderMap, client: IpAddr) -> bool {
+    pub(super) fn forwarded(&self, headers: &HeaderMap, client: Origin) -> bool {
         let Some(agent) = &self.agent else { return false };
-        agent.knows(headers) || (headers.contains_key(HOP) && self.is_peer(client))
+        agent.knows(headers) || (headers.contains_key(HOP) && self.is_ours(client))
     }
 
-    /// Is this the address of a configured peer?
-    fn is_peer(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
+    /// Is this the address of a configured peer, or of this machine?
+    fn is_ours(&self, client: Origin) -> bool {
+        if client.here {
+            return true;
+        }
+        let client = client.address.to_canonical();
         let state = self.brain.lock();
         let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
         peers.any(|peer| peer.figures().addresses.contains(&client))
     }
 
-    /// How this agent and its own engine are doing, for a client that is a peer.
+    /// How this agent and its own engine are doing, for a client that is a peer, or a router beside one.
     #[must_use]
-    pub(super) fn peer_state(&self, client: IpAddr) -> Option<PeerState> {
+    pub(super) fn peer_state(&self, client: Origin) -> Option<PeerState> {
         let agent = self.agent.as_ref()?;
-        if !self.is_peer(client) {
+        if !self.is_ours(client) {
             return None;
         }
         let snapshot = self.brain.lock().router.snapshot(self.brain.clock().now());

@@ -1,7 +1,6 @@
 //! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::agent::Origin;
 use super::brain::{Step, Ticket};
 use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
@@ -55,7 +55,7 @@ pub(super) async fn forward(
     id: RequestId,
     dialect: Dialect,
     request: Request<Incoming>,
-    (client, started): (IpAddr, Time),
+    (client, started): (Origin, Time),
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
     let (parts, incoming) = request.into_parts();
@@ -168,6 +168,7 @@ impl Job<'_> {
         let peer = replica.config.kind == ReplicaKind::Peer;
         match &self.shared.agent {
             Some(agent) if peer => headers::for_peer(&mut headers, endpoint.authority(), agent.via()),
+            None if peer => headers::for_peer(&mut headers, endpoint.authority(), &headers::VIA_PROXY),
             _ => headers::for_engine(&mut headers, endpoint.authority()),
         }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };

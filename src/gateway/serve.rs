@@ -1,7 +1,6 @@
 //! The data listener: accepts, limits, and leads each request to what answers it.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::agent::Agent;
+use super::agent::{Agent, Origin};
 use super::brain::Brain;
 use super::budget::Budget;
 use super::connection::{InFlight, Judgement, Pulse, Watched};
@@ -76,7 +75,8 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match (permit, accepted) {
             (Ok(permit), Ok((stream, client))) => {
-                tokio::spawn(serve(stream, client.ip(), shared.clone(), permit));
+                let own = stream.local_addr().ok().map(|own| own.ip());
+                tokio::spawn(serve(stream, Origin::new(client.ip(), own), shared.clone(), permit));
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -87,7 +87,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, client: Origin, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client left before it was served");
         return;
@@ -169,7 +169,7 @@ fn tick(limits: &Limits) -> Duration {
 async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
-    client: IpAddr,
+    client: Origin,
     in_flight: InFlight,
 ) -> Response<Outbound> {
     let id = shared.brain.request_id();
@@ -200,7 +200,7 @@ enum Route {
 }
 
 /// Who answers a request.
-fn route(shared: &Shared, request: &Request<Incoming>, client: IpAddr) -> Result<Route, Rejection> {
+fn route(shared: &Shared, request: &Request<Incoming>, client: Origin) -> Result<Route, Rejection> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let size = target + headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
