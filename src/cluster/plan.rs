@@ -219,15 +219,16 @@ fn container_files(
     }
     let record = script::model_record(container);
     if !facts.has_record(&record) {
-        steps.extend(model(desired, container, &image, &record));
+        let left = facts.has_record(HF_TOKEN);
+        steps.extend(model(desired, container, &image, &record, left));
     } else if facts.has_record(HF_TOKEN) {
         steps.push(forget_token());
     }
     steps
 }
 
-/// The token is there only while files are fetched.
-fn model(desired: &Desired, container: &Container, image: &str, record: &str) -> Vec<Step> {
+/// The token is there only while files are fetched; one that an earlier run has left goes, too.
+fn model(desired: &Desired, container: &Container, image: &str, record: &str, left: bool) -> Vec<Step> {
     let model = &container.model;
     let mut steps = Vec::new();
     if let Some(token) = &desired.hf_token {
@@ -237,7 +238,7 @@ fn model(desired: &Desired, container: &Container, image: &str, record: &str) ->
     let size = script::weights_bytes(model).map_or_else(String::new, |bytes| format!(" (about {})", gigabytes(bytes)));
     let fetch = script::download(image, model, desired.hf_token.is_some());
     steps.push(Step::run("model", format!("download {model}{size}"), fetch).filling(MODELS));
-    if desired.hf_token.is_some() {
+    if desired.hf_token.is_some() || left {
         steps.push(forget_token());
     }
     steps.push(Step::put("model record", "note that the model is complete", record, Content::Text(model.clone())));

@@ -224,7 +224,7 @@ mod tests {
         --replica 1: region: is missing
         --replica 1: url: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         --replica 2: url: user and password in a URL are not supported; wanted e.g. http://10.0.0.5:30000
-        --replica 2: engine: unknown engine `tgi`; known: sglang, vllm, emulator
+        --replica 2: engine: unknown engine `tgi`; known: sglang, vllm, emulator, agent
         --replica 2: kv-tokens: 0 would never fit anything; wanted 1 or more
         --replica 3: name: is missing
         --replica 3: url: is missing

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gorgo::gateway::{AgentConfig, GatewayHandle, ReplicaConfig};
+use gorgo::gateway::{AgentConfig, Gateway, GatewayHandle, ReplicaConfig};
 use gorgo::inference::engine::EMULATOR;
 use gorgo::model::Region;
 use gorgo::routing::ReplicaKind;
@@ -328,10 +328,11 @@ async fn a_peer_learns_how_an_agent_is_doing_and_a_central_proxy_has_no_peers() 
 
 /// A central proxy whose replicas are these agents.
 async fn router(nodes: &[&Node]) -> GatewayHandle {
-    let proxy = super::client::start(config("least-request", &[])).await;
+    let mut config = config("least-request", &[]);
     for node in nodes {
-        proxy.fleet().add(peer(&node.agent.dispatched()[0].0, &node.agent.url())).unwrap();
+        config.replicas.push(peer(&node.agent.dispatched()[0].0, &node.agent.url()));
     }
+    let proxy = super::client::start(config).await;
     until("all healthy", || proxy.healthy() == nodes.len()).await;
     proxy
 }
@@ -389,7 +390,7 @@ async fn a_central_proxy_knows_its_agents_load_and_models() {
 #[tokio::test]
 async fn agents_are_added_to_a_central_proxy_by_their_kind() {
     let [a, _b] = cluster(["a", "b"]).await;
-    let proxy = super::client::start(config("gorgo", &[])).await;
+    let proxy = Gateway::start(config("gorgo", &[])).await.unwrap();
     let add = |name: &str, engine: Option<&str>| json!({"add": {"name": name, "url": a.agent.url(), "region": "r", "engine": engine}});
     let after: Replicas = change(&proxy, "/admin/v1/replicas", add("a", Some("agent"))).await;
     assert_eq!(after.replicas[0].engine, "agent");

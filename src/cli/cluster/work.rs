@@ -180,7 +180,7 @@ pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
     let Some(inventory) = inventory else { return Ok(Exit::Failed) };
     let (exit, mut inventory) = carry_out(plans, unreachable, &sites, inventory, lines, context).await?;
     if exit == Exit::Done {
-        // A later set-up makes a cluster as if for the first time.
+        // What was put there by name is not brought back by a later set-up.
         for name in sites.iter().map(|site| site.spec.name.as_str()) {
             if inventory.node(name).is_some_and(|node| node.proxy.is_some()) {
                 inventory.change(name, |node| node.proxy = None)?;

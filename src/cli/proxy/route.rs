@@ -21,10 +21,10 @@ use crate::remote::{Forward, Remote, ServiceAction};
 #[derive(Debug, clap::Args)]
 pub(super) struct Choice {
     /// Talk to the proxy on this node of the cluster, or to its agent where no proxy is
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "On a node")]
     remote: Option<String>,
     /// With `--remote`: which of the two [default: the proxy, if there is one]
-    #[arg(long, global = true, value_name = "SERVICE", value_parser = ["proxy", "agent"])]
+    #[arg(long, global = true, value_name = "SERVICE", value_parser = ["proxy", "agent"], help_heading = "On a node")]
     service: Option<String>,
 }
 
