@@ -63,7 +63,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
         }
     }
     let sites = scene.sites(names)?;
-    let lines = NodeLines::new(&context.printer, [args.name.as_str()].into_iter());
+    let lines = NodeLines::new(&context.printer, [args.name.as_str()]);
     let task = if args.remove { Task::RemoveProxy } else { Task::Proxy { exchange: args.agent_binary.is_some() } };
     let (plans, unreachable) = plans(task, Some(&desired), &sites, &lines, context).await;
     let Some(mut inventory) = inventory else {

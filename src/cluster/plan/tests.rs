@@ -339,7 +339,7 @@ fn a_router_comes_to_a_node_and_goes_without_touching_the_rest() {
     converge(&plain, &fake);
     fake.changes();
     // This gorgo is another than the one on the node, which stays.
-    let desired = routed(Desired { binary: binary("program 2"), ..plain.clone() }, "gorgo");
+    let desired = routed(Desired { binary: binary("program 2"), ..plain }, "gorgo");
     let deploy = |desired: &Desired, exchange| deploy_proxy(desired, &fake.spec, &see(&fake), exchange);
     assert_snapshot!(dry_run(&[deploy(&desired, false)]), @"
     node3: 1. write /etc/gorgo/proxy.env
