@@ -9,7 +9,7 @@ use super::exit::{Failure, Outcome};
 use super::face::FaceArgs;
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
-use crate::config::replica::{check_names, in_flag};
+use crate::config::replica::{ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
 use crate::gateway::{AgentConfig, Gateway, GatewayConfig, ReplicaConfig};
@@ -120,7 +120,12 @@ fn entries(
         engine: args.engine_kind.clone().or_else(|| engine.map(str::to_owned)),
         ..ReplicaEntry::default()
     };
-    own.check(&|key| (own_flag(key).to_owned(), None), problems);
+    // Of all that a replica can be, a node's own engine cannot be another agent.
+    ReplicaEntry { engine: None, ..own.clone() }.check(&|key| (own_flag(key).to_owned(), None), problems);
+    if let Some(kind) = own.engine.as_deref().filter(|kind| !ENGINES.contains(kind)) {
+        let message = format!("unknown engine `{kind}`; known: {}", ENGINES.join(", "));
+        problems.push(Problem::new("--engine-kind", message));
+    }
     let mut named = vec![("--name".to_owned(), None, &own)];
     let places: Vec<String> = (1..=args.peers.len()).map(|i| format!("--peer {i}")).collect();
     let texts = places.iter().zip(&args.peers);
@@ -145,7 +150,6 @@ fn own_flag(key: &str) -> &'static str {
     match key {
         "name" => "--name",
         "region" => "--region",
-        "engine" => "--engine-kind",
         _ => "--engine",
     }
 }

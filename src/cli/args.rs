@@ -84,8 +84,7 @@ pub(crate) enum Command {
     /// Run the load balancer of one node: its engine, and the agents of other nodes
     Agent(Box<agent::Args>),
     /// Run the central router, or talk to a running one
-    #[command(subcommand)]
-    Proxy(Box<proxy::Command>),
+    Proxy(Box<proxy::Args>),
     /// Check, show or describe gorgo.toml
     #[command(subcommand)]
     Config(config::Command),

@@ -1,4 +1,4 @@
-//! Talks to the admin API of a running proxy and says what to do when nobody answers.
+//! Talks to the admin API of a running proxy or agent and says what to do when nobody answers.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Where the admin API is.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Admin {
-    /// Admin API of the proxy [default: `proxy.admin` of gorgo.toml, or http://127.0.0.1:8001]
+    /// Admin API of the proxy, where it is not on a node that `--remote` names [default: `proxy.admin` of gorgo.toml, or http://127.0.0.1:8001]
     #[arg(long = "admin", value_name = "URL", value_parser = base_url)]
     url: Option<Url>,
 }
@@ -67,16 +67,36 @@ impl Change {
 pub(crate) struct Client {
     base: Url,
     http: reqwest::Client,
+    /// What is at its other end, for messages.
+    who: String,
+    /// What to try when nobody answers.
+    hint: String,
 }
 
+/// What to try where no node is named.
+const START: &str = "start a proxy with `gorgo proxy start --replica …`, or name its admin API with `--admin URL`";
+
 impl Client {
-    /// A client of the API that `--admin` names, else of the one that the configuration names. Nothing is sent yet.
+    /// A client of the API on the node that `--remote` names, of the one that `--admin` names, else of the one that the configuration
+    /// names. Nothing is sent yet.
     pub(crate) fn new(admin: &Admin, context: &Context) -> Result<Self, Failure> {
-        let base = admin.url.clone().map_or_else(|| configured(context), Ok)?;
+        let (base, who, hint) = match (&context.route, &admin.url) {
+            (Some(_), Some(_)) => {
+                let error = anyhow!("`--remote` names a node, `--admin` an address; wanted one of them");
+                return Err(Failure::usage(error));
+            }
+            (Some(route), None) => (route.url.clone(), route.to_string(), route.hint()),
+            (None, Some(url)) => (url.clone(), format!("the proxy at {}", trimmed(url)), START.to_owned()),
+            (None, None) => {
+                let url = configured(context)?;
+                let who = format!("the proxy at {}", trimmed(&url));
+                (url, who, START.to_owned())
+            }
+        };
         // A proxy from the environment must not see, nor break, what goes to this machine.
         let http =
             reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).timeout(ANSWER_LIMIT).build()?;
-        Ok(Self { base, http })
+        Ok(Self { base, http, who, hint })
     }
 
     /// The document at `path` (with its query, if any).
@@ -100,9 +120,13 @@ impl Client {
         Ok(format!("POST {}\n{}", self.url(change.path)?, change.body))
     }
 
-    /// Base URL, for messages.
-    pub(crate) fn base(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+    /// Whom it talks to, for messages, e.g. `the proxy at http://127.0.0.1:8001`.
+    pub(crate) fn who(&self) -> &str {
+        &self.who
+    }
+
+    fn base(&self) -> &str {
+        trimmed(&self.base)
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Failure> {
@@ -134,11 +158,12 @@ impl Client {
         let error = anyhow::Error::new(error.without_url());
         let cause = anyhow!("{}", error.root_cause());
         match (refused, slow) {
-            (_, true) => Failure::from(cause.context(format!("the proxy at {} did not answer in time", self.base()))),
-            (true, _) => Failure::from(cause.context(format!("nothing listens at {}", self.base()))).with_hint(
-                "start a proxy with `gorgo proxy start --replica …`, or name its admin API with `--admin URL`",
-            ),
-            _ => Failure::from(cause.context(format!("the connection to {} broke", self.base()))),
+            (_, true) => Failure::from(cause.context(format!("{} did not answer in time", self.who))),
+            (true, _) => {
+                let place = self.who.strip_prefix("the proxy at ").unwrap_or(&self.who);
+                Failure::from(cause.context(format!("nothing listens at {place}"))).with_hint(self.hint.clone())
+            }
+            _ => Failure::from(cause.context(format!("the connection to {} broke", self.who))),
         }
     }
 
@@ -155,6 +180,10 @@ impl Client {
         };
         Failure { exit, error, hint: None }
     }
+}
+
+fn trimmed(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
 }
 
 /// The admin address that `proxy start` would take here.

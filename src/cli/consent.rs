@@ -28,6 +28,11 @@ pub(crate) enum Go {
 }
 
 impl Consent {
+    /// It is only to be shown.
+    pub(crate) fn is_dry_run(self) -> bool {
+        self.dry_run
+    }
+
     /// Shows `plan` and asks `question`. Without a terminal, `--yes` is needed.
     pub(crate) fn ask(self, printer: &Printer, plan: &str, question: &str) -> Result<Go, Failure> {
         let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();

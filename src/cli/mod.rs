@@ -51,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) config: Option<PathBuf>,
     /// `--provider`.
     pub(crate) provider: Option<ProviderKind>,
+    /// The admin API on a node that `proxy --remote` names.
+    pub(crate) route: Option<proxy::Route>,
 }
 
 /// A command line that could be parsed.
@@ -74,8 +76,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 #[must_use]
 pub fn run(invocation: Invocation) -> Exit {
     let Cli { global, command } = invocation.0;
-    let context =
-        Context { printer: Printer::for_process(global.quiet), config: global.config, provider: global.provider };
+    let printer = Printer::for_process(global.quiet);
+    let context = Context { printer, config: global.config, provider: global.provider, route: None };
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(dispatch(command, &context)),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start the async runtime").into()),
@@ -98,7 +100,7 @@ pub fn install_tls() {
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Agent(args) => Box::pin(agent::run(&args, context)).await,
-        Command::Proxy(command) => Box::pin(proxy::run(*command, context)).await,
+        Command::Proxy(args) => Box::pin(proxy::run(*args, context)).await,
         Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(*args, context)).await,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::desired::{AgentBinary, Desired, EngineChoice, NodeSpec};
+use super::desired::{AgentBinary, Desired, EngineChoice, NodeSpec, ProxySpec};
 use super::facts::Facts;
 use super::script::{Image, choose_image, image_of, model_record, weights_bytes};
 
@@ -42,11 +42,26 @@ pub fn refusals(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Refusa
     found.extend(program(&desired.binary, facts));
     found.extend(clock(facts));
     found.extend(address(desired, node));
+    found.extend(desired.proxy_on(&node.name).and_then(|proxy| proxy_address(desired, proxy)));
     if node.engine.container().is_some() {
         found.extend(cards(node, facts));
         found.extend(docker(facts));
     }
     found.extend(disk(desired, node, facts));
+    found
+}
+
+/// Everything that stands in the way of putting a central router there. `uploads`: its program is not there yet.
+#[must_use]
+pub fn proxy_refusals(desired: &Desired, proxy: &ProxySpec, facts: &Facts, uploads: bool) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    found.extend(supervisor(facts));
+    found.extend(root(facts));
+    if uploads {
+        found.extend(program(&desired.binary, facts));
+        found.extend(room(facts, desired.binary.bytes + SPARE_BYTES));
+    }
+    found.extend(proxy_address(desired, proxy));
     found
 }
 
@@ -111,6 +126,15 @@ fn address(desired: &Desired, node: &NodeSpec) -> Option<Refusal> {
     })
 }
 
+fn proxy_address(desired: &Desired, proxy: &ProxySpec) -> Option<Refusal> {
+    (!proxy.is_private() && !desired.allow_public_plaintext).then(|| {
+        refusal(
+            format!("its proxy would take requests at {}, which the Internet can reach, in plain text", proxy.listen),
+            "give it a private address or loopback with `proxy deploy --listen ADDRESS:PORT`, or accept it by name with `--allow-public-plaintext`",
+        )
+    })
+}
+
 fn cards(node: &NodeSpec, facts: &Facts) -> Option<Refusal> {
     let Some(major) = facts.driver_major() else {
         let hint = "install the NVIDIA driver, or choose `engine = \"emulator\"` for a machine without a GPU";
@@ -141,7 +165,10 @@ fn docker(facts: &Facts) -> Option<Refusal> {
 }
 
 fn disk(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Option<Refusal> {
-    let needed = disk_needed(desired, node, facts);
+    room(facts, disk_needed(desired, node, facts))
+}
+
+fn room(facts: &Facts, needed: u64) -> Option<Refusal> {
     (facts.disk_free < needed).then(|| {
         let (free, needed) = (gigabytes(facts.disk_free), gigabytes(needed));
         refusal(

@@ -120,6 +120,18 @@ impl NodeSpec {
     pub fn is_private(&self) -> bool {
         is_private(self.listen.ip())
     }
+
+    /// The address by which others know it.
+    fn host(&self) -> IpAddr {
+        let authority = self.url.trim_start_matches("http://");
+        authority.parse().map_or(self.listen.ip(), |address: SocketAddr| address.ip())
+    }
+
+    /// Where a central router of this node takes requests unless another address is wanted: beside the agent.
+    #[must_use]
+    pub fn proxy_listen(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.ip(), self.ports.proxy)
+    }
 }
 
 /// Addresses that the Internet does not route: loopback, private and link-local ones.
@@ -143,6 +155,49 @@ pub struct ProxySpec {
     pub max_concurrent: Option<u32>,
 }
 
+impl ProxySpec {
+    /// Where clients reach it: on a machine that listens everywhere by the node's own address.
+    #[must_use]
+    pub fn url(&self, node: &NodeSpec) -> String {
+        let host = if self.listen.ip().is_unspecified() { node.host() } else { self.listen.ip() };
+        format!("http://{}", SocketAddr::new(host, self.listen.port()))
+    }
+
+    /// It can be reached only from its machine or a private network.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        is_private(self.listen.ip())
+    }
+}
+
+/// What was asked for of a central router, as the inventory keeps it; what is not said is the cluster's own or follows from the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyWish {
+    /// Where it takes requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Its strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
+    /// Most requests running per replica before it holds back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
+}
+
+impl ProxyWish {
+    /// What it means on this node of a cluster with this strategy.
+    #[must_use]
+    pub fn on(&self, node: &NodeSpec, strategy: &str) -> ProxySpec {
+        ProxySpec {
+            node: node.name.clone(),
+            listen: self.listen.unwrap_or_else(|| node.proxy_listen()),
+            strategy: self.strategy.clone().unwrap_or_else(|| strategy.to_owned()),
+            max_concurrent: self.max_concurrent,
+        }
+    }
+}
+
 /// The cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
@@ -160,8 +215,8 @@ pub struct Desired {
     pub hf_token: Option<Secret>,
     /// Its nodes, in order; names are unique.
     pub nodes: Vec<NodeSpec>,
-    /// A central router, if one is wanted.
-    pub proxy: Option<ProxySpec>,
+    /// Central routers, at most one per node.
+    pub proxies: Vec<ProxySpec>,
 }
 
 impl Desired {
@@ -174,7 +229,7 @@ impl Desired {
     /// The central router, if it stands on that node.
     #[must_use]
     pub fn proxy_on(&self, node: &str) -> Option<&ProxySpec> {
-        self.proxy.as_ref().filter(|proxy| proxy.node == node)
+        self.proxies.iter().find(|proxy| proxy.node == node)
     }
 }
 

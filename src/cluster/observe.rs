@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{try_join, try_join_all};
 
 use super::desired::NodeSpec;
 use super::facts::{Asked, Facts, parse};
@@ -15,19 +15,23 @@ use crate::remote::{Output, Remote, RemoteError, RemoteErrorKind, ServiceAction,
 /// # Errors
 /// The node cannot be reached, or its answers cannot be read. What is missing on it is no error but a fact.
 pub async fn observe(node: &NodeSpec, remote: &dyn Remote) -> Result<Facts, RemoteError> {
-    let states = join_all(Role::ALL.map(|role| remote.service(role.unit(), &ServiceAction::Status)));
-    let (described, states) = join(describe(node, remote), states).await;
-    let mut facts = described?;
-    facts.supervised = true;
+    let states = try_join_all(Role::ALL.map(|role| state(role, remote)));
+    // The first error ends it: each question to a node that cannot be reached would wait for a connection of its own.
+    let (mut facts, states) = try_join(describe(node, remote), states).await?;
+    facts.supervised = states.iter().all(Option::is_some);
     for (role, state) in Role::ALL.into_iter().zip(states) {
-        match state {
-            Ok(state) if state == ServiceState::default() => {}
-            Ok(state) => _ = facts.services.insert(role, state),
-            Err(error) if error.kind == RemoteErrorKind::Unsuitable => facts.supervised = false,
-            Err(error) => return Err(error),
-        }
+        facts.services.extend(state.filter(|state| *state != ServiceState::default()).map(|state| (role, state)));
     }
     Ok(facts)
+}
+
+/// How a service is; `None` = nobody supervises services there.
+async fn state(role: Role, remote: &dyn Remote) -> Result<Option<ServiceState>, RemoteError> {
+    match remote.service(role.unit(), &ServiceAction::Status).await {
+        Ok(state) => Ok(Some(state)),
+        Err(error) if error.kind == RemoteErrorKind::Unsuitable => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The script as root; where that needs a password, without, which sees all but what is root's.

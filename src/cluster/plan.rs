@@ -6,8 +6,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::{Refusal, gigabytes, program, refusals};
-use super::desired::{Container, Desired, NodeSpec};
+use super::check::{Refusal, gigabytes, program, proxy_refusals, refusals};
+use super::desired::{AgentBinary, Container, Desired, NodeSpec};
 use super::facts::Facts;
 use super::layout::{BINARY, HF_TOKEN, MODELS, Role};
 use super::script;
@@ -95,7 +95,50 @@ pub fn upload(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
     Plan::new(node, reasons, || {
         let mut steps: Vec<Step> = binary(desired, facts).into_iter().collect();
         if !steps.is_empty() {
-            steps.extend(restart_programs(node, facts, &desired.binary.sha256));
+            steps.extend(restart_programs(&Role::ALL, node, facts, &desired.binary.sha256));
+        }
+        steps
+    })
+}
+
+/// The central router that is wanted on this node, and nothing else. A program that is there stays, unless `exchange` says that it is to be
+/// the wanted one: then all that runs it is restarted as with [`upload`].
+#[must_use]
+pub fn deploy_proxy(desired: &Desired, node: &NodeSpec, facts: &Facts, exchange: bool) -> Plan {
+    let Some(proxy) = desired.proxy_on(&node.name) else { return Plan::new(node, Vec::new(), Vec::new) };
+    let kept = facts.binary_sha256.clone().filter(|_| !exchange);
+    let sha256 = kept.unwrap_or_else(|| desired.binary.sha256.clone());
+    let desired = &Desired { binary: AgentBinary { sha256, ..desired.binary.clone() }, ..desired.clone() };
+    let new = binary(desired, facts);
+    Plan::new(node, proxy_refusals(desired, proxy, facts, new.is_some()), || {
+        let mut steps: Vec<Step> = folders(facts).into_iter().collect();
+        if let Some(new) = new {
+            steps.push(new);
+            let others = [Role::Engine, Role::Agent];
+            steps.extend(restart_programs(&others, node, facts, &desired.binary.sha256));
+        }
+        steps.extend(service(Role::Proxy, &script::proxy(desired, proxy, node, facts), desired, node, facts));
+        steps
+    })
+}
+
+/// The central router gone from a node; everything else stays.
+#[must_use]
+pub fn remove_proxy(node: &NodeSpec, facts: &Facts) -> Plan {
+    let role = Role::Proxy;
+    Plan::new(node, Vec::new(), || {
+        let mut steps: Vec<Step> = forget_record(role, facts).into_iter().collect();
+        if facts.service(role).installed {
+            let text = format!("stop and remove {}", role.unit());
+            steps.push(Step::service(role, "remove", text, ServiceAction::Remove));
+        }
+        let path = role.environment_file();
+        if facts.has_record(&path) {
+            steps.push(Step::run(
+                "proxy forget environment",
+                format!("remove {path}"),
+                script::forget_environment(role),
+            ));
         }
         steps
     })
@@ -112,7 +155,7 @@ pub fn rollback(node: &NodeSpec, facts: &Facts) -> Plan {
     Plan::new(node, reasons, || {
         let mut steps =
             vec![Step::run("binary exchange", "go back to the program before", script::exchange_binaries())];
-        steps.extend(restart_programs(node, facts, facts.binary_old_sha256.as_deref().unwrap_or_default()));
+        steps.extend(restart_programs(&Role::ALL, node, facts, facts.binary_old_sha256.as_deref().unwrap_or_default()));
         steps
     })
 }
@@ -176,15 +219,16 @@ fn container_files(
     }
     let record = script::model_record(container);
     if !facts.has_record(&record) {
-        steps.extend(model(desired, container, &image, &record));
+        let left = facts.has_record(HF_TOKEN);
+        steps.extend(model(desired, container, &image, &record, left));
     } else if facts.has_record(HF_TOKEN) {
         steps.push(forget_token());
     }
     steps
 }
 
-/// The token is there only while files are fetched.
-fn model(desired: &Desired, container: &Container, image: &str, record: &str) -> Vec<Step> {
+/// The token is there only while files are fetched; one that an earlier run has left goes, too.
+fn model(desired: &Desired, container: &Container, image: &str, record: &str, left: bool) -> Vec<Step> {
     let model = &container.model;
     let mut steps = Vec::new();
     if let Some(token) = &desired.hf_token {
@@ -194,7 +238,7 @@ fn model(desired: &Desired, container: &Container, image: &str, record: &str) ->
     let size = script::weights_bytes(model).map_or_else(String::new, |bytes| format!(" (about {})", gigabytes(bytes)));
     let fetch = script::download(image, model, desired.hf_token.is_some());
     steps.push(Step::run("model", format!("download {model}{size}"), fetch).filling(MODELS));
-    if desired.hf_token.is_some() {
+    if desired.hf_token.is_some() || left {
         steps.push(forget_token());
     }
     steps.push(Step::put("model record", "note that the model is complete", record, Content::Text(model.clone())));
@@ -259,9 +303,9 @@ fn service(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, f
 }
 
 /// Restarts what runs our program, with the definitions that are there.
-fn restart_programs(node: &NodeSpec, facts: &Facts, binary_sha256: &str) -> Vec<Step> {
+fn restart_programs(roles: &[Role], node: &NodeSpec, facts: &Facts, binary_sha256: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    for role in Role::ALL {
+    for role in roles.iter().copied() {
         let definition = facts.service(role).definition_sha256;
         let (Some(definition), Some(program)) = (definition, own_program(role, node, binary_sha256)) else { continue };
         steps.extend(forget_record(role, facts));

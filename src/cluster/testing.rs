@@ -81,6 +81,21 @@ impl Gauge {
     pub(super) fn peak(&self) -> usize {
         self.peak.load(Ordering::SeqCst)
     }
+
+    fn enter(&self) -> UnderWay<'_> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(now, Ordering::SeqCst);
+        UnderWay(self)
+    }
+}
+
+/// One operation, until it has ended or nobody wants it any more.
+struct UnderWay<'a>(&'a Gauge);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub(super) fn emulator() -> EngineChoice {
@@ -119,7 +134,7 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         binary: binary(PROGRAM),
         hf_token: None,
         nodes,
-        proxy: None,
+        proxies: Vec::new(),
     }
 }
 
@@ -169,10 +184,8 @@ impl FakeNode {
     /// Does it, if the connection holds.
     async fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, RemoteError>) -> Result<T, RemoteError> {
         if !self.latency.is_zero() {
-            let now = self.gauge.now.fetch_add(1, Ordering::SeqCst) + 1;
-            self.gauge.peak.fetch_max(now, Ordering::SeqCst);
+            let _under_way = self.gauge.enter();
             tokio::time::sleep(self.latency).await;
-            self.gauge.now.fetch_sub(1, Ordering::SeqCst);
         }
         let lost = || RemoteError::new(RemoteErrorKind::Unreachable, &self.spec.name, "the connection broke");
         self.change(|state| {

@@ -1,7 +1,7 @@
 //! Every key of `gorgo.toml` with its type, default and meaning: what the reader checks against and what the schema prints.
 
 use super::fleet::PROVIDERS;
-use super::replica::ENGINES;
+use super::replica::{ENGINES, REPLICAS};
 
 /// A table of the file.
 pub struct Section {
@@ -150,7 +150,12 @@ pub const SECTIONS: [Section; 8] = [
             needed("name", Kind::Text, "Unique name (required)"),
             needed("url", Kind::Text, "Base URL, e.g. `http://10.0.0.5:30000` (required)"),
             needed("region", Kind::Text, "Where it stands, e.g. `us-east-1` (required)"),
-            key("engine", Kind::OneOf(&ENGINES), "", "Kind of engine; absent = that of `[cluster]`"),
+            key(
+                "engine",
+                Kind::OneOf(&REPLICAS),
+                "",
+                "Kind of engine, or `agent` for a node's agent, which answers with its own engine; absent = that of `[cluster]`",
+            ),
             key("models", Kind::Texts, "", "Models that it serves; absent = that of `[cluster]`, or any"),
             key(
                 "kv_tokens",

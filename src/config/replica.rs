@@ -7,6 +7,10 @@ use crate::model::spelling::nearest;
 
 /// Kinds of engine that can be named.
 pub const ENGINES: [&str; 3] = ["sglang", "vllm", "emulator"];
+/// Instead of a kind of engine: the agent of a node, which answers with its own engine.
+pub const AGENT: &str = "agent";
+/// What a replica can be.
+pub const REPLICAS: [&str; 4] = ["sglang", "vllm", "emulator", AGENT];
 
 /// A replica as written; nothing is checked yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,7 +22,7 @@ pub struct ReplicaEntry {
     pub url: Option<String>,
     /// Where it stands.
     pub region: Option<String>,
-    /// Kind of engine, one of [`ENGINES`].
+    /// Kind of engine, one of [`ENGINES`], or [`AGENT`].
     pub engine: Option<String>,
     /// Models that it serves; empty = any.
     pub models: Option<Vec<String>>,
@@ -138,7 +142,7 @@ pub(crate) fn check_names<'a>(
 
 /// What is wrong with a kind of engine, if anything.
 pub(crate) fn wrong_engine(engine: &str) -> Option<String> {
-    (!ENGINES.contains(&engine)).then(|| format!("unknown engine `{engine}`; known: {}", ENGINES.join(", ")))
+    (!REPLICAS.contains(&engine)).then(|| format!("unknown engine `{engine}`; known: {}", REPLICAS.join(", ")))
 }
 
 /// What is wrong with a base URL, if anything.
@@ -233,7 +237,7 @@ mod tests {
         --replica 1: region: is missing
         --replica 1: url: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         --replica 2: url: user and password in a URL are not supported; wanted e.g. http://10.0.0.5:30000
-        --replica 2: engine: unknown engine `tgi`; known: sglang, vllm, emulator
+        --replica 2: engine: unknown engine `tgi`; known: sglang, vllm, emulator, agent
         --replica 2: kv-tokens: 0 would never fit anything; wanted 1 or more
         --replica 3: name: is missing
         --replica 3: url: is missing

@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, StatusCode};
 
 use super::audit::Audit;
-use super::keys::{Key, Keys};
+use super::keys::{Key, Keys, token};
 use super::origin::Origin;
 use super::reject::Rejection;
 use super::replica::Replica;
@@ -83,10 +83,14 @@ impl Access {
         if forwarded && reason == Refusal::Residency { rejection.misdirected() } else { rejection }
     }
 
-    /// Takes out of a request what was meant for us alone.
+    /// Takes out of a request what was meant for us alone: where keys are wanted any, and elsewhere what is one of ours by its form, which
+    /// another router of the cluster may have let in and passed on.
     pub(super) fn strip_key(&self, headers: &mut HeaderMap) {
-        if self.keys.is_some() {
+        let ours = |text: Option<&str>| text.is_some_and(|text| token::id(text.trim()).is_some());
+        if self.keys.is_some() || ours(bearer(headers)) {
             headers.remove(AUTHORIZATION);
+        }
+        if self.keys.is_some() || ours(headers.get(&API_KEY).and_then(|value| value.to_str().ok())) {
             headers.remove(API_KEY);
         }
     }

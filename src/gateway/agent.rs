@@ -1,8 +1,8 @@
 //! What makes a gateway an agent: it sits beside one node's engine, and other agents are among its replicas.
 //!
-//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer's address:
-//! nobody else may pin work to a node. Addresses are all that peers know each other by so far, so the port for requests belongs on a
-//! private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
+//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer's address,
+//! where a central router may stand beside that peer, or from this very machine, where one may stand beside this agent: nobody else may
+//! pin work to a node. Addresses are all that peers know each other by so far, so the port for requests belongs on a private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
 //! agent signs what it forwards in `via`, and what carries its own mark stays.
 
 use std::sync::atomic::Ordering;
@@ -53,21 +53,24 @@ impl Shared {
     #[must_use]
     pub(super) fn forwarded(&self, headers: &HeaderMap, origin: &Origin) -> bool {
         let Some(agent) = &self.agent else { return false };
-        agent.knows(headers) || (headers.contains_key(HOP) && self.is_peer(origin))
+        agent.knows(headers) || (headers.contains_key(HOP) && self.is_ours(origin))
     }
 
-    /// Is this a configured peer, by its address?
-    pub(super) fn is_peer(&self, origin: &Origin) -> bool {
+    /// Is this a configured peer, by its address, or somebody on this machine?
+    fn is_ours(&self, origin: &Origin) -> bool {
+        if origin.is_here() {
+            return true;
+        }
         let state = self.brain.lock();
         let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
         peers.any(|peer| peer.figures().addresses.contains(&origin.address()))
     }
 
-    /// How this agent and its own engine are doing, for a client that is a peer.
+    /// How this agent and its own engine are doing, for a client that is a peer, or a router beside one.
     #[must_use]
     pub(super) fn peer_state(&self, origin: &Origin) -> Option<PeerState> {
         let agent = self.agent.as_ref()?;
-        if !self.is_peer(origin) {
+        if !self.is_ours(origin) {
             return None;
         }
         let snapshot = self.brain.lock().router.snapshot(self.brain.clock().now());

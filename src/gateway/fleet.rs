@@ -19,13 +19,14 @@ pub struct Fleet {
     brain: Arc<Brain>,
     pool: PoolSettings,
     probe: ProbeSettings,
+    is_agent: bool,
 }
 
 impl Fleet {
     /// A fleet for a brain.
     #[must_use]
-    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, probe: ProbeSettings) -> Self {
-        Self { brain, pool, probe }
+    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, probe: ProbeSettings, is_agent: bool) -> Self {
+        Self { brain, pool, probe, is_agent }
     }
 
     /// Adds a replica, or changes the one of that name: requests in flight stay on the old connections, new ones take the new.
@@ -64,7 +65,7 @@ impl Fleet {
             retire(&before, before.config.region != replica.config.region);
         }
         tracing::info!(replica = %replica.name, url = %replica.pool.endpoint(), "replica added");
-        probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), self.probe.clone());
+        probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), self.probe.clone(), self.is_agent);
         Ok(replica.id)
     }
 

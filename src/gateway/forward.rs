@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::access::{self, Access, Caller};
+use super::agent::Agent;
 use super::brain::{Step, Ticket};
 use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
@@ -208,16 +209,14 @@ impl Job<'_> {
     fn headers_for(&self, replica: &Replica, peer: bool) -> Result<HeaderMap, Failure> {
         let mut headers = self.headers.clone();
         let authority = replica.pool.endpoint().authority();
-        match &self.shared.agent {
-            Some(agent) if peer => {
-                let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
-                let classes = classes.transpose().map_err(|error| no_answer(&error))?;
-                headers::for_peer(&mut headers, authority, agent.via(), classes);
-            }
-            _ => {
-                self.shared.access.strip_key(&mut headers);
-                headers::for_engine(&mut headers, authority);
-            }
+        if peer {
+            let via = self.shared.agent.as_ref().map_or(&headers::VIA_PROXY, Agent::via);
+            let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
+            let classes = classes.transpose().map_err(|error| no_answer(&error))?;
+            headers::for_peer(&mut headers, authority, via, classes);
+        } else {
+            self.shared.access.strip_key(&mut headers);
+            headers::for_engine(&mut headers, authority);
         }
         if let Some(key) = &replica.pool.settings().authorization {
             headers.remove(access::API_KEY);

@@ -74,7 +74,7 @@ impl Gateway {
             stopping: CancellationToken::new(),
             stopped,
         });
-        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone()));
+        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone(), config.agent.is_some()));
         for replica in config.replicas {
             fleet.add(replica)?;
         }

@@ -45,9 +45,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Signs what passes through a gateway that nothing can come back to.
+pub static VIA_PROXY: HeaderValue = HeaderValue::from_static("1.1 gorgo");
+
 /// Turns a client's fields into those for an engine. The length is left out: it follows from the body.
 pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
-    for_upstream(headers, authority, HeaderValue::from_static("1.1 gorgo"));
+    for_upstream(headers, authority, VIA_PROXY.clone());
 }
 
 /// Turns a client's fields into those for a peer, which learns that this was the one hop, who made it, and the request's residency

@@ -6,19 +6,27 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     address: IpAddr,
+    here: bool,
 }
 
 impl Origin {
-    /// A client: whoever comes to the port for requests.
+    /// A client: whoever comes to the port for requests. `own`: the address that it came to.
     #[must_use]
-    pub(super) fn client(address: IpAddr) -> Self {
-        Self { address: address.to_canonical() }
+    pub(super) fn client(address: IpAddr, own: Option<IpAddr>) -> Self {
+        let address = address.to_canonical();
+        Self { address, here: own.is_some_and(|own| own.to_canonical() == address) }
     }
 
     /// Where it comes from; an IPv4 address is one, however the socket shows it.
     #[must_use]
     pub(super) fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// A client that came to the address that it came from: it is on this machine.
+    #[must_use]
+    pub(super) fn is_here(&self) -> bool {
+        self.here
     }
 }
 
@@ -28,6 +36,9 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_the_address_itself() {
-        assert_eq!(Origin::client("::ffff:10.0.0.5".parse().unwrap()).address().to_string(), "10.0.0.5");
+        let origin = |from: &str, to: &str| Origin::client(from.parse().unwrap(), Some(to.parse().unwrap()));
+        let mapped = origin("::ffff:10.0.0.5", "10.0.0.5");
+        assert_eq!((mapped.address().to_string(), mapped.is_here()), ("10.0.0.5".to_owned(), true));
+        assert!(!origin("10.0.0.6", "10.0.0.5").is_here());
     }
 }

@@ -31,25 +31,41 @@ const FIRST_PROBES: u32 = 5;
 const FIRST_EVERY: Duration = Duration::from_millis(200);
 /// Longest answer of an engine that is read: metrics pages have some 100 KB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Where an agent tells the models of its engine.
+const MODELS: &str = "/v1/models";
 /// Pause between two looks at a pool that should be warm.
 const REFILL_EVERY: Duration = Duration::from_millis(1000);
 
 /// Starts all probes of a replica; they end with it.
-pub(super) fn watch(runtime: &Handle, brain: Arc<Brain>, replica: Arc<Replica>, settings: ProbeSettings) {
+///
+/// What models a peer has only a central router asks: agents that told each other what they were told would never forget a model.
+pub(super) fn watch(
+    runtime: &Handle,
+    brain: Arc<Brain>,
+    replica: Arc<Replica>,
+    settings: ProbeSettings,
+    is_agent: bool,
+) {
     let watcher = Arc::new(Watcher { brain, replica, settings, alive: AtomicBool::new(true) });
     let gone = watcher.replica.gone.clone();
     runtime.spawn(async move {
         let peer = watcher.replica.config.kind == ReplicaKind::Peer;
         let engine = async {
             if peer {
-                return watcher.peer().await;
+                let models = async {
+                    if !is_agent {
+                        watcher.models(MODELS).await;
+                    }
+                };
+                tokio::join!(watcher.peer(), models);
+                return;
             }
             let engine = watcher.engine().await;
             tokio::join!(
                 watcher.liveness(engine),
                 watcher.round_trips(engine),
                 watcher.gauges(engine),
-                watcher.models(engine)
+                watcher.models(engine.models)
             );
         };
         tokio::select! {
@@ -172,10 +188,10 @@ impl Watcher {
         }
     }
 
-    async fn models(&self, engine: &'static Engine) {
+    async fn models(&self, path: &'static str) {
         let pool = self.own_pool();
         loop {
-            let answer = get(&pool, engine.models, self.settings.timeout).await;
+            let answer = get(&pool, path, self.settings.timeout).await;
             let told = match &answer {
                 Ok((StatusCode::OK, body)) => models::entries(body),
                 _ => None,

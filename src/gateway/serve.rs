@@ -1,7 +1,6 @@
 //! The data listener: accepts, limits, and leads each request to what answers it.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +85,9 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match (permit, accepted) {
             (Ok(permit), Ok((stream, client))) => {
-                tokio::spawn(serve_client(stream, client.ip(), shared.clone(), permit));
+                let own = stream.local_addr().ok().map(|own| own.ip());
+                let origin = Origin::client(client.ip(), own);
+                tokio::spawn(serve_client(stream, origin, shared.clone(), permit));
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -98,12 +99,12 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// A connection to the port for requests.
-async fn serve_client(stream: TcpStream, client: IpAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
+async fn serve_client(stream: TcpStream, origin: Origin, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client left before it was served");
         return;
     }
-    let origin = Origin::client(client);
+    let client = origin.address();
     let Some(acceptor) = shared.tls.clone() else { return serve(stream, origin, shared, permit).await };
     let handshake = tokio::select! {
         handshake = timeout(shared.limits.header_timeout, acceptor.accept(stream)) => handshake,

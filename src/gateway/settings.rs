@@ -28,9 +28,9 @@ pub struct GatewayConfig {
     pub audit: AuditTarget,
     /// The routing engine's settings.
     pub routing: RoutingSettings,
-    /// The engines, and an agent's peers.
+    /// The engines, and other agents: an agent's peers, or what a central proxy has instead of engines that listen on loopback.
     pub replicas: Vec<ReplicaConfig>,
-    /// Present in an agent; a central proxy has no peers.
+    /// Present in an agent.
     pub agent: Option<AgentConfig>,
     /// Ask engines for usage in streams whose clients did not, and take the extra event out again.
     pub inject_usage: bool,

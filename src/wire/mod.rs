@@ -28,7 +28,7 @@ pub use latency::{Latency, LatencyReplica, Percentiles, Prediction};
 pub use peer::PeerState;
 pub use policy::{Parameter, Policy, SetPolicy, SetTune, StrategyInfo, Tune};
 pub use replica::{
-    AddReplica, Gauges, Health, Ledger, Limits, Rates, Replica, ReplicaChange, ReplicaRequests, Replicas, Rtt,
+    AGENT, AddReplica, Gauges, Health, Ledger, Limits, Rates, Replica, ReplicaChange, ReplicaRequests, Replicas, Rtt,
 };
 pub use status::{QueueStatus, ReplicaCounts, RequestCounts, Status};
 

@@ -155,6 +155,9 @@ pub enum ReplicaChange {
     },
 }
 
+/// What stands for the kind of engine where a replica is another node's agent.
+pub const AGENT: &str = "agent";
+
 /// A replica to add.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,7 +168,7 @@ pub struct AddReplica {
     pub url: String,
     /// Where it stands.
     pub region: Region,
-    /// Kind of engine: `sglang`, `vllm` or `emulator`; `null` = `sglang`.
+    /// Kind of engine: `sglang`, `vllm`, `emulator`, or [`AGENT`]; `null` = found out by asking it.
     #[serde(default)]
     pub engine: Option<String>,
     /// Models that it serves; empty = any.

@@ -10,21 +10,21 @@ use serde_json::Value;
 use super::{Ran, User, ran};
 
 /// Ends the machines, whatever became of the test.
-struct Ended(User);
+pub(super) struct Ended(User);
 
 impl Ended {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(User::new())
     }
 
     /// Local machines run the program under a path of its own, so that it can be exchanged.
-    fn command(&self, line: &str) -> Command {
+    pub(super) fn command(&self, line: &str) -> Command {
         let mut command = self.0.command(&format!("--provider local {line}"));
         command.env("XDG_RUNTIME_DIR", self.0.path().join("run"));
         command
     }
 
-    fn gorgo(&self, line: &str) -> Ran {
+    pub(super) fn gorgo(&self, line: &str) -> Ran {
         ran(self.command(line))
     }
 }

@@ -7,6 +7,7 @@ mod instances;
 mod lab;
 mod local;
 mod machines;
+mod proxy;
 mod shared;
 
 use std::path::Path;

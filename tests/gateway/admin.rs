@@ -51,7 +51,7 @@ pub(super) async fn change<T: DeserializeOwned>(gateway: &GatewayHandle, path: &
     serde_json::from_str(&text).unwrap()
 }
 
-async fn refused(gateway: &GatewayHandle, path: &str, body: serde_json::Value) -> (u16, String, String) {
+pub(super) async fn refused(gateway: &GatewayHandle, path: &str, body: serde_json::Value) -> (u16, String, String) {
     let (status, text) = ask(gateway, "POST", path, body.to_string()).await;
     let error: gorgo::wire::ErrorBody = serde_json::from_str(&text).expect(&text);
     (status, error.error.code.unwrap().into_owned(), error.error.message)

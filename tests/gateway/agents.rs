@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gorgo::gateway::{AgentConfig, GatewayHandle, ReplicaConfig};
+use gorgo::gateway::{AgentConfig, Gateway, GatewayHandle, ReplicaConfig};
 use gorgo::inference::engine::EMULATOR;
 use gorgo::model::Region;
 use gorgo::routing::ReplicaKind;
@@ -324,4 +324,79 @@ async fn a_peer_learns_how_an_agent_is_doing_and_a_central_proxy_has_no_peers() 
     let proxy = super::client::start(config("gorgo", &[&mock])).await;
     let response = Client::connect(&proxy).await.send(get("/gorgo/v1/peer")).await.unwrap();
     assert_eq!(code(response).await, (404, "unknown_path".to_owned()));
+}
+
+/// A central proxy whose replicas are these agents.
+async fn router(nodes: &[&Node]) -> GatewayHandle {
+    let mut config = config("least-request", &[]);
+    for node in nodes {
+        config.replicas.push(peer(&node.agent.dispatched()[0].0, &node.agent.url()));
+    }
+    let proxy = super::client::start(config).await;
+    until("all healthy", || proxy.healthy() == nodes.len()).await;
+    proxy
+}
+
+#[tokio::test]
+async fn what_a_central_proxy_sends_to_an_agent_stays_there() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let proxy = router(&[&a]).await;
+    gauges(&proxy).await;
+    let _held = fill(&a).await;
+    let at = proxy.listen();
+    let routed = tokio::spawn(async move { Client::at(at, None).await.chat(STREAM).await });
+    until("it waits", || a.agent.counts().in_flight == 3).await;
+    // A client of the agent itself goes on to where there is room.
+    let response = Client::connect(&a.agent).await.chat(STREAM).await;
+    assert_eq!(replica(&response), "b");
+    assert!(whole(response.into_body()).await.1);
+    assert!(!routed.is_finished());
+    a.go.add_permits(2);
+    let response = routed.await.unwrap();
+    assert_eq!(replica(&response), "a");
+    let (text, complete) = whole(response.into_body()).await;
+    assert!(complete && text.contains(WORLD) && text.contains(HELLO), "{text}");
+    assert_eq!((sent(&a, "b"), b.agent.counts().total), (1, 1), "the client's request only");
+}
+
+#[tokio::test]
+async fn a_central_proxy_knows_its_agents_load_and_models() {
+    let [a, b] = cluster(["a", "b"]).await;
+    let proxy = router(&[&a, &b]).await;
+    gauges(&proxy).await;
+    let listed: Replicas = admin_get(&proxy, "/admin/v1/replicas").await;
+    let kinds: Vec<&str> = listed.replicas.iter().map(|replica| replica.engine.as_str()).collect();
+    assert_eq!(kinds, ["agent", "agent"]);
+    let told = listed.replicas[0].gauges.unwrap();
+    assert_eq!((told.kv_usage, told.waiting), (Some(0.25), Some(0.0)));
+    let models = |gateway: &GatewayHandle| {
+        let at = gateway.listen();
+        async move {
+            let response = Client::at(at, None).await.send(get("/v1/models")).await.unwrap();
+            whole(response.into_body()).await.0
+        }
+    };
+    let engines = models(&a.agent).await;
+    assert!(engines.contains("\"id\""), "{engines}");
+    for _ in 0..1000 {
+        if models(&proxy).await.contains("\"id\"") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("no models");
+}
+
+#[tokio::test]
+async fn agents_are_added_to_a_central_proxy_by_their_kind() {
+    let [a, _b] = cluster(["a", "b"]).await;
+    let proxy = Gateway::start(config("gorgo", &[])).await.unwrap();
+    let add = |name: &str, engine: Option<&str>| json!({"add": {"name": name, "url": a.agent.url(), "region": "r", "engine": engine}});
+    let after: Replicas = change(&proxy, "/admin/v1/replicas", add("a", Some("agent"))).await;
+    assert_eq!(after.replicas[0].engine, "agent");
+    until("healthy", || proxy.healthy() == 1).await;
+    for (gateway, body) in [(&proxy, add("a", None)), (&a.agent, add("b", None)), (&a.agent, add("c", Some("agent")))] {
+        let (status, ..) = super::admin::refused(gateway, "/admin/v1/replicas", body).await;
+        assert_eq!(status, 400);
+    }
 }

@@ -187,6 +187,12 @@ async fn without_a_file_of_keys_nothing_is_asked_and_nothing_taken_away() {
     let gateway = start(config("gorgo", &[&mock])).await;
     assert_eq!(asked(&gateway, "the-engines-own").await.0, 200);
     assert_eq!(mock.requests()[0].headers["authorization"], "Bearer the-engines-own");
+    // But for a key of ours, which another router has let in: it is of no use to an engine.
+    let mut request = with_key(chat(PLAIN), &KeyRing::new().add("ann", &[]));
+    request.headers_mut().insert("x-api-key", "the-engines-own".parse().unwrap());
+    assert_eq!(Client::connect(&gateway).await.send(request).await.unwrap().status(), 200);
+    let headers = &mock.requests()[1].headers;
+    assert!(!headers.contains_key("authorization") && headers["x-api-key"] == "the-engines-own");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,13 +47,19 @@ struct Inventory {
 pub(crate) struct Hosts {
     inventory: Inventory,
     keeper: Option<Child>,
+    /// Tests take turns: with a set that somebody keeps up they would be on the same hosts, and with sets of their own they would measure
+    /// each other.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Hosts {
     /// Boots `count` hosts with `GORGO_TEST_HOSTS=up`, or takes those of the inventory file that `GORGO_TEST_HOSTS` names. Otherwise, and
     /// where hosts cannot be had, `None` with a printed line that says why.
     #[expect(clippy::print_stdout, reason = "says why a test is skipped")]
     pub(crate) fn start(count: usize) -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         match env::var("GORGO_TEST_HOSTS").as_deref() {
             Err(_) | Ok("") => {
                 println!(
@@ -60,18 +67,18 @@ impl Hosts {
                 );
                 None
             }
-            Ok("up") => Self::boot(count),
+            Ok("up") => Self::boot(count, turn),
             Ok(path) => {
                 let inventory = read_inventory(Path::new(path));
                 let found = inventory.hosts.len();
                 assert!(found >= count, "{path} has {found} hosts, this test wants {count}");
-                Some(Self { inventory, keeper: None })
+                Some(Self { inventory, keeper: None, _turn: turn })
             }
         }
     }
 
     #[expect(clippy::print_stdout, reason = "says why a test is skipped")]
-    fn boot(count: usize) -> Option<Self> {
+    fn boot(count: usize, turn: MutexGuard<'static, ()>) -> Option<Self> {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         let run = format!("test-{}-{}", process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         let mut keeper = script(&run)
@@ -96,7 +103,7 @@ impl Hosts {
             println!("skipped: {}", talk.trim_end());
             return None;
         }
-        Some(Self { inventory: read_inventory(Path::new(path.trim_end())), keeper: Some(keeper) })
+        Some(Self { inventory: read_inventory(Path::new(path.trim_end())), keeper: Some(keeper), _turn: turn })
     }
 
     /// All hosts, in order of name; every third is the old distribution.

@@ -1,8 +1,15 @@
-//! Real hosts with systemd, sshd and sudo, as `scripts/test-hosts` boots them. Opt-in: `GORGO_TEST_HOSTS=up cargo test --test hosts`.
+//! Real hosts with systemd, sshd and sudo, as `scripts/test-hosts` boots them, and clusters on them. Opt-in:
+//! `GORGO_TEST_HOSTS=up cargo test --test hosts`. Every third host has an old glibc: for a cluster with that one, set
+//! `GORGO_TEST_BINARY` to what `scripts/release --for-tests` prints.
 
+mod cluster;
+mod crash;
 mod harness;
+mod load;
+mod refusals;
 #[path = "../units/render.rs"]
 mod render;
+mod user;
 
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};

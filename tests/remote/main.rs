@@ -4,6 +4,7 @@ mod cloud;
 mod conformance;
 mod hosts;
 mod local;
+mod refusals;
 mod ssh;
 mod sshd;
 mod support;

@@ -32,6 +32,12 @@ pub(super) fn desired(
     let strategy = setup.fleet.strategy.clone();
     registry::find(&strategy).map_err(|error| Failure::usage(anyhow!("cluster.strategy: {error}")))?;
     let specs: Result<Vec<NodeSpec>, Failure> = nodes.iter().map(|node| spec(setup, node)).collect();
+    let specs = specs?;
+    let proxies = nodes.iter().zip(&specs).filter_map(|(node, spec)| {
+        let wish = node.record.as_ref()?.proxy.as_ref()?;
+        Some(wish.on(spec, &strategy))
+    });
+    let proxies = proxies.collect();
     let token = env::var(TOKEN_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     Ok(Desired {
         cluster: setup.fleet.cluster.clone(),
@@ -40,8 +46,8 @@ pub(super) fn desired(
         allow_public_plaintext,
         binary,
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),
-        nodes: specs?,
-        proxy: None,
+        nodes: specs,
+        proxies,
     })
 }
 

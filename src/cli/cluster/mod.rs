@@ -3,6 +3,7 @@
 mod binary;
 mod desired;
 mod logs;
+pub(crate) mod proxy;
 mod work;
 
 use clap::Subcommand;

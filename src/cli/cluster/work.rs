@@ -18,10 +18,10 @@ use crate::cli::reach::{remote, remote_failure};
 use crate::cli::signal::Stops;
 use crate::cluster::apply::{ApplyReport, Job, apply};
 use crate::cluster::crash::CrashHook;
-use crate::cluster::desired::{Desired, NodeSpec};
+use crate::cluster::desired::{Desired, NodeSpec, ProxyWish};
 use crate::cluster::event::EventKind;
 use crate::cluster::facts::Facts;
-use crate::cluster::inventory::ClusterInventory;
+use crate::cluster::inventory::{ClusterInventory, NodeRecord};
 use crate::cluster::observe::observe;
 use crate::cluster::plan::{self, Plan, dry_run};
 use crate::remote::Remote;
@@ -35,6 +35,12 @@ pub(super) enum Task {
     Setup,
     Upload,
     Rollback,
+    /// The central router; with the program of this run, or with the one that is there.
+    Proxy {
+        exchange: bool,
+    },
+    /// The central router gone.
+    RemoveProxy,
     /// Away with everything; with the models or without.
     Down {
         models: bool,
@@ -79,20 +85,20 @@ pub(crate) struct Down {
 }
 
 /// What is known before anything is done.
-struct Scene {
-    setup: Setup,
+pub(super) struct Scene {
+    pub(super) setup: Setup,
     provider: Provider,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 /// A node that is worked on.
-struct Site {
+pub(super) struct Site {
     spec: NodeSpec,
     remote: Box<dyn Remote>,
 }
 
 impl Scene {
-    async fn look(
+    pub(super) async fn look(
         context: &Context,
         inventory: impl FnOnce(&Setup) -> Result<Option<ClusterInventory>, Failure>,
     ) -> Result<(Self, Option<ClusterInventory>), Failure> {
@@ -113,7 +119,7 @@ impl Scene {
         Ok((Self { setup, provider, nodes }, inventory))
     }
 
-    fn chosen(&self, names: &[String]) -> Result<Vec<&Node>, Failure> {
+    pub(super) fn chosen(&self, names: &[String]) -> Result<Vec<&Node>, Failure> {
         let known = || self.nodes.iter().map(|node| node.name.as_str());
         if let Some(name) = names.iter().find(|name| !known().any(|it| it == name.as_str())) {
             return Err(no_such_node(&self.setup.fleet.cluster, name, known()));
@@ -121,7 +127,15 @@ impl Scene {
         Ok(self.nodes.iter().filter(|node| names.is_empty() || names.contains(&node.name)).collect())
     }
 
-    fn sites(&self, names: &[String]) -> Result<Vec<Site>, Failure> {
+    /// Makes a central router on a node wanted, or unwanted; nothing is saved.
+    pub(super) fn wish_proxy(&mut self, name: &str, wish: Option<ProxyWish>) {
+        for node in self.nodes.iter_mut().filter(|node| node.name == name) {
+            let record = node.record.get_or_insert_with(|| NodeRecord::new(name));
+            record.proxy.clone_from(&wish);
+        }
+    }
+
+    pub(super) fn sites(&self, names: &[String]) -> Result<Vec<Site>, Failure> {
         let site = |node: &&Node| {
             let remote = remote(&self.setup, &self.provider, node)?;
             Ok(Site { spec: spec(&self.setup, node)?, remote })
@@ -146,7 +160,7 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
         context.printer.data(dry_run(&plans).trim_end())?;
         return Ok(if unreachable == 0 { Exit::Done } else { Exit::Partly });
     };
-    carry_out(plans, unreachable, &sites, inventory, lines, context).await
+    Ok(carry_out(plans, unreachable, &sites, inventory, lines, context).await?.0)
 }
 
 /// Asks first: what is served ends.
@@ -164,11 +178,20 @@ pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
     let task = Task::Down { models: args.models };
     let (plans, unreachable) = plans(task, None, &sites, &lines, context).await;
     let Some(inventory) = inventory else { return Ok(Exit::Failed) };
-    carry_out(plans, unreachable, &sites, inventory, lines, context).await
+    let (exit, mut inventory) = carry_out(plans, unreachable, &sites, inventory, lines, context).await?;
+    if exit == Exit::Done {
+        // What was put there by name is not brought back by a later set-up.
+        for name in sites.iter().map(|site| site.spec.name.as_str()) {
+            if inventory.node(name).is_some_and(|node| node.proxy.is_some()) {
+                inventory.change(name, |node| node.proxy = None)?;
+            }
+        }
+    }
+    Ok(exit)
 }
 
 /// Looks at each node and plans for it. Nodes that cannot be looked at are told and counted.
-async fn plans(
+pub(super) async fn plans(
     task: Task,
     desired: Option<&Desired>,
     sites: &[Site],
@@ -197,19 +220,21 @@ fn planned(task: Task, desired: Option<&Desired>, spec: &NodeSpec, facts: &Facts
     match (task, desired) {
         (Task::Setup, Some(desired)) => plan::setup(desired, spec, facts),
         (Task::Upload, Some(desired)) => plan::upload(desired, spec, facts),
+        (Task::Proxy { exchange }, Some(desired)) => plan::deploy_proxy(desired, spec, facts, exchange),
+        (Task::RemoveProxy, _) => plan::remove_proxy(spec, facts),
         (Task::Down { models }, _) => plan::down(spec, facts, models),
-        (Task::Setup | Task::Upload | Task::Rollback, _) => plan::rollback(spec, facts),
+        (Task::Proxy { .. } | Task::Setup | Task::Upload | Task::Rollback, _) => plan::rollback(spec, facts),
     }
 }
 
-async fn carry_out(
+pub(super) async fn carry_out(
     plans: Vec<Plan>,
     unreachable: usize,
     sites: &[Site],
     mut inventory: ClusterInventory,
     lines: NodeLines<'_>,
     context: &Context,
-) -> Outcome {
+) -> Result<(Exit, ClusterInventory), Failure> {
     let stop = CancellationToken::new();
     let (mut stops, token) = (Stops::listen()?, stop.clone());
     let listener = tokio::spawn(async move {
@@ -243,7 +268,7 @@ async fn carry_out(
     if !told.is_empty() {
         context.printer.warn(told);
     }
-    Ok(exit(&report, unreachable))
+    Ok((exit(&report, unreachable), inventory))
 }
 
 fn exit(report: &ApplyReport, unreachable: usize) -> Exit {

@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn off_a_terminal_the_last_state_is_written_as_lines() {
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let board = Board::default();
         let work = async {
             board.phase("measuring");

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn json_on_stdout_is_alone_there() {
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let exit = Output::new(Some("-".into()), None).finish(&example::report(), "t", &context).unwrap();
         assert_eq!(exit, Exit::Done);
         assert_eq!(serde_json::from_str::<Report>(&out.text()).unwrap(), example::report());
@@ -158,7 +158,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let output = Output::new(Some(json.clone()), Some(html.clone()));
         output.check().unwrap();
         assert_eq!(output.finish(&example::report(), "t", &context).unwrap(), Exit::Done);
@@ -193,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let html = folder.path().join("r.html");
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let output = Output::new(Some(folder.path().join("gone/r.json")), Some(html.clone()));
         assert_eq!(output.finish(&example::report(), "t", &context).unwrap(), Exit::Partly);
         assert!(out.text().contains("session-affinity") && html.exists());
@@ -206,7 +206,7 @@ mod tests {
         let json = folder.path().join("r.json");
         std::fs::write(&json, "older").unwrap();
         let (printer, out, err) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let mut report = example::report();
         report.interrupted = true;
         for run in &mut report.runs {
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_run_in_which_nothing_succeeded_fails_and_is_still_written() {
         let (printer, out, _) = printer(false);
-        let context = Context { printer, config: None, provider: None };
+        let context = Context { printer, config: None, provider: None, route: None };
         let mut report = example::report();
         for run in &mut report.runs {
             run.requests.ok = 0;

@@ -1,4 +1,4 @@
-//! `gorgo proxy …`: the central router, and the commands that talk to a running one.
+//! `gorgo proxy …`: the central router, and the commands that talk to a running one, here or on a node.
 
 mod cache;
 mod explain;
@@ -6,6 +6,7 @@ mod keys;
 mod latency;
 mod metrics;
 mod policy;
+mod route;
 mod servers;
 pub(super) mod start;
 mod status;
@@ -13,16 +14,33 @@ mod stop;
 
 use clap::Subcommand;
 
+use anyhow::anyhow;
+
 use super::Context;
 use super::client::{Change, Client, Read, Write};
+use super::cluster::proxy as deploy;
 use super::exit::{Exit, Failure, Outcome};
+use super::printer::Printer;
 use super::signal::or_interrupted;
+pub(crate) use route::Route;
+
+/// Arguments of `gorgo proxy`.
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    choice: route::Choice,
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// The commands of `gorgo proxy`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the central router in front of these replicas until it is stopped
     Start(start::Args),
+    /// Put the central router on a node of the cluster, in front of the agents of all nodes
+    Deploy(Box<deploy::Args>),
     /// Finish what is in flight, then end the proxy
     Stop(stop::Args),
     /// Show version, strategy, queue and requests so far
@@ -49,10 +67,41 @@ pub(crate) enum Command {
 }
 
 /// Every command and where it lives.
-pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
+pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
+    let Args { choice, command } = args;
+    if !choice.is_named() {
+        return here(command, context).await;
+    }
+    let hint = match &command {
+        Command::Start(_) => Some("`gorgo proxy deploy NAME` puts it on a node"),
+        Command::Deploy(_) => Some("name the node behind `deploy`, without `--remote`"),
+        _ => None,
+    };
+    if let Some(hint) = hint {
+        return Err(Failure::usage(anyhow!(
+            "`--remote` and `--service` are for commands that talk to a running proxy"
+        ))
+        .with_hint(hint));
+    }
+    Box::pin(or_interrupted(on_node(&choice, command, context))).await
+}
+
+/// The same with the admin API of a node.
+async fn on_node(choice: &route::Choice, command: Command, context: &Context) -> Outcome {
+    let (node, route) = choice.open(context).await?;
+    if let Command::Stop(args) = &command {
+        return node.stop(args, context).await;
+    }
+    let printer = Printer::for_process(context.printer.is_quiet());
+    let (config, provider) = (context.config.clone(), context.provider);
+    here(command, &Context { printer, config, provider, route: Some(route) }).await
+}
+
+async fn here(command: Command, context: &Context) -> Outcome {
     match command {
         // It stays in charge of Ctrl-C: the first one drains.
         Command::Start(args) => start::run(&args, context).await,
+        Command::Deploy(args) => Box::pin(deploy::run(&args, context)).await,
         Command::Stop(args) => or_interrupted(stop::run(&args, context)).await,
         Command::Status(args) => or_interrupted(status::run(&args, context)).await,
         Command::Servers(args) => or_interrupted(servers::run(&args, context)).await,

@@ -14,6 +14,7 @@ use super::super::config_file::ConfigFile;
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::face::{self, FaceArgs};
 use super::super::signal::Stops;
+use crate::config::replica::AGENT;
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, ReplicaConfig};
@@ -27,8 +28,8 @@ use crate::routing::{self, Rates, ReplicaKind, Settings};
 #[command(after_help = strategies())]
 pub(crate) struct Args {
     /// A replica, e.g. `name=a,url=http://10.0.0.5:30000,region=us-east-1` (repeatable; replaces those of the file).
-    /// Further keys: engine (sglang, vllm, emulator), model (repeatable), kv-tokens, prefill-ms-per-token,
-    /// queue-ms-per-token, api-key-file
+    /// Further keys: engine (sglang, vllm, emulator, or agent for the agent of a node), model (repeatable), kv-tokens,
+    /// prefill-ms-per-token, queue-ms-per-token, api-key-file
     #[arg(long = "replica", value_name = "KEY=VALUE,…")]
     replicas: Vec<String>,
     /// Address for requests [default: 127.0.0.1:8000]
@@ -164,12 +165,14 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
 
 /// A replica in the gateway's terms.
 pub(in crate::cli) fn replica_config(entry: ReplicaEntry) -> Result<ReplicaConfig, Failure> {
-    let engine = entry.engine.as_deref().map(Engine::by_name).transpose().map_err(Failure::usage)?;
+    let agent = entry.engine.as_deref() == Some(AGENT);
+    let engine = entry.engine.as_deref().filter(|_| !agent).map(Engine::by_name);
+    let engine = engine.transpose().map_err(Failure::usage)?;
     Ok(ReplicaConfig {
         name: entry.name.unwrap_or_default(),
         url: entry.url.unwrap_or_default(),
         region: Region::new(&entry.region.unwrap_or_default()),
-        kind: ReplicaKind::Engine,
+        kind: if agent { ReplicaKind::Peer } else { ReplicaKind::Engine },
         engine,
         models: entry.models.unwrap_or_default(),
         limits: routing::Limits { kv_tokens: entry.kv_tokens },

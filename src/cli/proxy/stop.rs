@@ -16,10 +16,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    write: Write,
+    pub(super) write: Write,
     /// Longest wait for the end; after it the command fails and the proxy goes on finishing
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
-    wait: f64,
+    pub(super) wait: f64,
 }
 
 /// Asks the proxy to finish and waits until its admin API is gone.
@@ -34,7 +34,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
         1 => "when 1 request in flight has ended".to_owned(),
         requests => format!("when {requests} requests in flight have ended"),
     };
-    context.printer.talk(format_args!("the proxy at {} stops {finishing}", client.base()));
+    context.printer.talk(format_args!("{} stops {finishing}", client.who()));
     if args.write.json {
         context.printer.json(&drain)?;
     }
@@ -43,7 +43,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
             context.printer.talk("stopped");
             Ok(Exit::Done)
         }
-        Err(_) => Err(Failure::from(anyhow!("the proxy at {} still runs after {} s", client.base(), args.wait))
+        Err(_) => Err(Failure::from(anyhow!("{} still runs after {} s", client.who(), args.wait))
             .with_hint("its longest request decides when it ends; wait longer with `--wait SECONDS`")),
     }
 }

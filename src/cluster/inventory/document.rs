@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::desired::EngineChoice;
+use super::super::desired::{EngineChoice, ProxyWish};
 use super::super::launch::{LaunchEntry, LaunchState, RunTag};
 use super::super::layout::Ports;
 use crate::cloud::InstanceId;
@@ -64,6 +64,9 @@ pub struct NodeRecord {
     /// Which engine it was set up with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineChoice>,
+    /// The central router that stands on it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyWish>,
     /// Finished steps, oldest first; only the last ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<FinishedStep>,
@@ -112,7 +115,9 @@ impl Document {
 }
 
 impl NodeRecord {
-    pub(super) fn new(name: &str) -> Self {
+    /// A node of which nothing is known but its name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             launch: None,
@@ -126,6 +131,7 @@ impl NodeRecord {
             host_key: None,
             ports: None,
             engine: None,
+            proxy: None,
             steps: Vec::new(),
         }
     }
@@ -239,6 +245,7 @@ fn node(path: &str, value: &Value, problems: &mut Vec<Problem>) {
             "price_cents_per_hour" => fits::<u32>(value),
             "ports" => fits::<Ports>(value),
             "engine" => fits::<EngineChoice>(value),
+            "proxy" => fits::<ProxyWish>(value),
             "steps" => fits::<Vec<FinishedStep>>(value),
             _ => Err("no such key".to_owned()),
         };

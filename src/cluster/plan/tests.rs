@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-use super::{Plan, down, dry_run, rollback, setup, upload};
+use super::{Plan, deploy_proxy, down, dry_run, remove_proxy, rollback, setup, upload};
 use crate::cluster::apply::{ApplyReport, Job, Outcome, StepJournal, apply};
 use crate::cluster::crash::CrashHook;
 use crate::cluster::desired::{Desired, EngineChoice, ProxySpec};
@@ -308,7 +308,7 @@ fn only_what_differs_is_done() {
 #[test]
 fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
     let mut desired = three(&emulator());
-    desired.proxy = Some(ProxySpec {
+    desired.proxies.push(ProxySpec {
         node: "node3".into(),
         listen: "10.0.0.3:8080".parse().unwrap(),
         strategy: "gorgo-proxy".into(),
@@ -318,7 +318,111 @@ fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
     converge(&desired, &fake);
     assert_converged(&desired, &fake);
     let argv = fake.change(|state| state.services[Role::Proxy.unit()].unit.argv.join(" "));
-    assert_snapshot!(argv, @"/opt/gorgo/bin/gorgo proxy start --listen 10.0.0.3:8080 --admin 127.0.0.1:8081 --strategy gorgo-proxy --max-concurrent 10 --replica name=node1,url=http://10.0.0.1:8000,region=us-east-1 --replica name=node2,url=http://10.0.0.2:8000,region=us-west-1 --replica name=node3,url=http://10.0.0.3:8000,region=europe-central-1");
+    assert_snapshot!(argv, @"/opt/gorgo/bin/gorgo proxy start --listen 10.0.0.3:8080 --admin 127.0.0.1:8081 --strategy gorgo-proxy --max-concurrent 10 --replica name=node1,url=http://10.0.0.1:8000,region=us-east-1,engine=agent --replica name=node2,url=http://10.0.0.2:8000,region=us-west-1,engine=agent --replica name=node3,url=http://10.0.0.3:8000,region=europe-central-1,engine=agent");
+}
+
+/// A router on the third node.
+fn routed(mut desired: Desired, strategy: &str) -> Desired {
+    desired.proxies = vec![ProxySpec {
+        node: "node3".into(),
+        listen: "10.0.0.3:8080".parse().unwrap(),
+        strategy: strategy.into(),
+        max_concurrent: None,
+    }];
+    desired
+}
+
+#[test]
+fn a_router_comes_to_a_node_and_goes_without_touching_the_rest() {
+    let plain = three(&emulator());
+    let fake = FakeNode::new(plain.nodes[2].clone());
+    converge(&plain, &fake);
+    fake.changes();
+    // This gorgo is another than the one on the node, which stays.
+    let desired = routed(Desired { binary: binary("program 2"), ..plain }, "gorgo");
+    let deploy = |desired: &Desired, exchange| deploy_proxy(desired, &fake.spec, &see(&fake), exchange);
+    assert_snapshot!(dry_run(&[deploy(&desired, false)]), @"
+    node3: 1. write /etc/gorgo/proxy.env
+           63 bytes -> /etc/gorgo/proxy.env (0600)
+    node3: 2. install gorgo-proxy.service
+           install gorgo-proxy.service
+    node3: 3. start gorgo-proxy.service
+           restart gorgo-proxy.service
+    node3: 4. wait until the proxy takes requests
+           GET http://127.0.0.1:8081/admin/v1/status for at most 60 s
+    node3: 5. note what proxy was started with
+           226 bytes -> /var/lib/gorgo/done/proxy (0600)
+    ");
+    assert!(block_on(run(deploy(&desired, false), &fake)).failed().is_empty());
+    assert!(deploy(&desired, false).is_empty(), "a second run changes nothing");
+    let other = routed(desired.clone(), "least-load");
+    let names = |plan: Plan| plan.steps.into_iter().map(|step| step.name).collect::<Vec<_>>();
+    assert_eq!(
+        names(deploy(&other, false)),
+        ["forget", "install", "start", "wait", "record"].map(|it| format!("proxy {it}"))
+    );
+    assert!(names(deploy(&desired, true)).contains(&"binary".to_owned()), "asked for by name");
+    block_on(run(deploy(&desired, true), &fake));
+    assert_converged(&desired, &fake);
+
+    block_on(run(remove_proxy(&fake.spec, &see(&fake)), &fake));
+    assert!(remove_proxy(&fake.spec, &see(&fake)).is_empty());
+    fake.change(|state| assert!(!state.files.keys().any(|path| path.contains("proxy")), "nothing of it is left"));
+    assert_converged(&Desired { proxies: Vec::new(), ..desired }, &fake);
+}
+
+#[test]
+fn a_router_cut_short_at_every_operation_is_there_or_gone_after_the_next_run() {
+    let desired = routed(three(&emulator()), "gorgo");
+    for how in [Break::Before, Break::After] {
+        for after in 0..25 {
+            let fake = FakeNode::new(desired.nodes[2].clone());
+            let tried = |plan: fn(&Desired, &FakeNode, &Facts) -> Plan| {
+                fake.change(|state| state.breaks = Some((after, how)));
+                block_on(async {
+                    if let Ok(facts) = observe(&fake.spec, &fake).await {
+                        run(plan(&desired, &fake, &facts), &fake).await;
+                    }
+                });
+                fake.change(|state| state.breaks = None);
+                let again = plan(&desired, &fake, &see(&fake));
+                assert!(block_on(run(again, &fake)).failed().is_empty(), "{after} {how:?}");
+                assert!(plan(&desired, &fake, &see(&fake)).is_empty(), "{after} {how:?}");
+            };
+            tried(|desired, fake, facts| deploy_proxy(desired, &fake.spec, facts, false));
+            assert!(see(&fake).service(Role::Proxy).running, "on a node that had nothing");
+            tried(|_, fake, facts| remove_proxy(&fake.spec, facts));
+            assert!(!see(&fake).service(Role::Proxy).installed);
+        }
+    }
+}
+
+#[test]
+fn a_router_is_not_put_where_it_cannot_run() {
+    type Fault = fn(&mut Facts, &mut Desired);
+    let cases: [(Fault, &[&str]); 4] = [
+        (|_, _| {}, &[]),
+        (|facts, _| facts.sudo = false, &["sudo asks for a password"]),
+        (
+            |facts, _| (facts.arch, facts.disk_free) = ("aarch64".into(), 1_000),
+            &[
+                "the machine is aarch64, the program to install is for x86_64",
+                "0.0 GB are free on the disk of /var/lib, 0.1 GB are needed",
+            ],
+        ),
+        (
+            |_, desired| desired.proxies[0].listen = "0.0.0.0:8080".parse().unwrap(),
+            &["its proxy would take requests at 0.0.0.0:8080, which the Internet can reach, in plain text"],
+        ),
+    ];
+    for (fault, expected) in cases {
+        let mut desired = routed(three(&emulator()), "gorgo");
+        let mut facts = see(&FakeNode::new(desired.nodes[2].clone()));
+        fault(&mut facts, &mut desired);
+        let plan = deploy_proxy(&desired, &desired.nodes[2], &facts, false);
+        assert_eq!(plan.refusals.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        assert_eq!(plan.steps.is_empty(), !expected.is_empty());
+    }
 }
 
 #[test]
@@ -454,12 +558,12 @@ fn a_wish() -> impl Strategy<Value = Desired> {
             wish.hf_token = token_there.then(token);
             wish.max_concurrent = (limit > 0).then_some(limit);
             wish.binary = binary(&format!("program {program}"));
-            wish.proxy = proxy.then(|| ProxySpec {
+            wish.proxies.extend(proxy.then(|| ProxySpec {
                 node: "node1".into(),
                 listen: "10.0.0.1:8080".parse().unwrap(),
                 strategy: "gorgo".into(),
                 max_concurrent: None,
-            });
+            }));
             wish
         },
     )

@@ -94,6 +94,12 @@ pub fn exchange_binaries() -> RemoteCommand {
     command(&["sh", "-c", EXCHANGE, "exchange", BINARY], true, 60)
 }
 
+/// Removes the environment file of a service that is gone.
+#[must_use]
+pub fn forget_environment(role: Role) -> RemoteCommand {
+    command(&["rm", "-f", &role.environment_file()], true, 30)
+}
+
 /// Removes a record, so that what it vouched for is done again.
 #[must_use]
 pub fn forget(record: &str) -> RemoteCommand {

@@ -71,7 +71,8 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
     argv
 }
 
-/// Command line of the central router. The agents are its replicas: engines listen on loopback only.
+/// Command line of the central router. The agents are its replicas, since engines listen on loopback only; what it sends to one is served
+/// there, because it comes from the address of a node.
 #[must_use]
 pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<String> {
     let mut argv = vec![BINARY.to_owned(), "proxy".to_owned(), "start".to_owned()];
@@ -84,7 +85,10 @@ pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<
     }
     for replica in &desired.nodes {
         let url = if replica.name == node.name { &format!("http://{}", local(replica)) } else { &replica.url };
-        option("--replica", format!("name={},url={url},region={}", replica.name, replica.region));
+        option("--replica", format!("name={},url={url},region={},engine=agent", replica.name, replica.region));
+    }
+    if desired.allow_public_plaintext && !proxy.is_private() {
+        argv.push("--allow-public-plaintext".to_owned());
     }
     argv
 }

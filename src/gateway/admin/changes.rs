@@ -13,7 +13,7 @@ use crate::model::Secret;
 use crate::routing::policy::on_agent;
 use crate::routing::{Limits, Rates, ReplicaKind};
 use crate::wire::{
-    AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune, Tune,
+    AGENT, AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune, Tune,
 };
 
 impl Admin {
@@ -21,7 +21,7 @@ impl Admin {
         match change {
             ReplicaChange::Add(replica) => {
                 let mut config = config(replica)?;
-                self.no_peer(&config.name)?;
+                self.same_kind(&config)?;
                 config.api_key = self.key_of(&config.name, &config.url);
                 self.fleet.add(config).map_err(|error| bad_request(format!("{error:#}")))?;
             }
@@ -38,14 +38,19 @@ impl Admin {
         known.config.api_key.clone()
     }
 
-    /// An error if a peer has this name: peers are told at the start of an agent, and must not turn into engines.
-    fn no_peer(&self, name: &str) -> Result<(), Rejection> {
+    /// An error for the peers of an agent, which are told at its start, and for what would turn an engine into an agent or back.
+    fn same_kind(&self, config: &ReplicaConfig) -> Result<(), Rejection> {
+        let name = &config.name;
         let state = self.shared.brain.lock();
-        let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
-        if peers.any(|peer| *peer.name == *name) {
+        let known = state.replicas.values().find(|replica| *replica.name == **name).map(|replica| replica.config.kind);
+        let peer = [known, Some(config.kind)].contains(&Some(ReplicaKind::Peer));
+        if peer && self.shared.agent.is_some() {
             return Err(bad_request(format!(
                 "`{name}` is a peer of this agent; peers are named with `--peer` at its start"
             )));
+        }
+        if known.is_some_and(|known| known != config.kind) {
+            return Err(bad_request(format!("`{name}` is known as another kind of replica; remove it first")));
         }
         Ok(())
     }
@@ -147,12 +152,13 @@ impl Admin {
 }
 
 fn config(replica: AddReplica) -> Result<ReplicaConfig, Rejection> {
-    let engine = replica.engine.as_deref().map(Engine::by_name).transpose();
+    let agent = replica.engine.as_deref() == Some(AGENT);
+    let engine = replica.engine.as_deref().filter(|_| !agent).map(Engine::by_name).transpose();
     Ok(ReplicaConfig {
         name: replica.name,
         url: replica.url,
         region: replica.region,
-        kind: ReplicaKind::Engine,
+        kind: if agent { ReplicaKind::Peer } else { ReplicaKind::Engine },
         engine: engine.map_err(|error| bad_request(error.to_string()))?,
         models: replica.models,
         limits: Limits { kv_tokens: replica.limits.kv_tokens },

@@ -217,7 +217,7 @@ fn replica_view(of: &ReplicaSnapshot, replica: &Replica) -> wire::Replica {
         url: replica.pool.endpoint().to_string(),
         region: of.region().clone(),
         engine: match (replica.config.kind, figures.engine) {
-            (ReplicaKind::Peer, _) => "agent",
+            (ReplicaKind::Peer, _) => wire::AGENT,
             (ReplicaKind::Engine, Some(engine)) => engine.name,
             (ReplicaKind::Engine, None) => "unknown",
         }

@@ -61,6 +61,7 @@ impl Connection {
 
     async fn connect(&self) -> Result<Session, RemoteError> {
         target::check(&self.target, &self.settings)?;
+        self.check_key()?;
         let local = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| RemoteError::failed(&self.target.node, format_args!("{what}: {error}"))
@@ -100,6 +101,14 @@ impl Connection {
                     .with_hint("does `ssh` to it work by hand, without asking anything?"))
             }
         }
+    }
+
+    /// ssh itself would only say that the login was refused.
+    fn check_key(&self) -> Result<(), RemoteError> {
+        let Some(key) = self.target.key.as_deref().filter(|key| !key.exists()) else { return Ok(()) };
+        let what = format_args!("there is no key file {}", key.display());
+        Err(RemoteError::new(RemoteErrorKind::Denied, &self.target.node, what)
+            .with_hint("correct its path, or leave it out to use the keys of your ssh agent and configuration"))
     }
 
     fn explain(&self, error: &openssh::Error) -> RemoteError {

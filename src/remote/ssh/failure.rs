@@ -27,8 +27,9 @@ pub(super) fn connect(target: &SshTarget, settings: &SshSettings, log: &str) -> 
         });
     }
     if has("UNPROTECTED PRIVATE KEY FILE") || has("bad permissions") {
+        let key = target.key.as_deref().map_or_else(|| "the key file".to_owned(), |key| key.display().to_string());
         return error(RemoteErrorKind::Denied, "the private key may be read by others, so ssh ignores it")
-            .with_hint("`chmod 600` the key file");
+            .with_hint(format!("`chmod 600 {key}`"));
     }
     if has("Too many authentication failures") {
         return error(RemoteErrorKind::Denied, "the login was refused")

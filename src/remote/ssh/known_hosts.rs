@@ -2,19 +2,26 @@
 //!
 //! ssh itself adds a key at first contact; this file adds keys that were preset at launch, and forgets machines that are gone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use openssh::KnownHosts;
 
-/// How strictly the next connection checks: strict once a key is known, else accept this one first key.
+/// How strictly the next connection checks: strict once a key is known, else accept this one first key. ssh writes that one down, for
+/// which the folder has to be there: without it, it would accept any key at every contact.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or its folder cannot be made.
 pub(super) fn check_for(file: &Path, alias: &str) -> io::Result<KnownHosts> {
-    Ok(if knows(&read(file)?, alias) { KnownHosts::Strict } else { KnownHosts::Add })
+    if knows(&read(file)?, alias) {
+        return Ok(KnownHosts::Strict);
+    }
+    if let Some(folder) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    Ok(KnownHosts::Add)
 }
 
 /// Writes down a key that was preset, unless one is known for the alias: a known key is never replaced silently.
@@ -72,6 +79,7 @@ fn is_for(line: &str, alias: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use openssh::KnownHosts;
 
@@ -80,8 +88,9 @@ mod tests {
     #[test]
     fn strict_once_a_key_is_known() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let file = folder.path().join("known_hosts");
+        let file = folder.path().join("of/a/cluster/known_hosts");
         assert!(matches!(check_for(&file, "i-1").expect("reads"), KnownHosts::Add));
+        assert!(file.parent().is_some_and(Path::is_dir), "ssh can write the key down");
         preset(&file, "i-1", "ssh-ed25519 AAAA comment").expect("writes");
         preset(&file, "i-1", "ssh-ed25519 BBBB").expect("a known key stays");
         preset(&file, "i-10", "ssh-ed25519 CCCC").expect("writes");

@@ -1,0 +1,212 @@
+//! The whole life of a cluster on three real hosts, one of them old: the real binary, sshd, sudo and systemd; the engine is emulated.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::SOON;
+use super::harness::{Host, Hosts, wait_until};
+use super::load::{Load, complete};
+use super::user::{Ran, User};
+
+/// Streams at once while the cluster is changed.
+const STREAMS: usize = 50;
+
+/// The hosts of the cluster and their user.
+struct Cluster<'a> {
+    hosts: &'a Hosts,
+    nodes: &'a [Host],
+    user: User,
+}
+
+#[test]
+fn a_cluster_is_set_up_used_changed_and_taken_down() {
+    let Some(hosts) = Hosts::start(3) else { return };
+    let cluster = Cluster::new(&hosts);
+    cluster.is_planned_and_not_touched();
+    cluster.is_set_up_and_then_left_alone();
+    cluster.has_units_that_systemd_accepts();
+    cluster.serves_through_every_node();
+    cluster.serves_on_when_an_engine_is_killed();
+    cluster.tells_what_happened();
+    cluster.gets_another_version_and_goes_back();
+    cluster.is_taken_down();
+}
+
+#[expect(clippy::print_stdout, reason = "the numbers are what the test is run for")]
+fn measured(what: &str, took: Duration) {
+    println!("measured: {what}: {:.1} s", took.as_secs_f64());
+}
+
+impl<'a> Cluster<'a> {
+    /// Every third host has an old glibc. Where the program is too new for it, that has to be told, and the others make the cluster.
+    #[expect(clippy::print_stdout, reason = "says what is left out")]
+    fn new(hosts: &'a Hosts) -> Self {
+        let all = User::new(hosts.hosts());
+        all.gorgo("cluster down --yes"); // what an earlier test on the same hosts may have left
+        let plan = all.does("cluster setup --dry-run").out;
+        if !plan.contains("cannot be set up") {
+            return Self { hosts, nodes: hosts.hosts(), user: all };
+        }
+        let refused: Vec<&str> = plan.lines().filter(|line| line.contains("cannot be set up")).collect();
+        let [line] = refused.as_slice() else { panic!("more than the old host is refused: {plan}") };
+        assert!(
+            line.starts_with("node3: cannot be set up: the machine has glibc 2.31, the program needs 2."),
+            "{plan}"
+        );
+        assert!(plan.contains("  hint: build one that runs on glibc 2.28 and newer with `scripts/release`"), "{plan}");
+        println!(
+            "left out: the host with the old glibc; set GORGO_TEST_BINARY to what `scripts/release --for-tests` prints"
+        );
+        let nodes = &hosts.hosts()[..2];
+        Self { hosts, nodes, user: User::new(nodes) }
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.address.as_str()).collect()
+    }
+
+    /// A shell line on every node; what each says.
+    fn everywhere(&self, line: &str) -> Vec<String> {
+        self.nodes.iter().map(|node| self.hosts.say(node, line)).collect()
+    }
+
+    fn serves(&self, node: &Host) -> bool {
+        complete(&node.address, "hello", 4, false).is_ok()
+    }
+
+    fn is_planned_and_not_touched(&self) {
+        let plan = self.user.does("cluster setup --dry-run").out;
+        for node in self.nodes {
+            for step in ["upload gorgo", "start gorgo-engine.service", "start gorgo-agent.service"] {
+                let name = &node.name;
+                assert!(
+                    plan.lines().any(|line| line.starts_with(name) && line.contains(step)),
+                    "{name} {step}: {plan}"
+                );
+            }
+        }
+        self.everywhere("! test -e /opt/gorgo && ! test -e /etc/systemd/system/gorgo-agent.service");
+    }
+
+    fn is_set_up_and_then_left_alone(&self) {
+        let set_up = self.user.does("cluster setup");
+        for node in self.nodes {
+            assert!(self.serves(node), "{}: {}", node.name, set_up.err);
+        }
+        measured(&format!("setup of {} hosts from nothing to serving", self.nodes.len()), set_up.took);
+        let state = "systemctl show --property MainPID,NRestarts,ActiveEnterTimestamp gorgo-engine gorgo-agent; \
+            sudo find /opt/gorgo /etc/gorgo /etc/systemd/system /var/lib/gorgo/done -printf '%p %T@ %s\\n' | sort";
+        let before = self.everywhere(state);
+        let again = self.user.does("cluster setup");
+        assert!(again.err.contains("nothing to do: every node is as it is to be"), "{}", again.err);
+        assert_eq!(self.everywhere(state), before, "nothing has changed");
+        measured("setup of a converged cluster", again.took);
+    }
+
+    fn has_units_that_systemd_accepts(&self) {
+        let verify = "systemd-analyze verify --man=no /etc/systemd/system/gorgo-engine.service /etc/systemd/system/gorgo-agent.service 2>&1";
+        for said in self.everywhere(verify) {
+            assert_eq!(said.lines().find(|line| line.contains("gorgo-")), None);
+        }
+        for exposure in self.everywhere("systemd-analyze security --no-pager gorgo-agent | tail -n 1") {
+            assert!(exposure.contains("OK"), "{exposure}");
+        }
+    }
+
+    fn serves_through_every_node(&self) {
+        for node in self.nodes {
+            let answer = complete(&node.address, "a story", 30, true).expect("a stream");
+            for sign in ["text/event-stream", "x-gorgo-strategy: gorgo-v1", "x-gorgo-replica: node"] {
+                assert!(answer.contains(sign), "{sign}: {answer}");
+            }
+        }
+        let load = Load::start(&self.addresses(), STREAMS);
+        wait_until("as many streams have ended as run at once", SOON, || load.finished() >= STREAMS);
+        load.end().expect("no stream is lost");
+    }
+
+    /// Streams of the engine that dies are lost; what comes after is served by the others until systemd has started it again.
+    fn serves_on_when_an_engine_is_killed(&self) {
+        let node = &self.nodes[0];
+        let restarts = || self.hosts.say(node, "systemctl show --property NRestarts --value gorgo-engine");
+        let before = restarts();
+        self.hosts.say(node, "sudo kill -9 $(systemctl show --property MainPID --value gorgo-engine)");
+        let mut served = 0;
+        wait_until("systemd has restarted the engine", SOON, || {
+            complete(&node.address, "hello", 4, false).expect("another node serves meanwhile");
+            served += 1;
+            restarts() != before && self.hosts.succeeds(node, "curl -sf http://127.0.0.1:30000/health")
+        });
+        assert!(served > 0);
+        wait_until("the agent uses its own engine again", SOON, || {
+            let answer = complete(&node.address, "hello", 4, false).expect("served");
+            answer.contains(&format!("x-gorgo-replica: {}", node.name))
+        });
+        let set_up = self.user.does("cluster setup");
+        assert!(set_up.err.contains("nothing to do"), "a restart is no change: {}", set_up.err);
+    }
+
+    fn tells_what_happened(&self) {
+        let agents = self.user.does("cluster logs --lines 500").out;
+        for node in self.nodes {
+            let mut lines = agents.lines().filter(|line| line.starts_with(&format!("{}: ", node.name)));
+            assert!(lines.any(|line| line.contains("ready;")), "{}: {agents}", node.name);
+        }
+        let engine = self.user.does("cluster logs node1 --service engine").out;
+        assert!(engine.contains("status=9/KILL") && !engine.contains("node2: "), "{engine}");
+    }
+
+    fn gets_another_version_and_goes_back(&self) {
+        let first = self.programs();
+        let other = self.user.path("gorgo-other");
+        fs::copy(self.user.program(), &other).expect("copies");
+        let mut file = fs::OpenOptions::new().append(true).open(&other).expect("opens");
+        file.write_all(b"another version").expect("writes"); // bytes behind the end of a program do no harm
+        drop(file);
+        let uploaded = self.user.does(&format!("cluster upload --agent-binary {}", other.display()));
+        measured("upload of another version and restart", uploaded.took);
+        let second = self.programs();
+        for (node, (first, second)) in self.nodes.iter().zip(first.iter().zip(&second)) {
+            assert_ne!(first.running, second.running, "{}", node.name);
+            assert_eq!(second.old, first.running, "the one before is kept");
+            assert!(self.serves(node), "{}", node.name);
+        }
+        let back = self.user.does("cluster rollback");
+        measured("rollback", back.took);
+        for (node, (first, third)) in self.nodes.iter().zip(first.iter().zip(&self.programs())) {
+            assert_eq!(first.running, third.running, "{}", node.name);
+            assert!(self.serves(node), "{}", node.name);
+        }
+        assert!(self.user.does("cluster setup").err.contains("nothing to do"), "it is what it was");
+    }
+
+    /// What each agent runs, by the file that its process has open.
+    fn programs(&self) -> Vec<Programs> {
+        let sum = "sudo sha256sum /proc/$(systemctl show --property MainPID --value gorgo-agent)/exe | cut -d' ' -f1; \
+            cat /opt/gorgo/bin/gorgo.old 2>/dev/null | sha256sum | cut -d' ' -f1";
+        let read = |said: String| {
+            let (running, old) = said.split_once('\n').expect("two lines");
+            Programs { running: running.to_owned(), old: old.to_owned() }
+        };
+        self.everywhere(sum).into_iter().map(read).collect()
+    }
+
+    fn is_taken_down(&self) {
+        let down: Ran = self.user.does("cluster down --yes");
+        measured("down", down.took);
+        self.everywhere("! test -e /opt/gorgo && ! test -e /etc/gorgo && ! ls /etc/systemd/system/gorgo-* 2>/dev/null");
+        for node in self.nodes {
+            assert_eq!(self.hosts.say(node, "systemctl list-units --all --no-legend 'gorgo-*'"), "", "{}", node.name);
+            assert!(TcpStream::connect((node.address.as_str(), 8000)).is_err(), "{} listens", node.name);
+        }
+        assert!(self.user.does("cluster down --yes").err.contains("nothing to do"), "twice is once");
+    }
+}
+
+/// Checksums.
+struct Programs {
+    running: String,
+    old: String,
+}
