@@ -77,7 +77,7 @@ const HOST_KEYS: [Key; 7] = [
 ];
 
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 7] = [
+pub const SECTIONS: [Section; 8] = [
     Section {
         name: "cluster",
         help: "What the nodes and replicas have in common",
@@ -132,6 +132,30 @@ pub const SECTIONS: [Section; 7] = [
                 "Private key file for machines that name none; absent = the agent and ssh's own choice",
             ),
             key("hosts", Kind::Tables(&HOST_KEYS), "", "Machines that you have, for `kind = \"hosts\"` (repeatable)"),
+        ]),
+    },
+    Section {
+        name: "engine",
+        help: "How `gorgo cluster setup` starts SGLang or vLLM in a container",
+        shape: Shape::One(&[
+            key(
+                "image",
+                Kind::Text,
+                "",
+                "Container image, `NAME:TAG`; absent = chosen by the engine and the driver's version",
+            ),
+            key(
+                "arguments",
+                Kind::Texts,
+                "",
+                "More arguments for the engine, after gorgo's own; what gorgo sets itself (host, port, model, metrics) is refused",
+            ),
+            key(
+                "kv_events",
+                Kind::Switch,
+                "true",
+                "The engine publishes what enters and leaves its prefix cache, on a socket of its machine",
+            ),
         ]),
     },
     Section {
