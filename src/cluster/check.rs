@@ -150,7 +150,8 @@ fn cards(node: &NodeSpec, facts: &Facts) -> Option<Refusal> {
 }
 
 fn choose_sglang(major: u32) -> bool {
-    let container = super::desired::Container { model: String::new(), image: None, arguments: Vec::new() };
+    let container =
+        super::desired::Container { model: String::new(), image: None, arguments: Vec::new(), kv_events: true };
     matches!(choose_image(&EngineChoice::Sglang(container), major), Some(Image::Use(_)))
 }
 

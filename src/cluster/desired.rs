@@ -40,6 +40,14 @@ pub struct Container {
     /// More arguments for the engine, after ours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
+    /// It publishes what enters and leaves its prefix cache.
+    #[serde(default = "yes")]
+    pub kv_events: bool,
+}
+
+/// Inventories of before say nothing of events, which were always on.
+fn yes() -> bool {
+    true
 }
 
 /// Which engine a node runs.

@@ -103,7 +103,7 @@ pub(super) fn emulator() -> EngineChoice {
 }
 
 pub(super) fn container() -> Container {
-    Container { model: super::desired::DEFAULT_MODEL.into(), image: None, arguments: vec![] }
+    Container { model: super::desired::DEFAULT_MODEL.into(), image: None, arguments: vec![], kv_events: true }
 }
 
 pub(super) fn node(number: u8, region: &str, engine: EngineChoice) -> NodeSpec {

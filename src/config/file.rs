@@ -15,6 +15,8 @@ pub struct File {
     pub cluster: ClusterSection,
     /// `[provider]`.
     pub provider: ProviderSection,
+    /// `[engine]`.
+    pub engine: EngineSection,
     /// `[[node]]`.
     pub node: Vec<NodeEntry>,
     /// `[[replica]]`.
@@ -50,6 +52,16 @@ pub struct ProviderSection {
     pub port: Option<u16>,
     pub key: Option<String>,
     pub hosts: Vec<HostEntry>,
+}
+
+/// `[engine]`; the meaning of each key stands in [`super::keys::SECTIONS`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table of keys documents each; a test keeps the two equal")]
+pub struct EngineSection {
+    pub image: Option<String>,
+    pub arguments: Option<Vec<String>>,
+    pub kv_events: Option<bool>,
 }
 
 /// `[routing]`; the meaning of each key stands in [`super::keys::SECTIONS`].

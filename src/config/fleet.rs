@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::{EngineOptions, options};
 use super::file::ProviderSection;
 use super::keys::{self, Kind, Section};
 use super::problem::Problem;
@@ -102,6 +103,8 @@ pub struct Fleet {
     pub engine: Option<String>,
     /// Model that they serve, if it is said.
     pub model: Option<String>,
+    /// How their containers are started.
+    pub engine_options: EngineOptions,
     /// Most requests running per engine, if it is said.
     pub max_concurrent: Option<u32>,
     /// How to log in on machines that do not say it themselves.
@@ -129,6 +132,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
     // What is no kind at all was a problem of the text already.
     let provider = kind.as_deref().and_then(ProviderKind::by_name).unwrap_or_default();
     let login = login(&mut resolver, &file.provider);
+    let engine_options = options(&mut resolver, &file.engine, file.cluster.engine.as_deref());
     entries(&mut resolver, "provider.hosts", &file.provider.hosts);
     entries(&mut resolver, "node", &file.node);
     if provider == ProviderKind::Hosts && file.provider.hosts.is_empty() {
@@ -141,6 +145,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         strategy: file.cluster.strategy.clone().unwrap_or_else(|| parsed("cluster.strategy")),
         engine: file.cluster.engine.clone(),
         model: file.cluster.model.clone(),
+        engine_options,
         max_concurrent: file.routing.max_concurrent,
         login,
         hosts: file.provider.hosts.clone(),
@@ -270,6 +275,9 @@ mod tests {
         assert_snapshot!(shown.join("\n"), @r#"
         cluster.name "lab" (line 2)
         provider.kind "hosts" (line 4)
+        engine.image null (default)
+        engine.arguments null (default)
+        engine.kv_events true (default)
         provider.hosts[0].name "node1" (line 6)
         provider.hosts[0].address "10.77.0.11" (line 7)
         provider.hosts[0].region "us-east-1" (line 10)

@@ -135,6 +135,30 @@ pub const SECTIONS: [Section; 8] = [
         ]),
     },
     Section {
+        name: "engine",
+        help: "How `gorgo cluster setup` starts SGLang or vLLM in a container",
+        shape: Shape::One(&[
+            key(
+                "image",
+                Kind::Text,
+                "",
+                "Container image, `NAME:TAG`; absent = chosen by the engine and the driver's version",
+            ),
+            key(
+                "arguments",
+                Kind::Texts,
+                "",
+                "More arguments for the engine, after gorgo's own; what gorgo sets itself (host, port, model, metrics) is refused",
+            ),
+            key(
+                "kv_events",
+                Kind::Switch,
+                "true",
+                "The engine publishes what enters and leaves its prefix cache, on a socket of its machine",
+            ),
+        ]),
+    },
+    Section {
         name: "node",
         help: "One machine that `gorgo launch` is to get (repeatable)",
         shape: Shape::Many(&[

@@ -1,6 +1,7 @@
 //! `gorgo.toml`: what may be written, what is wrong with it, and what it means together with flags and defaults. Pure: the caller
 //! finds and reads the file.
 
+pub mod engine;
 pub mod exposure;
 pub mod face;
 pub mod file;
@@ -12,6 +13,7 @@ pub mod replica;
 pub mod resolve;
 pub mod schema;
 
+pub use engine::EngineOptions;
 pub use exposure::exposed;
 pub use fleet::{Fleet, HostEntry, Login, NodeEntry, ProviderKind, fleet};
 pub use problem::{Problem, Problems};

@@ -90,7 +90,7 @@ mod tests {
         let file = serde_json::to_value(file).expect("written");
         let properties = &schema()["properties"];
         assert_eq!(keys(&file), keys(properties));
-        for name in ["cluster", "provider", "routing", "proxy"] {
+        for name in ["cluster", "provider", "engine", "routing", "proxy"] {
             assert_eq!(keys(&file[name]), keys(&properties[name]["properties"]), "[{name}]");
         }
         for name in ["node", "replica"] {

@@ -10,7 +10,7 @@ use crate::cli::nodes::Node;
 use crate::cli::provider::Setup;
 use crate::cluster::desired::{AgentBinary, Container, DEFAULT_MODEL, Desired, EngineChoice, NodeSpec};
 use crate::cluster::layout::Ports;
-use crate::config::ProviderKind;
+use crate::config::{EngineOptions, ProviderKind};
 use crate::model::Secret;
 use crate::routing::policy::registry;
 use crate::sim::hardware::{GPUS, MODELS};
@@ -70,7 +70,9 @@ pub(super) fn spec(setup: &Setup, node: &Node) -> Result<NodeSpec, Failure> {
 
 fn engine(setup: &Setup, instance_type: &str) -> Result<EngineChoice, Failure> {
     let model = setup.fleet.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
-    let container = |model| Container { model, image: None, arguments: Vec::new() };
+    let options = setup.fleet.engine_options.clone();
+    let EngineOptions { image, arguments, kv_events } = options;
+    let container = |model| Container { model, image, arguments, kv_events };
     let kind = match (setup.fleet.engine.as_deref(), setup.fleet.provider) {
         (Some(kind), _) => kind,
         (None, ProviderKind::Local) => "emulator",

@@ -47,7 +47,7 @@ fn what_was_saved_is_there_after_a_crash_with_all_of_a_node() {
     inventory.save(&asked("east", LaunchState::Asked)).unwrap();
     inventory.save(&asked("east", launched("i-1"))).unwrap();
     inventory.finished("east", FinishedStep { step: "folders".into(), at: 5 }).unwrap();
-    let engine = EngineChoice::Sglang(Container { model: "m".into(), image: None, arguments: vec![] });
+    let engine = EngineChoice::Sglang(Container { model: "m".into(), image: None, arguments: vec![], kv_events: true });
     inventory
         .change("east", |node| {
             node.address = Some("129.146.1.2".into());

@@ -88,7 +88,10 @@ fn sglang(container: &Container, image: &str, port: &str, gpus: usize) -> Vec<St
     let mut argv = docker(&[]);
     argv.extend(owned(&[image, "python3", "-m", "sglang.launch_server", "--model-path", &container.model]));
     argv.extend(owned(&["--host", "127.0.0.1", "--port", port, "--enable-metrics", "--enable-cache-report"]));
-    argv.extend(owned(&["--page-size", BLOCK_TOKENS, "--kv-events-config", &kv_events("")]));
+    argv.extend(owned(&["--page-size", BLOCK_TOKENS]));
+    if container.kv_events {
+        argv.extend(owned(&["--kv-events-config", &kv_events("")]));
+    }
     argv.extend(parallel(gpus));
     argv.extend(container.arguments.iter().cloned());
     argv
@@ -99,7 +102,9 @@ fn vllm(container: &Container, image: &str, port: &str, gpus: usize) -> Vec<Stri
     let mut argv = docker(&["--env", "VLLM_SERVER_DEV_MODE=1", "--entrypoint", "vllm"]);
     argv.extend(owned(&[image, "serve", &container.model, "--host", "127.0.0.1", "--port", port]));
     argv.extend(owned(&["--enable-prefix-caching", "--enable-prompt-tokens-details", "--block-size", BLOCK_TOKENS]));
-    argv.extend(owned(&["--kv-events-config", &kv_events(r#""enable_kv_cache_events":true,"#)]));
+    if container.kv_events {
+        argv.extend(owned(&["--kv-events-config", &kv_events(r#""enable_kv_cache_events":true,"#)]));
+    }
     argv.extend(parallel(gpus));
     argv.extend(container.arguments.iter().cloned());
     argv

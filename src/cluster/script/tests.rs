@@ -7,6 +7,8 @@ use super::{Image, OBSERVE, choose_image, engine_unit, observe, weights_bytes};
 use crate::cluster::desired::{Container, EngineChoice};
 use crate::cluster::facts::{Asked, Facts, Gpu, parse};
 use crate::cluster::testing::{container, emulator, node};
+use crate::config::EngineOptions;
+use crate::config::engine::is_reserved;
 
 fn facts(driver: &str, name: &str, gpus: usize) -> Facts {
     let gpu = Gpu { driver: driver.into(), name: name.into(), memory_mib: 40960 };
@@ -135,6 +137,40 @@ fn vllm_on_eight_cards() {
     --max-num-seqs
     64
     "#);
+}
+
+/// With image and arguments of the user's own; those of gorgo stay before them.
+#[test]
+fn sglang_as_the_file_wants_it_on_an_a100_and_a_gh200() {
+    let text = "[cluster]\nengine = \"sglang\"\n[engine]\nimage = \"registry.local:5000/sglang:mine\"\n\
+                arguments = [\"--max-running-requests\", \"64\", \"--schedule-policy=lpm\"]\nkv_events = false\n";
+    let (document, problems) = crate::config::read(text);
+    let (fleet, more) = crate::config::fleet(&document, None);
+    assert_eq!((problems, more), (vec![], vec![]));
+    let EngineOptions { image, arguments, kv_events } = fleet.engine_options;
+    let own = Container { image, arguments, kv_events, ..container() };
+    let mut lines = Vec::new();
+    for (driver, card) in [("570.148.08", "A100"), ("580.105.08", "GH200")] {
+        let unit = engine_unit(&node(1, "us-east-1", EngineChoice::Sglang(own.clone())), &facts(driver, card, 1));
+        let line = unit.unit_text.lines().find(|line| line.starts_with("ExecStart=")).unwrap().to_owned();
+        lines.push(format!("{card}: {line}"));
+    }
+    assert_snapshot!(lines.join("\n"), @"
+    A100: ExecStart=/usr/bin/docker run --rm --name gorgo-engine --gpus all --network host --ipc host --shm-size 32g --ulimit nofile=1048576:1048576 --volume /var/lib/gorgo/models:/models --volume /run/gorgo:/run/gorgo --env HF_HOME=/models --env HF_HUB_OFFLINE=1 registry.local:5000/sglang:mine python3 -m sglang.launch_server --model-path mistralai/Mistral-7B-Instruct-v0.3 --host 127.0.0.1 --port 30000 --enable-metrics --enable-cache-report --page-size 16 --max-running-requests 64 --schedule-policy=lpm
+    GH200: ExecStart=/usr/bin/docker run --rm --name gorgo-engine --gpus all --network host --ipc host --shm-size 32g --ulimit nofile=1048576:1048576 --volume /var/lib/gorgo/models:/models --volume /run/gorgo:/run/gorgo --env HF_HOME=/models --env HF_HUB_OFFLINE=1 registry.local:5000/sglang:mine python3 -m sglang.launch_server --model-path mistralai/Mistral-7B-Instruct-v0.3 --host 127.0.0.1 --port 30000 --enable-metrics --enable-cache-report --page-size 16 --max-running-requests 64 --schedule-policy=lpm
+    ");
+}
+
+#[test]
+fn what_gorgo_sets_is_refused_of_users_but_for_what_they_may_override() {
+    let overridable = ["--page-size", "--block-size", "--tensor-parallel-size", "--enable-prefix-caching"];
+    for engine in [EngineChoice::Sglang(container()), EngineChoice::Vllm(container())] {
+        let argv = engine_unit(&node(1, "us-east-1", engine), &facts("580.1", "H100", 2)).argv;
+        let model = argv.iter().position(|word| word == "--model-path" || word == "serve").unwrap();
+        for option in argv[model..].iter().filter(|word| word.starts_with("--")) {
+            assert_eq!(is_reserved(option), !overridable.contains(&option.as_str()), "{option}");
+        }
+    }
 }
 
 #[test]
