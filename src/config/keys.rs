@@ -77,7 +77,7 @@ const HOST_KEYS: [Key; 7] = [
 ];
 
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 8] = [
+pub const SECTIONS: [Section; 9] = [
     Section {
         name: "cluster",
         help: "What the nodes and replicas have in common",
