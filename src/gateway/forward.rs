@@ -73,6 +73,7 @@ pub(super) async fn forward(
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     features.forwarded = shared.forwarded(&parts.headers, client);
+    features.origin = shared.speaker(&parts.headers, client).filter(|_| features.forwarded).map(|peer| peer.name.clone());
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");
@@ -167,20 +168,27 @@ impl Job<'_> {
         let mut headers = self.headers.clone();
         let peer = replica.config.kind == ReplicaKind::Peer;
         match &self.shared.agent {
-            Some(agent) if peer => headers::for_peer(&mut headers, endpoint.authority(), agent.via()),
-            None if peer => headers::for_peer(&mut headers, endpoint.authority(), &headers::VIA_PROXY),
+            Some(agent) if peer => {
+                headers::for_peer(&mut headers, endpoint.authority(), agent.via(), Some(agent.name()));
+            }
+            None if peer => headers::for_peer(&mut headers, endpoint.authority(), &headers::VIA_PROXY, None),
             _ => headers::for_engine(&mut headers, endpoint.authority()),
         }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
-        let response =
-            timeout(limit, replica.pool.send(&outgoing)).await.map_err(|_| Failure::Silent)?.map_err(|error| {
-                // A peer is asked for what it holds itself; its engine lives on without its agent.
-                if error.is_refusal() && !peer {
-                    self.shared.brain.process_gone(replica.id);
-                }
-                no_answer(&error)
-            })?;
+        let silent = replica.silent.notified();
+        let answer = tokio::select! {
+            answer = timeout(limit, replica.pool.send(&outgoing)) => answer.map_err(|_| Failure::Silent)?,
+            // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
+            () = silent => return Err(no_answer(&"the peer has fallen silent")),
+        };
+        let response = answer.map_err(|error| {
+            // A peer is asked for what it holds itself; its engine lives on without its agent.
+            if error.is_refusal() && !peer {
+                self.shared.brain.process_gone(replica.id);
+            }
+            no_answer(&error)
+        })?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))

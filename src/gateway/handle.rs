@@ -16,6 +16,7 @@ use super::brain::{Brain, BrainSettings};
 use super::budget::Budget;
 use super::clock::Clock;
 use super::fleet::Fleet;
+use super::probe::Watching;
 use super::metrics::Metrics;
 use super::serve::{Shared, accept};
 use super::settings::{GatewayConfig, Limits};
@@ -42,7 +43,10 @@ impl Gateway {
         if config.agent.is_some() {
             routing.strategy = on_agent(&routing.strategy).to_owned();
         }
-        let router = Router::new(routing)?;
+        let mut router = Router::new(routing)?;
+        if config.agent.is_some() {
+            router.publish();
+        }
         let settings =
             BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
         let brain = Brain::new(router, clock, settings, Arc::new(Metrics::new()));
@@ -53,6 +57,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             brain: brain.clone(),
             agent: config.agent.clone().map(Agent::new),
+            peers: config.peers.clone(),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
@@ -62,7 +67,12 @@ impl Gateway {
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
-        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone(), config.agent.is_some()));
+        let watching = Watching {
+            probe: config.probe.clone(),
+            peers: config.peers.clone(),
+            name: shared.agent.as_ref().map(|agent| agent.name().clone()),
+        };
+        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), watching));
         for replica in config.replicas {
             fleet.add(replica)?;
         }

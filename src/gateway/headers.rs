@@ -29,6 +29,9 @@ pub const RESIDENCY: HeaderName = HeaderName::from_static("x-gorgo-residency");
 /// Set between our own nodes; worth nothing from anybody else.
 pub const HOP: HeaderName = HeaderName::from_static("x-gorgo-hop");
 
+/// Which agent speaks, by the name that its peers have for it; worth nothing from anybody else.
+pub const PEER: HeaderName = HeaderName::from_static("x-gorgo-peer");
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -54,9 +57,12 @@ pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
 }
 
 /// Turns a client's fields into those for a peer, which learns that this was the one hop and who made it.
-pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue) {
+pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue, name: Option<&HeaderValue>) {
     for_upstream(headers, authority, via.clone());
     headers.insert(HOP, HeaderValue::from_static("1"));
+    if let Some(name) = name {
+        headers.insert(PEER, name.clone());
+    }
 }
 
 fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderValue) {
@@ -64,6 +70,7 @@ fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderVal
     headers.remove(EXPECT);
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOP);
+    headers.remove(PEER);
     headers.insert(HOST, authority.clone());
     headers.append(VIA, via);
 }
@@ -132,6 +139,7 @@ mod tests {
             ("content-length", "12"),
             ("expect", "100-continue"),
             ("x-gorgo-hop", "1"),
+            ("x-gorgo-peer", "east"),
             ("x-gorgo-session", "s"),
             ("traceparent", "00-1-2-01"),
             ("x-anything", "stays"),
@@ -149,13 +157,16 @@ mod tests {
 
     #[test]
     fn a_peer_learns_of_the_hop_from_us_alone() {
-        let mut headers = map(&[("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2")]);
-        for_peer(&mut headers, &HeaderValue::from_static("peer:8000"), &HeaderValue::from_static("1.1 gorgo-1f"));
+        let forged = [("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2"), ("x-gorgo-peer", "west")];
+        let mut headers = map(&forged);
+        let [authority, via, name] = ["peer:8000", "1.1 gorgo-1f", "east"].map(HeaderValue::from_static);
+        for_peer(&mut headers, &authority, &via, Some(&name));
         insta::assert_snapshot!(text(&headers), @r"
         host: peer:8000
         via: 1.1 front
         via: 1.1 gorgo-1f
         x-gorgo-hop: 1
+        x-gorgo-peer: east
         x-gorgo-priority: 2
         ");
     }

@@ -2,7 +2,8 @@
 //! An [`agent`] is the same beside one node's engine, with other agents among its replicas.
 //!
 //! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
-//! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
+//! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile, and agents tell each
+//! other how they are ([`peers`]).
 
 mod admin;
 mod agent;
@@ -23,6 +24,7 @@ mod journal;
 mod metrics;
 mod models;
 mod observe;
+mod peers;
 pub mod pool;
 mod probe;
 mod reject;
@@ -33,4 +35,4 @@ pub mod settings;
 mod window;
 
 pub use handle::{Gateway, GatewayHandle};
-pub use settings::{AgentConfig, GatewayConfig, Limits, ProbeSettings, ReplicaConfig};
+pub use settings::{AgentConfig, GatewayConfig, Limits, PeerSettings, ProbeSettings, ReplicaConfig};

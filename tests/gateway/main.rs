@@ -9,5 +9,6 @@ mod failure;
 mod forward;
 mod limits;
 mod mock;
+mod peers;
 mod stop;
 mod tls;

@@ -4,7 +4,7 @@ use super::field::varint;
 use super::{Frame, MAX_PAYLOAD_BYTES, Malformed};
 
 /// Cuts a stream into frames, wherever its pieces end. Holds one unfinished frame and what was pushed last, no more: take what is there with
-/// [`Self::next`] after every [`Self::push`].
+/// [`Self::frame`] after every [`Self::push`].
 #[derive(Clone, Debug, Default)]
 pub struct FrameDecoder {
     bytes: Vec<u8>,
@@ -27,7 +27,7 @@ impl FrameDecoder {
     ///
     /// # Errors
     /// If the bytes make no sense. Nothing that comes behind them can be told apart any more: the error stays.
-    pub fn next(&mut self) -> Result<Option<Frame>, Malformed> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, Malformed> {
         loop {
             match self.cut() {
                 Ok(None) => return Ok(None),

@@ -32,7 +32,7 @@ fn decoded(stream: &[u8], piece: usize) -> Result<Vec<Frame>, Malformed> {
     let mut frames = Vec::new();
     for piece in stream.chunks(piece.max(1)) {
         decoder.push(piece);
-        while let Some(frame) = decoder.next()? {
+        while let Some(frame) = decoder.frame()? {
             frames.push(frame);
         }
     }
@@ -110,9 +110,9 @@ fn what_makes_no_sense_is_told_apart() {
     }
     let mut decoder = FrameDecoder::default();
     decoder.push(&[0xff; 20]);
-    assert_eq!((decoder.next(), decoder.held_bytes()), (Err(Malformed::Number), 0));
+    assert_eq!((decoder.frame(), decoder.held_bytes()), (Err(Malformed::Number), 0));
     decoder.push(&bytes(&[Frame::Hello(hello())]));
-    assert_eq!((decoder.next(), decoder.held_bytes()), (Err(Malformed::Number), 0), "there is no way back");
+    assert_eq!((decoder.frame(), decoder.held_bytes()), (Err(Malformed::Number), 0), "there is no way back");
 }
 
 fn frames() -> impl Strategy<Value = Frame> {
@@ -162,7 +162,7 @@ proptest! {
         let mut decoder = FrameDecoder::default();
         for piece in stream.chunks(piece) {
             decoder.push(piece);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.frame() {}
             prop_assert!(decoder.held_bytes() <= MAX_PAYLOAD_BYTES + 20 + piece.len());
         }
     }
