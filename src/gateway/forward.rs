@@ -73,7 +73,8 @@ pub(super) async fn forward(
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     features.forwarded = shared.forwarded(&parts.headers, client);
-    features.origin = shared.speaker(&parts.headers, client).filter(|_| features.forwarded).map(|peer| peer.name.clone());
+    features.origin =
+        shared.speaker(&parts.headers, client).filter(|_| features.forwarded).map(|peer| peer.name.clone());
     let asked =
         if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");

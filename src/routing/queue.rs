@@ -55,9 +55,11 @@ impl Queue {
     /// What waits, but for what this peer sent: none of it has been answered, and all of it has yet to be computed as far as anybody knows.
     pub(super) fn totals_beside(&self, origin: &str) -> Totals {
         let counts = |held: &&Held| held.ticket.features.origin.as_deref() != Some(origin);
-        let (requests, tokens) = self.waiting.values().filter(counts).fold((0.0, 0.0), |(requests, tokens), held| {
-            (requests + 1.0, tokens + f64::from(held.prompt_tokens))
-        });
+        let (requests, tokens) = self
+            .waiting
+            .values()
+            .filter(counts)
+            .fold((0.0, 0.0), |(requests, tokens), held| (requests + 1.0, tokens + f64::from(held.prompt_tokens)));
         Totals {
             pending: requests,
             uncached_tokens: tokens,

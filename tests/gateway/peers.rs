@@ -104,9 +104,8 @@ async fn cluster<const N: usize>(names: [&'static str; N], strategy: &str) -> [N
 
 /// A figure of a peer on an agent's page of metrics; NaN counts as missing.
 async fn metric(agent: &GatewayHandle, name: &str, peer: &str) -> Option<f64> {
-    let mut client = Client::at(agent.admin(), None).await;
-    let response = client.send(get("/metrics")).await.unwrap();
-    let (page, _) = whole(response.into_body()).await;
+    let (status, page) = super::admin::ask(agent, "GET", "/metrics", String::new()).await;
+    assert_eq!(status, 200);
     let start = format!("gorgo_{name}{{replica=\"{peer}\"");
     let line = page.lines().find(|line| line.starts_with(&start))?;
     line.rsplit(' ').next()?.parse().ok().filter(|value: &f64| !value.is_nan())
@@ -171,19 +170,19 @@ async fn fill(node: &Node, requests: usize) -> Vec<(Client, Incoming)> {
 
 #[tokio::test]
 async fn a_peers_load_is_in_its_cost_and_what_was_sent_there_counts_once() {
-    let [a, b] = cluster(["a", "b"], "gorgo").await;
+    let [a, b] = cluster(["a", "b"], "gorgo-v3").await;
     let (_, idle) = explained(&a.agent, prompt("first", 10)).await;
     assert_eq!(term(&idle, "b", "queue"), 0.0);
     let held = fill(&b, 2).await;
-    // 4,000 tokens at 0.0094 ms, as soon as it has been told and no longer looks like a moment's.
+    // Half of 4,000 tokens, as soon as it has been told and no longer looks like a moment's.
     let mut cost = 0.0;
-    for _ in 0..200 {
-        cost = term(&explained(&a.agent, prompt("next", 10)).await.1, "b", "queue");
-        if cost > 36.0 {
-            break;
+    let waiting = async {
+        while cost < 1900.0 {
+            cost = term(&explained(&a.agent, prompt("next", 10)).await.1, "b", "queue");
         }
-    }
-    assert!((36.0..40.0).contains(&cost), "{cost}");
+    };
+    timeout(BOUND, waiting).await.expect("it is told");
+    assert!(cost < 2200.0, "{cost}");
     // Now as if `a` itself had sent a third there: `b` tells it of two all the same.
     let mut third = chat(prompt("hold3", 2000));
     third.headers_mut().insert("x-gorgo-hop", "1".parse().unwrap());
@@ -254,7 +253,7 @@ fn ask(name: &str) -> Request<Full<Bytes>> {
 
 #[tokio::test]
 async fn a_prefix_that_only_the_peer_has_seen_is_known_and_residency_is_kept() {
-    let [a, b, c] = cluster(["a", "b", "c"], "gorgo").await;
+    let [a, b, c] = cluster(["a", "b", "c"], "gorgo-v3").await;
     // Seen by `a` alone: once for everybody, once in a class that allows `a`'s region only.
     for (word, class) in [("public", None), ("secret", Some("only-a"))] {
         let mut request = chat(prompt(word, 1000));
@@ -275,12 +274,12 @@ async fn a_prefix_that_only_the_peer_has_seen_is_known_and_residency_is_kept() {
     let (_, secret) = explained(&b.agent, prompt("secret", 1000)).await;
     assert_eq!(cached(&secret), 0);
     let (went, public) = explained(&b.agent, prompt("public", 1000)).await;
-    assert!(cached(&public) > 900 && went == "a", "{public}");
+    assert!(cached(&public) > 700 && went == "a", "{public}");
 }
 
 #[tokio::test]
 async fn a_dead_peer_is_left_alone_and_one_that_comes_back_without_its_cache_is_believed_to_have_none() {
-    let [a, b] = cluster(["a", "b"], "gorgo").await;
+    let [a, b] = cluster(["a", "b"], "gorgo-v3").await;
     let mut request = chat(prompt("long", 1000));
     request.headers_mut().insert("x-gorgo-hop", "1".parse().unwrap());
     assert!(whole(Client::connect(&b.agent).await.send(request).await.unwrap().into_body()).await.1);
@@ -290,7 +289,7 @@ async fn a_dead_peer_is_left_alone_and_one_that_comes_back_without_its_cache_is_
     until("out of rotation", || a.agent.healthy() == 1).await;
     let (went, _) = explained(&a.agent, prompt("long", 1000)).await;
     assert_eq!(went, "a", "served by whoever can");
-    let again = agent("b", &b.engine, "gorgo", address).await;
+    let again = agent("b", &b.engine, "gorgo-v3", address).await;
     again.fleet().add(peer("a", a.line.address())).unwrap();
     until("back in rotation", || a.agent.healthy() == 2).await;
     until_metric(&a.agent, "peer_digest_blocks", "b", |blocks| blocks == 0.0).await;
@@ -335,7 +334,7 @@ async fn a_peer_that_accepts_and_never_answers_gets_nothing() {
     };
     let reason = timeout(BOUND, waiting).await.expect("out of rotation");
     assert!(reason.contains("said nothing"), "{reason}");
-    assert_eq!(metric(&a.agent, "peer_connects", "mute").await, Some(0.0));
+    assert_eq!(metric(&a.agent, "peer_connects_total", "mute").await, Some(0.0));
 }
 
 #[tokio::test]
@@ -351,7 +350,7 @@ async fn a_peer_that_talks_nonsense_is_not_listened_to() {
         a.agent.fleet().add(peer(name, odd_peer(answer).await)).unwrap();
     }
     for (name, _) in odd {
-        until_metric(&a.agent, "peer_malformed", name, |times| times >= 3.0).await;
+        until_metric(&a.agent, "peer_malformed_total", name, |times| times >= 3.0).await;
     }
     assert_eq!(a.agent.healthy(), 1);
     assert_eq!(explained(&a.agent, prompt("x", 10)).await.0, "a");
@@ -408,7 +407,7 @@ async fn a_cut_line_is_noticed_what_waits_behind_it_goes_elsewhere_and_it_heals(
 #[tokio::test]
 async fn a_short_break_changes_nothing() {
     let [a, b] = cluster(["a", "b"], "round-robin").await;
-    let connects = metric(&a.agent, "peer_connects", "b").await;
+    let connects = metric(&a.agent, "peer_connects_total", "b").await;
     for _ in 0..3 {
         b.line.cut();
         // What is known grows old; nothing else happens.
@@ -418,13 +417,13 @@ async fn a_short_break_changes_nothing() {
         until_metric(&a.agent, "peer_state_age_seconds", "b", |age| age < 0.2).await;
         assert_eq!(a.agent.healthy(), 2);
     }
-    assert_eq!(metric(&a.agent, "peer_connects", "b").await, connects, "the same stream");
+    assert_eq!(metric(&a.agent, "peer_connects_total", "b").await, connects, "the same stream");
     // Connections that are reset are made anew, without a change of health.
     b.line.reset_connections();
-    until_metric(&a.agent, "peer_connects", "b", |times| Some(times) > connects).await;
+    until_metric(&a.agent, "peer_connects_total", "b", |times| Some(times) > connects).await;
     assert_eq!(a.agent.healthy(), 2);
-    assert!(metric(&a.agent, "peer_received_bytes", "b").await > Some(100.0));
-    assert!(metric(&b.agent, "peer_sent_bytes", "a").await > Some(100.0));
+    assert!(metric(&a.agent, "peer_received_bytes_total", "b").await > Some(100.0));
+    assert!(metric(&b.agent, "peer_sent_bytes_total", "a").await > Some(100.0));
 }
 
 #[tokio::test]
@@ -503,7 +502,7 @@ async fn a_listener_that_takes_nothing_holds_up_nobody() {
     let mut deaf = socket.connect(b.listen()).await.unwrap();
     let head = b"GET /gorgo/v1/peer/stream HTTP/1.1\r\nhost: b\r\nx-gorgo-peer: idle\r\n\r\n";
     deaf.write_all(head).await.unwrap();
-    until_metric(&b, "peer_sent_bytes", "idle", |bytes| bytes > 1000.0).await;
+    until_metric(&b, "peer_sent_bytes_total", "idle", |bytes| bytes > 1000.0).await;
     until("its engine is found", || b.healthy() == 1).await;
     for i in 0..20 {
         let response = Client::connect(&b).await.chat(prompt(&format!("p{i}"), 10)).await;

@@ -64,8 +64,7 @@ pub(super) fn report(figures: &Figures) -> Report {
         kv_used_tokens: known(Figure::KvUsedTokens),
         kv_tokens: known(Figure::KvTokens),
         cache_generation: figures.get(Figure::CacheGeneration).unwrap_or(0),
-        speed: speed
-            .map(|(us, ns)| Speed { service_ms: us / US_PER_MS, ms_per_token: ns / NS_PER_MS }),
+        speed: speed.map(|(us, ns)| Speed { service_ms: us / US_PER_MS, ms_per_token: ns / NS_PER_MS }),
     }
 }
 

@@ -132,8 +132,11 @@ mod tests {
             let now = Time::from_ms(tick as f64 * EVERY_MS);
             while (sent as f64) < tick as f64 * EVERY_MS / 1000.0 * RATE {
                 let blocks = blocks(sent, turns);
-                let features =
-                    Features { prompt_bytes: (blocks.len() * BLOCK_BYTES) as u64, blocks: blocks.into(), ..Features::default() };
+                let features = Features {
+                    prompt_bytes: (blocks.len() * BLOCK_BYTES) as u64,
+                    blocks: blocks.into(),
+                    ..Features::default()
+                };
                 router.arrive(now, RequestId(sent), Arc::new(features));
                 // An answer takes a second.
                 let done = sent.wrapping_sub(RATE as u64);
@@ -160,7 +163,8 @@ mod tests {
         telling.frames(idle, hello);
         let again = telling.news(now, &router, "peer", false);
         let heartbeat_bytes = telling.frames(again, hello).len() + CHUNK_BYTES;
-        let per_second: Vec<usize> = sizes.chunks((1000.0 / EVERY_MS) as usize).map(|second| second.iter().sum()).collect();
+        let per_second: Vec<usize> =
+            sizes.chunks((1000.0 / EVERY_MS) as usize).map(|second| second.iter().sum()).collect();
         let last: Features = Features {
             blocks: blocks(sent - 1, turns).into(),
             prompt_bytes: (blocks(sent - 1, turns).len() * BLOCK_BYTES) as u64,

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn every_fourth_depth_is_told() {
-        let cases = [((0, 3), vec![]), ((0, 4), vec![4]), ((4, 8), vec![8]), ((3, 13), vec![4, 8, 12]), ((5, 5), vec![])];
+        let cases =
+            [((0, 3), vec![]), ((0, 4), vec![4]), ((4, 8), vec![8]), ((3, 13), vec![4, 8, 12]), ((5, 5), vec![])];
         for ((from, to), expected) in cases {
             assert_eq!(samples(from, to).collect::<Vec<_>>(), expected, "({from}, {to}]");
         }

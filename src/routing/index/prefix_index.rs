@@ -60,7 +60,11 @@ impl PrefixIndex {
         if let Some(mirror) = self.mirrors.get_mut(&replica) {
             mirror.watch_evictions(publish);
         }
-        if publish { self.published.insert(replica) } else { self.published.remove(&replica) };
+        if publish {
+            self.published.insert(replica)
+        } else {
+            self.published.remove(&replica)
+        };
     }
 
     /// What peers are told.
@@ -140,7 +144,11 @@ impl PrefixIndex {
     /// seldom is a whole number of them). `None` for an unknown replica.
     pub fn correct(&mut self, replica: ReplicaId, predicted: f64, actual: f64) -> Option<Correction> {
         let correction = self.mirrors.get_mut(&replica)?.correct(predicted, actual);
-        if correction == Correction::Restarted { self.lost(replica) } else { self.settle(replica) }
+        if correction == Correction::Restarted {
+            self.lost(replica);
+        } else {
+            self.settle(replica);
+        }
         Some(correction)
     }
 

@@ -27,8 +27,7 @@ impl Router {
     /// How this node is doing, for the peer of this name: what that peer has sent here is left out of [`Report::others`].
     #[must_use]
     pub fn report(&self, now: Time, listener: &str) -> Report {
-        let own: Vec<&Replica> =
-            self.fleet.iter().filter(|replica| replica.spec.kind == ReplicaKind::Engine).collect();
+        let own: Vec<&Replica> = self.fleet.iter().filter(|replica| replica.spec.kind == ReplicaKind::Engine).collect();
         let figure = |of: fn(&Gauges) -> Option<f64>| {
             let told = own.iter().filter_map(|engine| of(&engine.fresh_gauges(now, GATE_GAUGE_AGE_MS)?));
             told.reduce(f64::max)
@@ -127,8 +126,7 @@ pub(super) struct Others<'a> {
 
 impl<'a> Others<'a> {
     pub(super) fn new(fleet: &Fleet, ledger: &'a Ledger, now: Time) -> Self {
-        let silent =
-            |replica: &Replica| replica.spec.kind == ReplicaKind::Peer && replica.peer.others(now).is_none();
+        let silent = |replica: &Replica| replica.spec.kind == ReplicaKind::Peer && replica.peer.others(now).is_none();
         let known = |replica: &Replica| {
             let own = Totals::of(ledger.load(replica.id));
             match replica.spec.kind {

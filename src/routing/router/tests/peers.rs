@@ -64,8 +64,13 @@ fn settings(strategy: &str) -> Settings {
 
 /// A prompt of so many blocks (64 tokens each); `name` tells prompts apart.
 fn prompt(name: &str, blocks: usize) -> Features {
-    let text: Vec<u8> = (0..blocks).flat_map(|i| format!("{:<BLOCK_BYTES$}", format!("{name} {i}")).into_bytes()).collect();
-    Features { blocks: hash_blocks([text.as_slice()], 0).into(), prompt_bytes: text.len() as u64, ..Features::default() }
+    let text: Vec<u8> =
+        (0..blocks).flat_map(|i| format!("{:<BLOCK_BYTES$}", format!("{name} {i}")).into_bytes()).collect();
+    Features {
+        blocks: hash_blocks([text.as_slice()], 0).into(),
+        prompt_bytes: text.len() as u64,
+        ..Features::default()
+    }
 }
 
 impl Node {
@@ -141,7 +146,11 @@ fn a_forwarded_request_counts_on_both_sides_and_nowhere_twice() {
         held_tokens: 840.0,
     };
     assert_eq!((for_a.others, for_c.others), (own, own.plus(of_a)));
-    assert_eq!((for_a.running, for_c.running, for_a.serving), (3.0, 3.0, true), "requests at its engine, whoever sent them");
+    assert_eq!(
+        (for_a.running, for_c.running, for_a.serving),
+        (3.0, 3.0, true),
+        "requests at its engine, whoever sent them"
+    );
     // `a` adds what it sent, now and not when the report was made.
     tell(&mut nodes, 3.0, 1, 0);
     let before = nodes[0].arrive(23.0, prompt("w", 1)).1;
