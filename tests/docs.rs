@@ -201,6 +201,7 @@ fn every_header_is_documented() {
         headers::PRIORITY,
         headers::RESIDENCY,
         headers::HOP,
+        headers::PEER,
     ];
     for name in names {
         assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}: 1`")), "`{name}`");

@@ -1,10 +1,13 @@
 //! What makes a gateway an agent: it sits beside one node's engine, and other agents are among its replicas.
 //!
-//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer's address,
-//! where a central router may stand beside that peer, or from this very machine, where one may stand beside this agent: nobody else may
-//! pin work to a node. Addresses are all that peers know each other by so far, so the port for requests belongs on a private network. Should two agents not know each other's addresses (a translated one, say), no request circles all the same: every
+//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, and who it is in `x-gorgo-peer`; the first counts only when it comes
+//! from a configured peer's address, where a central router may stand beside that peer, or from this very machine, where one may stand
+//! beside this agent, the second only from that peer's own: nobody else may pin work to a node, or learn how it is. Addresses are all
+//! that peers know each other by so far, so the port for requests belongs on a private network. Should two agents not know each
+//! other's addresses (a translated one, say), no request circles all the same: every
 //! agent signs what it forwards in `via`, and what carries its own mark stays.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::VIA;
@@ -12,27 +15,51 @@ use http::{HeaderMap, HeaderValue};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::clock::wall_micros;
-use super::headers::HOP;
+use super::connection::Pulse;
+use super::headers::{HOP, PEER};
 use super::origin::Origin;
+use super::peers::Speech;
+use super::replica::{Replica, label};
 use super::serve::Shared;
 use super::settings::AgentConfig;
-use crate::routing::filter::GATE_GAUGE_AGE_MS;
-use crate::routing::{Gauges, Health, ReplicaKind, ReplicaSnapshot};
+use crate::routing::ReplicaKind;
 use crate::wire::PeerState;
 
 /// An agent's identity.
 pub(super) struct Agent {
     config: AgentConfig,
+    /// Another number after each start.
+    epoch: u64,
     via: HeaderValue,
+    name: HeaderValue,
 }
 
 impl Agent {
     /// A new one, whose mark differs from that of every other start.
     #[must_use]
     pub(super) fn new(config: AgentConfig) -> Self {
-        let mark = xxh3_64_with_seed(config.name.as_bytes(), wall_micros());
-        let via = HeaderValue::from_str(&format!("1.1 gorgo-{mark:016x}")).expect("hexadecimal digits");
-        Self { config, via }
+        let epoch = xxh3_64_with_seed(config.name.as_bytes(), wall_micros());
+        let via = HeaderValue::from_str(&format!("1.1 gorgo-{epoch:016x}")).expect("hexadecimal digits");
+        let name = label(&config.name);
+        Self { config, epoch, via, name }
+    }
+
+    /// As configured.
+    #[must_use]
+    pub(super) fn config(&self) -> &AgentConfig {
+        &self.config
+    }
+
+    /// A number that is another one after each start.
+    #[must_use]
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Its name, for `x-gorgo-peer`.
+    #[must_use]
+    pub(super) fn name(&self) -> &HeaderValue {
+        &self.name
     }
 
     /// Its mark in `via`.
@@ -56,14 +83,23 @@ impl Shared {
         agent.knows(headers) || (headers.contains_key(HOP) && self.is_ours(origin))
     }
 
-    /// Is this a configured peer, by its address, or somebody on this machine?
+    /// The peer that speaks, if one of this name has this address.
+    #[must_use]
+    pub(super) fn speaker(&self, headers: &HeaderMap, origin: &Origin) -> Option<Arc<Replica>> {
+        let name = headers.get(&PEER)?;
+        self.peer(origin, |peer| peer.name_header == *name)
+    }
+
+    /// Is this the address of a configured peer, or of this machine?
     fn is_ours(&self, origin: &Origin) -> bool {
-        if origin.is_here() {
-            return true;
-        }
+        origin.is_here() || self.peer(origin, |_| true).is_some()
+    }
+
+    /// The first configured peer with this address of which that is true.
+    fn peer(&self, origin: &Origin, is: impl Fn(&Replica) -> bool) -> Option<Arc<Replica>> {
         let state = self.brain.lock();
         let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
-        peers.any(|peer| peer.figures().addresses.contains(&origin.address()))
+        peers.find(|peer| is(peer) && peer.figures().addresses.contains(&origin.address())).cloned()
     }
 
     /// How this agent and its own engine are doing, for a client that is a peer, or a router beside one.
@@ -73,28 +109,27 @@ impl Shared {
         if !self.is_ours(origin) {
             return None;
         }
-        let snapshot = self.brain.lock().router.snapshot(self.brain.clock().now());
-        let own: Vec<&ReplicaSnapshot> =
-            snapshot.replicas.iter().filter(|replica| replica.spec.kind == ReplicaKind::Engine).collect();
-        let serves = own.iter().any(|engine| engine.health == Health::Healthy && !engine.draining);
-        let figure =
-            |of: fn(&Gauges) -> Option<f64>| own.iter().filter_map(|engine| of(fresh(engine)?)).reduce(f64::max);
+        let report = self.brain.lock().router.report(self.brain.clock().now(), "");
         Some(PeerState {
             name: agent.config.name.clone(),
             region: agent.config.region.clone(),
-            serving: serves && !self.draining.load(Ordering::Relaxed),
-            running: own.iter().map(|engine| engine.in_flight as u64).sum(),
-            queued: snapshot.queue.len as u64,
-            kv_usage: figure(|gauges| gauges.kv_usage),
-            kv_tokens: figure(|gauges| gauges.kv_tokens),
+            serving: report.serving && !self.draining.load(Ordering::Relaxed),
+            running: report.running as u64,
+            queued: report.queued as u64,
+            kv_usage: report.kv_usage,
+            kv_tokens: report.kv_tokens,
         })
     }
-}
 
-/// The gauges of an engine, unless they are too old to go by.
-fn fresh(engine: &ReplicaSnapshot) -> Option<&Gauges> {
-    let young = engine.gauges_age_ms.is_some_and(|age| age <= GATE_GAUGE_AGE_MS);
-    engine.gauges.as_ref().filter(|_| young)
+    /// The stream for a peer that asks for it by name. One that it had before ends.
+    #[must_use]
+    pub(super) fn speech(self: &Arc<Self>, headers: &HeaderMap, origin: &Origin, pulse: &Arc<Pulse>) -> Option<Speech> {
+        self.agent.as_ref()?;
+        let listener = self.speaker(headers, origin)?;
+        let token = listener.gone.child_token();
+        std::mem::replace(&mut listener.figures().speech, token.clone()).cancel();
+        Some(Speech::new(self.clone(), listener, token, pulse.clone()))
+    }
 }
 
 #[cfg(test)]

@@ -426,7 +426,7 @@ mod tests {
         for i in 0..replicas {
             let config = ReplicaConfig::new(&format!("r{i}"), "http://127.0.0.1:1", "here");
             let pool = Pool::new(config.url.parse().unwrap(), PoolSettings::default(), brain.clock()).unwrap();
-            let metrics = brain.metrics().replica(&config.name, "here");
+            let metrics = brain.metrics().replica(&config.name, "here", config.kind);
             let spec = ReplicaSpec {
                 name: config.name.as_str().into(),
                 region: config.region.clone(),

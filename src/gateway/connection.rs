@@ -97,6 +97,12 @@ impl Pulse {
         if over(&self.idle_since, limits.keep_alive) { Judgement::Idle } else { Judgement::Keep }
     }
 
+    /// Does its client take nothing more at the moment?
+    #[must_use]
+    pub(super) fn is_blocked(&self) -> bool {
+        self.stuck_since.load(Relaxed) != 0
+    }
+
     fn now(&self) -> u64 {
         self.clock.now().micros().max(1)
     }

@@ -65,6 +65,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         residency: Classes::default(),
         priority: 0,
         forwarded: false,
+        origin: None,
         blocks: hash_blocks(parsed.canonical(), seed).into(),
         prompt_bytes: parsed.canonical_len(),
         prompt_tokens: None,

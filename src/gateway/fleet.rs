@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 
 use super::brain::Brain;
 use super::pool::{Pool, PoolSettings};
-use super::probe;
+use super::probe::{self, Watching};
 use super::replica::Replica;
-use super::settings::{ProbeSettings, ReplicaConfig};
+use super::settings::ReplicaConfig;
 use crate::model::ReplicaId;
 use crate::routing::ReplicaSpec;
 
@@ -18,15 +18,14 @@ use crate::routing::ReplicaSpec;
 pub struct Fleet {
     brain: Arc<Brain>,
     pool: PoolSettings,
-    probe: ProbeSettings,
-    is_agent: bool,
+    watching: Watching,
 }
 
 impl Fleet {
     /// A fleet for a brain.
     #[must_use]
-    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, probe: ProbeSettings, is_agent: bool) -> Self {
-        Self { brain, pool, probe, is_agent }
+    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, watching: Watching) -> Self {
+        Self { brain, pool, watching }
     }
 
     /// Adds a replica, or changes the one of that name: requests in flight stay on the old connections, new ones take the new.
@@ -45,7 +44,7 @@ impl Fleet {
         let endpoint = config.url.parse().with_context(|| format!("replica `{}`", config.name))?;
         let settings = PoolSettings { authorization: authorization(&config)?, ..self.pool.clone() };
         let pool = Pool::new(endpoint, settings, self.brain.clock())?;
-        let metrics = self.brain.metrics().replica(&config.name, config.region.as_str());
+        let metrics = self.brain.metrics().replica(&config.name, config.region.as_str(), config.kind);
         let spec = spec(&config);
         let (replica, before) = self.brain.event(|state, now| {
             let known = state.replicas.values().find(|known| *known.name == *config.name).cloned();
@@ -65,7 +64,7 @@ impl Fleet {
             retire(&before, before.config.region != replica.config.region);
         }
         tracing::info!(replica = %replica.name, url = %replica.pool.endpoint(), "replica added");
-        probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), self.probe.clone(), self.is_agent);
+        probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), &self.watching);
         Ok(replica.id)
     }
 

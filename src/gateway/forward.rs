@@ -80,6 +80,8 @@ pub(super) async fn forward(
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     features.forwarded = shared.forwarded(&parts.headers, caller.origin);
+    features.origin =
+        shared.speaker(&parts.headers, caller.origin).filter(|_| features.forwarded).map(|peer| peer.name.clone());
     let classes = shared.access.classify(&mut features, caller.key.as_deref())?;
     let forwarded = features.forwarded;
     let asked =
@@ -186,14 +188,19 @@ impl Job<'_> {
         let headers = self.headers_for(replica, peer)?;
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
-        let response =
-            timeout(limit, replica.pool.send(&outgoing)).await.map_err(|_| Failure::Silent)?.map_err(|error| {
-                // A peer is asked for what it holds itself; its engine lives on without its agent.
-                if error.is_refusal() && !peer {
-                    self.shared.brain.process_gone(replica.id);
-                }
-                no_answer(&error)
-            })?;
+        let silent = replica.silent.notified();
+        let answer = tokio::select! {
+            answer = timeout(limit, replica.pool.send(&outgoing)) => answer.map_err(|_| Failure::Silent)?,
+            // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
+            () = silent => return Err(no_answer(&"the peer has fallen silent")),
+        };
+        let response = answer.map_err(|error| {
+            // A peer is asked for what it holds itself; its engine lives on without its agent.
+            if error.is_refusal() && !peer {
+                self.shared.brain.process_gone(replica.id);
+            }
+            no_answer(&error)
+        })?;
         match response.status() {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
@@ -213,7 +220,8 @@ impl Job<'_> {
             let via = self.shared.agent.as_ref().map_or(&headers::VIA_PROXY, Agent::via);
             let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
             let classes = classes.transpose().map_err(|error| no_answer(&error))?;
-            headers::for_peer(&mut headers, authority, via, classes);
+            let name = self.shared.agent.as_ref().map(Agent::name);
+            headers::for_peer(&mut headers, authority, &headers::Sender { via, name, classes });
         } else {
             self.shared.access.strip_key(&mut headers);
             headers::for_engine(&mut headers, authority);

@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::fleet::Fleet;
 use super::keys::Keys;
 use super::metrics::Metrics;
+use super::probe::Watching;
 use super::serve::{Shared, accept};
 use super::settings::{GatewayConfig, Limits};
 use super::tls;
@@ -41,12 +42,20 @@ impl Gateway {
     /// # Errors
     /// An unknown strategy or parameter, a bad replica, or an address that cannot be had.
     pub async fn start(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
+        // On the heap: what starts several keeps the state of this in each of its own.
+        Box::pin(Self::begin(config)).await
+    }
+
+    async fn begin(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
         let mut routing: Settings = config.routing.clone();
         if config.agent.is_some() {
             routing.strategy = on_agent(&routing.strategy).to_owned();
         }
-        let router = Router::new(routing)?;
+        let mut router = Router::new(routing)?;
+        if config.agent.is_some() {
+            router.publish();
+        }
         let settings =
             BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
         let metrics = Arc::new(Metrics::new());
@@ -65,6 +74,7 @@ impl Gateway {
             access,
             tls,
             agent: config.agent.clone().map(Agent::new),
+            peers: config.peers.clone(),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
@@ -74,7 +84,12 @@ impl Gateway {
             stopping: CancellationToken::new(),
             stopped,
         });
-        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), config.probe.clone(), config.agent.is_some()));
+        let watching = Watching {
+            probe: config.probe.clone(),
+            peers: config.peers.clone(),
+            name: shared.agent.as_ref().map(|agent| agent.name().clone()),
+        };
+        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), watching));
         for replica in config.replicas {
             fleet.add(replica)?;
         }

@@ -29,6 +29,9 @@ pub const RESIDENCY: HeaderName = HeaderName::from_static("x-gorgo-residency");
 /// Set between our own nodes; worth nothing from anybody else.
 pub const HOP: HeaderName = HeaderName::from_static("x-gorgo-hop");
 
+/// Which agent speaks, by the name that its peers have for it; worth nothing from anybody else.
+pub const PEER: HeaderName = HeaderName::from_static("x-gorgo-peer");
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -53,14 +56,27 @@ pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
     for_upstream(headers, authority, VIA_PROXY.clone());
 }
 
-/// Turns a client's fields into those for a peer, which learns that this was the one hop, who made it, and the request's residency
-/// classes, whoever gave them.
-pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, via: &HeaderValue, residency: Option<HeaderValue>) {
-    for_upstream(headers, authority, via.clone());
+/// What a peer is told of the gateway that sends it a request, and of the request.
+#[derive(Clone, Debug)]
+pub struct Sender<'a> {
+    /// Its mark.
+    pub via: &'a HeaderValue,
+    /// Its name among its peers; a central proxy has none.
+    pub name: Option<&'a HeaderValue>,
+    /// The request's residency classes, whoever gave them.
+    pub classes: Option<HeaderValue>,
+}
+
+/// Turns a client's fields into those for a peer, which learns that this was the one hop, who made it, and where the request may go.
+pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, sender: &Sender<'_>) {
+    for_upstream(headers, authority, sender.via.clone());
     headers.insert(HOP, HeaderValue::from_static("1"));
+    if let Some(name) = sender.name {
+        headers.insert(PEER, name.clone());
+    }
     headers.remove(RESIDENCY);
-    if let Some(classes) = residency {
-        headers.insert(RESIDENCY, classes);
+    if let Some(classes) = &sender.classes {
+        headers.insert(RESIDENCY, classes.clone());
     }
 }
 
@@ -69,6 +85,7 @@ fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderVal
     headers.remove(EXPECT);
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOP);
+    headers.remove(PEER);
     headers.insert(HOST, authority.clone());
     headers.append(VIA, via);
 }
@@ -112,7 +129,7 @@ mod tests {
     use http::header::HeaderName;
     use http::{HeaderMap, HeaderValue};
 
-    use super::{for_client, for_engine, for_peer};
+    use super::{Sender, for_client, for_engine, for_peer};
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
@@ -137,6 +154,7 @@ mod tests {
             ("content-length", "12"),
             ("expect", "100-continue"),
             ("x-gorgo-hop", "1"),
+            ("x-gorgo-peer", "east"),
             ("x-gorgo-session", "s"),
             ("traceparent", "00-1-2-01"),
             ("x-anything", "stays"),
@@ -154,19 +172,28 @@ mod tests {
 
     #[test]
     fn a_peer_learns_of_the_hop_from_us_alone() {
-        let mut headers =
-            map(&[("x-gorgo-hop", "7"), ("via", "1.1 front"), ("x-gorgo-priority", "2"), ("x-gorgo-residency", "any")]);
-        let (peer, via) = (HeaderValue::from_static("peer:8000"), HeaderValue::from_static("1.1 gorgo-1f"));
-        for_peer(&mut headers, &peer, &via, Some(HeaderValue::from_static("any,eu")));
+        let forged = [
+            ("x-gorgo-hop", "7"),
+            ("via", "1.1 front"),
+            ("x-gorgo-priority", "2"),
+            ("x-gorgo-peer", "west"),
+            ("x-gorgo-residency", "any"),
+        ];
+        let mut headers = map(&forged);
+        let [authority, via, name, classes] =
+            ["peer:8000", "1.1 gorgo-1f", "east", "any,eu"].map(HeaderValue::from_static);
+        let sender = Sender { via: &via, name: Some(&name), classes: Some(classes) };
+        for_peer(&mut headers, &authority, &sender);
         insta::assert_snapshot!(text(&headers), @r"
         host: peer:8000
         via: 1.1 front
         via: 1.1 gorgo-1f
         x-gorgo-hop: 1
+        x-gorgo-peer: east
         x-gorgo-priority: 2
         x-gorgo-residency: any,eu
         ");
-        for_peer(&mut headers, &peer, &via, None);
+        for_peer(&mut headers, &authority, &Sender { classes: None, ..sender });
         assert!(!headers.contains_key("x-gorgo-residency"));
     }
 

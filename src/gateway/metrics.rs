@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
+use crate::routing::ReplicaKind;
 use crate::wire::OutcomeKind;
 
 /// A gauge of any number.
@@ -102,6 +103,22 @@ struct PerReplica {
     index_blocks: Family<ReplicaLabels, Gauge>,
     index_bytes: Family<ReplicaLabels, Gauge>,
     idle_connections: Family<ReplicaLabels, Gauge>,
+    peer_received: Counters,
+    peer_sent: Counters,
+    peer_connects: Counters,
+    peer_malformed: Counters,
+    peer_age: Figures,
+    peer_blocks: Family<ReplicaLabels, Gauge>,
+}
+
+/// The handles of one peer.
+struct PeerMetrics {
+    received: Counter,
+    sent: Counter,
+    connects: Counter,
+    malformed: Counter,
+    age: Figure,
+    blocks: Gauge,
 }
 
 /// The handles of one replica.
@@ -142,6 +159,8 @@ pub(super) struct ReplicaMetrics {
     pub(super) index_bytes: Gauge,
     /// Connections kept warm.
     pub(super) idle_connections: Gauge,
+    /// If it is a peer.
+    peer: Option<PeerMetrics>,
 }
 
 const OUTCOMES: [(OutcomeKind, &str); 4] = [
@@ -207,8 +226,8 @@ impl Metrics {
 
     /// The handles for a replica.
     #[must_use]
-    pub(super) fn replica(&self, name: &str, region: &str) -> ReplicaMetrics {
-        self.per_replica.handles(ReplicaLabels { replica: name.to_owned(), region: region.to_owned() })
+    pub(super) fn replica(&self, name: &str, region: &str, kind: ReplicaKind) -> ReplicaMetrics {
+        self.per_replica.handles(ReplicaLabels { replica: name.to_owned(), region: region.to_owned() }, kind)
     }
 
     /// The page.
@@ -245,10 +264,27 @@ impl PerReplica {
         r.register("index_blocks", "Blocks in the router's prefix index", f.index_blocks.clone());
         r.register("index_bytes", "Memory of the router's prefix index, bytes", f.index_bytes.clone());
         r.register("replica_idle_connections", "Connections kept warm", f.idle_connections.clone());
+        r.register("peer_received_bytes", "Bytes of a peer's stream of its state", f.peer_received.clone());
+        r.register("peer_sent_bytes", "Bytes of our stream to a peer", f.peer_sent.clone());
+        r.register("peer_connects", "Streams that a peer has begun, the first one included", f.peer_connects.clone());
+        r.register("peer_malformed", "Streams given up because they made no sense", f.peer_malformed.clone());
+        r.register("peer_state_age_seconds", "Age of what a peer told last, seconds", f.peer_age.clone());
+        r.register("peer_digest_blocks", "Blocks that a peer says its engine holds", f.peer_blocks.clone());
         f
     }
 
-    fn handles(&self, labels: ReplicaLabels) -> ReplicaMetrics {
+    fn peer(&self, labels: &ReplicaLabels) -> PeerMetrics {
+        PeerMetrics {
+            received: self.peer_received.get_or_create(labels).clone(),
+            sent: self.peer_sent.get_or_create(labels).clone(),
+            connects: self.peer_connects.get_or_create(labels).clone(),
+            malformed: self.peer_malformed.get_or_create(labels).clone(),
+            age: self.peer_age.get_or_create(labels).clone(),
+            blocks: self.peer_blocks.get_or_create(labels).clone(),
+        }
+    }
+
+    fn handles(&self, labels: ReplicaLabels, kind: ReplicaKind) -> ReplicaMetrics {
         let ended = |outcome| {
             let ReplicaLabels { replica, region } = labels.clone();
             self.ended.get_or_create(&ReplicaOutcome { replica, region, outcome }).clone()
@@ -272,8 +308,48 @@ impl PerReplica {
             index_blocks: self.index_blocks.get_or_create(&labels).clone(),
             index_bytes: self.index_bytes.get_or_create(&labels).clone(),
             idle_connections: self.idle_connections.get_or_create(&labels).clone(),
+            peer: (kind == ReplicaKind::Peer).then(|| self.peer(&labels)),
             families: self.clone(),
             labels,
+        }
+    }
+}
+
+/// What is counted of peers only.
+impl ReplicaMetrics {
+    /// Bytes came from the peer.
+    pub(super) fn heard(&self, bytes: usize) {
+        if let Some(peer) = &self.peer {
+            peer.received.inc_by(bytes as u64);
+        }
+    }
+
+    /// Bytes go to the peer.
+    pub(super) fn told(&self, bytes: usize) {
+        if let Some(peer) = &self.peer {
+            peer.sent.inc_by(bytes as u64);
+        }
+    }
+
+    /// The peer has begun a stream.
+    pub(super) fn connected(&self) {
+        if let Some(peer) = &self.peer {
+            peer.connects.inc();
+        }
+    }
+
+    /// The peer's stream made no sense.
+    pub(super) fn misunderstood(&self) {
+        if let Some(peer) = &self.peer {
+            peer.malformed.inc();
+        }
+    }
+
+    /// Age of its state, s, and blocks that it holds.
+    pub(super) fn known(&self, age_s: Option<f64>, blocks: usize) {
+        if let Some(peer) = &self.peer {
+            peer.age.set(age_s.unwrap_or(f64::NAN));
+            peer.blocks.set(blocks as i64);
         }
     }
 }
@@ -288,10 +364,11 @@ impl ReplicaMetrics {
             &families.index_blocks,
             &families.index_bytes,
             &families.idle_connections,
+            &families.peer_blocks,
         ] {
             gauges.remove(labels);
         }
-        for figures in [&families.rtt, &families.running, &families.waiting, &families.kv_usage] {
+        for figures in [&families.rtt, &families.running, &families.waiting, &families.kv_usage, &families.peer_age] {
             figures.remove(labels);
         }
     }
@@ -300,12 +377,20 @@ impl ReplicaMetrics {
 #[cfg(test)]
 mod tests {
     use super::Metrics;
+    use crate::routing::ReplicaKind;
     use crate::wire::OutcomeKind;
 
     #[test]
     fn counts_come_with_labels_and_states_go_with_their_replica() {
         let metrics = Metrics::new();
-        let east = metrics.replica("east", "us-east-1");
+        let east = metrics.replica("east", "us-east-1", ReplicaKind::Engine);
+        let west = metrics.replica("west", "us-west-2", ReplicaKind::Peer);
+        east.heard(5);
+        west.heard(7);
+        west.told(8);
+        west.connected();
+        west.misunderstood();
+        west.known(Some(0.25), 12);
         east.healthy.set(1);
         east.dispatched.inc();
         metrics.ended(OutcomeKind::Ok, 0.2);
@@ -316,13 +401,21 @@ mod tests {
             "gorgo_refusals_total{code=\"unknown_path\"} 1",
             "gorgo_replica_healthy{replica=\"east\",region=\"us-east-1\"} 1",
             "gorgo_replica_dispatched_total{replica=\"east\",region=\"us-east-1\"} 1",
+            "gorgo_peer_received_bytes_total{replica=\"west\",region=\"us-west-2\"} 7",
+            "gorgo_peer_sent_bytes_total{replica=\"west\",region=\"us-west-2\"} 8",
+            "gorgo_peer_connects_total{replica=\"west\",region=\"us-west-2\"} 1",
+            "gorgo_peer_malformed_total{replica=\"west\",region=\"us-west-2\"} 1",
+            "gorgo_peer_state_age_seconds{replica=\"west\",region=\"us-west-2\"} 0.25",
+            "gorgo_peer_digest_blocks{replica=\"west\",region=\"us-west-2\"} 12",
             "# EOF",
         ] {
             assert!(page.contains(line), "{line} in\n{page}");
         }
+        assert!(!page.contains("gorgo_peer_received_bytes_total{replica=\"east\""), "an engine tells nothing");
         east.retire();
+        west.retire();
         let page = metrics.page();
-        assert!(!page.contains("gorgo_replica_healthy{"));
+        assert!(!page.contains("gorgo_replica_healthy{") && !page.contains("gorgo_peer_state_age_seconds{"));
         assert!(page.contains("gorgo_replica_dispatched_total{"), "counters never go back");
     }
 }

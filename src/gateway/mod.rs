@@ -2,7 +2,8 @@
 //! An [`agent`] is the same beside one node's engine, with other agents among its replicas.
 //!
 //! A request is collected ([`collect`]), read ([`extract`]), decided ([`brain`]), sent ([`forward`], [`pool`]) and its answer passed on
-//! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile.
+//! and observed ([`relay`], [`observe`]). Body bytes pass through untouched. [`probe`] watches the engines meanwhile, and agents tell each
+//! other how they are ([`peers`]).
 
 mod access;
 mod admin;
@@ -27,6 +28,7 @@ mod metrics;
 mod models;
 mod observe;
 mod origin;
+mod peers;
 pub mod pool;
 pub mod private_file;
 mod probe;
@@ -40,5 +42,5 @@ mod window;
 
 pub use audit::AuditTarget;
 pub use handle::{Gateway, GatewayHandle};
-pub use settings::{AgentConfig, GatewayConfig, Limits, ProbeSettings, ReplicaConfig};
+pub use settings::{AgentConfig, GatewayConfig, Limits, PeerSettings, ProbeSettings, ReplicaConfig};
 pub use tls::TlsFiles;

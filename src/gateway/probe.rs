@@ -1,4 +1,5 @@
-//! How engines are watched: round trips, readiness, gauges and lists of models, each at its own pace. Peers are asked one thing ([`peer`]).
+//! How engines are watched: round trips, readiness, gauges and lists of models, each at its own pace. Of peers only the round trip ([`peer`]): the rest
+//! they tell themselves ([`super::peers`]).
 //!
 //! Round trips are timed on a connection of their own that carries nothing else and stays warm, at a path that costs the engine
 //! nothing. The same tick asks for readiness. Where an engine's liveness check is slow it runs beside, at the pace that the engine
@@ -13,16 +14,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::brain::Brain;
 use super::forward::read_whole;
 use super::models;
+use super::peers::Ear;
 use super::pool::{Outgoing, Pool, PoolSettings};
 use super::replica::Replica;
-use super::settings::ProbeSettings;
+use super::settings::{PeerSettings, ProbeSettings};
 use crate::inference::engine::{EMULATOR, Engine, SGLANG, VLLM};
 use crate::routing::{Gauges, ReplicaKind};
 
@@ -38,26 +40,20 @@ const REFILL_EVERY: Duration = Duration::from_millis(1000);
 
 /// Starts all probes of a replica; they end with it.
 ///
-/// What models a peer has only a central router asks: agents that told each other what they were told would never forget a model.
-pub(super) fn watch(
-    runtime: &Handle,
-    brain: Arc<Brain>,
-    replica: Arc<Replica>,
-    settings: ProbeSettings,
-    is_agent: bool,
-) {
-    let watcher = Arc::new(Watcher { brain, replica, settings, alive: AtomicBool::new(true) });
+/// Agents listen to what their peers tell. A central router asks them instead, for their models as well: agents that told each other what
+/// they were told would never forget a model.
+pub(super) fn watch(runtime: &Handle, brain: Arc<Brain>, replica: Arc<Replica>, watching: &Watching) {
+    let ear = watching.name.clone().map(|name| Ear::new(name, watching.peers.clone()));
+    let watcher = Arc::new(Watcher { brain, replica, settings: watching.probe.clone(), alive: AtomicBool::new(true) });
     let gone = watcher.replica.gone.clone();
     runtime.spawn(async move {
         let peer = watcher.replica.config.kind == ReplicaKind::Peer;
         let engine = async {
             if peer {
-                let models = async {
-                    if !is_agent {
-                        watcher.models(MODELS).await;
-                    }
+                match &ear {
+                    Some(ear) => tokio::join!(watcher.peer(Some(ear)), watcher.listen(ear)),
+                    None => tokio::join!(watcher.peer(None), watcher.models(MODELS)),
                 };
-                tokio::join!(watcher.peer(), models);
                 return;
             }
             let engine = watcher.engine().await;
@@ -76,9 +72,21 @@ pub(super) fn watch(
     });
 }
 
-struct Watcher {
-    brain: Arc<Brain>,
-    replica: Arc<Replica>,
+/// How replicas are watched, and by whom.
+#[derive(Clone, Debug)]
+pub(super) struct Watching {
+    /// Engines, and round trips.
+    pub(super) probe: ProbeSettings,
+    /// Peers.
+    pub(super) peers: PeerSettings,
+    /// The name of this agent, if it is one.
+    pub(super) name: Option<HeaderValue>,
+}
+
+/// Watches one replica.
+pub(super) struct Watcher {
+    pub(super) brain: Arc<Brain>,
+    pub(super) replica: Arc<Replica>,
     settings: ProbeSettings,
     /// What the slow liveness check said last.
     alive: AtomicBool,
@@ -105,7 +113,7 @@ impl Watcher {
     }
 
     /// One connection beside the replica's own pool.
-    fn own_pool(&self) -> Arc<Pool> {
+    pub(super) fn own_pool(&self) -> Arc<Pool> {
         let settings = PoolSettings { min_idle: 0, max_idle: 1, ..self.replica.pool.settings().clone() };
         self.replica.pool.sibling(settings)
     }
@@ -222,7 +230,8 @@ impl Watcher {
         });
     }
 
-    fn health(&self, result: Result<(), Problem>) {
+    /// Takes one health result, with the reason if it is bad.
+    pub(super) fn health(&self, result: Result<(), Problem>) {
         let result = match result {
             Ok(()) if !self.alive.load(Ordering::Relaxed) => Err(Problem::new("its liveness check fails")),
             result => result,
@@ -233,7 +242,11 @@ impl Watcher {
         if engine && result.as_ref().is_err_and(|problem| problem.process_gone) {
             self.brain.process_gone(id);
         }
-        let problem = result.err().map(|problem| problem.text);
+        self.note(result.err().map(|problem| problem.text));
+    }
+
+    /// Keeps why it is unwell, for people; the log gets what is new.
+    pub(super) fn note(&self, problem: Option<String>) {
         let before = std::mem::replace(&mut self.replica.figures().health_problem, problem.clone());
         match (before, problem) {
             (None, Some(problem)) => tracing::warn!(replica = %self.replica.name, problem, "a health check failed"),
@@ -245,14 +258,15 @@ impl Watcher {
 
 /// Why a probe got no answer.
 #[derive(Clone, Debug)]
-struct Problem {
+pub(super) struct Problem {
     text: String,
     /// Nobody listens there.
     process_gone: bool,
 }
 
 impl Problem {
-    fn new(text: impl fmt::Display) -> Self {
+    /// For this reason.
+    pub(super) fn new(text: impl fmt::Display) -> Self {
         Self { text: text.to_string(), process_gone: false }
     }
 }

@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::connection::{InFlight, Pulse};
 use super::inject::Strip;
 use super::observe::Observer;
+use super::peers::Speech;
 use super::pool::Reply;
 use crate::model::Time;
 use crate::wire::ErrorBody;
@@ -33,6 +34,8 @@ pub(super) enum Content {
     Whole(Option<Bytes>),
     /// An engine's answer.
     Relayed(Box<Relay>),
+    /// What a peer is told, without an end.
+    Told(Box<Speech>),
 }
 
 impl Outbound {
@@ -241,6 +244,7 @@ impl Body for Outbound {
         let relay = match &mut self.get_mut().content {
             Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Relayed(relay) => relay,
+            Content::Told(speech) => return speech.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
         };
         match &mut relay.stage {
             Stage::Flowing => relay.flow(cx),
@@ -257,12 +261,14 @@ impl Body for Outbound {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
             Content::Relayed(relay) => matches!(relay.stage, Stage::Over),
+            Content::Told(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Told(_) => SizeHint::default(),
             Content::Relayed(relay) if relay.appendable || relay.strip.is_some() => SizeHint::default(),
             Content::Relayed(relay) => relay.reply.as_ref().map(Body::size_hint).unwrap_or_default(),
         }

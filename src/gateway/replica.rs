@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Ended;
@@ -37,6 +38,8 @@ pub(super) struct Replica {
     pub(super) metrics: ReplicaMetrics,
     /// Ends its probes.
     pub(super) gone: CancellationToken,
+    /// It has fallen silent: whoever waits for an answer of this peer need not any longer.
+    pub(super) silent: Notify,
     figures: Mutex<Figures>,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Figures {
     pub(super) usage: UsageSums,
     /// Where a peer's connections come from.
     pub(super) addresses: Vec<IpAddr>,
+    /// Ends what we tell it, if it is a peer that listens.
+    pub(super) speech: CancellationToken,
     /// What the engine turned out to be.
     pub(super) engine: Option<&'static Engine>,
     /// Why the last health check failed, if it did.
@@ -87,6 +92,7 @@ impl Replica {
                 .map(|address: IpAddr| address.to_canonical())
                 .into_iter()
                 .collect(),
+            speech: CancellationToken::new(),
             engine: config.engine,
             health_problem: None,
             models: Arc::default(),
@@ -100,6 +106,7 @@ impl Replica {
             pool,
             metrics,
             gone: CancellationToken::new(),
+            silent: Notify::new(),
             figures: Mutex::new(figures),
         })
     }
@@ -156,7 +163,7 @@ impl Replica {
 }
 
 /// A name as header value; what a header cannot carry becomes `?`.
-fn label(name: &str) -> HeaderValue {
+pub(super) fn label(name: &str) -> HeaderValue {
     let printable: String = name.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
     HeaderValue::from_str(&printable).unwrap_or(HeaderValue::from_static("?"))
 }

@@ -31,13 +31,15 @@ use super::forward::{forward, id_header};
 use super::headers;
 use super::models;
 use super::origin::Origin;
+use super::peers::Speech;
 use super::reject::Rejection;
 use super::relay::{Content, Outbound};
-use super::settings::Limits;
+use super::settings::{Limits, PeerSettings};
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
 use crate::routing::residency::Classes;
-use crate::wire::paths::PEER;
+use crate::wire::paths::{PEER, PEER_STREAM};
+use crate::wire::peer::MEDIA_TYPE;
 
 /// HTTP/2 streams of one connection at once; more wait at the client. Each may bring a body of the largest size.
 const MAX_STREAMS: u32 = 256;
@@ -54,6 +56,8 @@ pub(super) struct Shared {
     pub(super) tls: Option<TlsAcceptor>,
     /// Who this is among its peers; `None` in a central proxy.
     pub(super) agent: Option<Agent>,
+    /// How peers are told.
+    pub(super) peers: PeerSettings,
     /// Limits of the data path.
     pub(super) limits: Limits,
     /// See `GatewayConfig::inject_usage`.
@@ -207,9 +211,10 @@ async fn answer(
 ) -> Response<Outbound> {
     let id = shared.brain.request_id();
     let started = shared.brain.clock().now();
-    let result = match route(shared, &request, origin) {
+    let result = match route(shared, &request, origin, in_flight.pulse()) {
         Err(rejection) => Err(rejection),
         Ok(Route::Own(response)) => Ok(response.map(|bytes| Content::Whole(Some(bytes)))),
+        Ok(Route::Tell(speech)) => Ok(stream(speech)),
         Ok(Route::Forward(dialect, caller)) => {
             forward(shared, id, dialect, request, (&caller, started), in_flight.pulse()).await
         }
@@ -236,10 +241,22 @@ fn refuse(
 enum Route<'a> {
     Forward(Dialect, Caller<'a>),
     Own(Response<Bytes>),
+    Tell(Box<Speech>),
+}
+
+fn stream(speech: Box<Speech>) -> Response<Content> {
+    let mut response = Response::new(Content::Told(speech));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
 }
 
 /// Who answers a request.
-fn route<'a>(shared: &Shared, request: &Request<Incoming>, origin: &'a Origin) -> Result<Route<'a>, Rejection> {
+fn route<'a>(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+    origin: &'a Origin,
+    pulse: &Arc<Pulse>,
+) -> Result<Route<'a>, Rejection> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let size = target + headers::size(request.headers());
     if size > shared.limits.max_header_bytes {
@@ -258,13 +275,8 @@ fn route<'a>(shared: &Shared, request: &Request<Incoming>, origin: &'a Origin) -
         }
         return Ok(Route::Forward(dialect, shared.access.admit(request.headers(), origin)?));
     }
-    if path == PEER {
-        let state = shared.peer_state(origin).ok_or_else(|| Rejection::unknown_path(path))?;
-        if request.method() != Method::GET {
-            return Err(Rejection::method("GET"));
-        }
-        let state = serde_json::to_vec(&state).expect("names and finite numbers");
-        return Ok(Route::Own(json(Bytes::from(state))));
+    if path == PEER || path == PEER_STREAM {
+        return to_peer(shared, request, origin, pulse);
     }
     let known = path == "/health" || path == "/v1/models" || path.starts_with("/v1/models/");
     if !known {
@@ -283,6 +295,26 @@ fn route<'a>(shared: &Shared, request: &Request<Incoming>, origin: &'a Origin) -
         Some(id) => model(shared, id.trim_start_matches('/')),
     }
     .map(Route::Own)
+}
+
+/// What only peers get to know. Nobody else learns that there is something.
+fn to_peer(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+    origin: &Origin,
+    pulse: &Arc<Pulse>,
+) -> Result<Route<'static>, Rejection> {
+    let path = request.uri().path();
+    let state = shared.peer_state(origin).ok_or_else(|| Rejection::unknown_path(path))?;
+    if request.method() != Method::GET {
+        return Err(Rejection::method("GET"));
+    }
+    if path == PEER_STREAM {
+        let speech = shared.speech(request.headers(), origin, pulse);
+        return speech.map(|speech| Route::Tell(Box::new(speech))).ok_or_else(|| Rejection::unknown_path(path));
+    }
+    let state = serde_json::to_vec(&state).expect("names and finite numbers");
+    Ok(Route::Own(json(Bytes::from(state))))
 }
 
 fn merged_models(shared: &Shared) -> Vec<(String, Box<serde_json::value::RawValue>)> {

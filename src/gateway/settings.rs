@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// How engines are watched.
     pub probe: ProbeSettings,
+    /// How agents tell each other how they are.
+    pub peers: PeerSettings,
     /// How connections to engines are kept.
     pub pool: PoolSettings,
     /// Most requests whose decisions are kept for `explain`.
@@ -61,6 +63,7 @@ impl GatewayConfig {
             inject_usage: false,
             limits: Limits::default(),
             probe: ProbeSettings::default(),
+            peers: PeerSettings::default(),
             pool: PoolSettings::default(),
             decisions_kept: 1024,
         }
@@ -184,6 +187,31 @@ impl Default for ProbeSettings {
             gauges_every: Duration::from_millis(500),
             models_every: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How agents tell each other how they are.
+#[derive(Clone, Debug)]
+pub struct PeerSettings {
+    /// Time between two states. Routing's memory of them is tuned to 100 to 250 ms.
+    pub every: Duration,
+    /// A peer that has said nothing for so long is given up: its connection, and what waits for an answer of it. More than a lost packet and
+    /// its retransmission take, over any distance.
+    pub silence: Duration,
+    /// Pause before the next attempt to reach a peer, doubled after each that fails.
+    pub retry_first: Duration,
+    /// Longest such pause.
+    pub retry_most: Duration,
+}
+
+impl Default for PeerSettings {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_millis(200),
+            silence: Duration::from_millis(3000),
+            retry_first: Duration::from_millis(100),
+            retry_most: Duration::from_millis(1000),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Features {
     pub max_tokens: Option<u32>,
     /// A peer sent it: it has made its one hop and stays here.
     pub forwarded: bool,
+    /// Which peer sent it, if that is known. It counts the request itself and is not told of it.
+    pub origin: Option<Arc<str>>,
     /// The body could not be read: nothing is known to go by, so the request goes where the load is least, whatever the strategy.
     pub opaque: bool,
 }

@@ -31,10 +31,12 @@ pub struct Gate {
 impl Gate {
     /// Does it keep requests from a replica with this load?
     ///
-    /// "Running" is this router's own count of requests in flight, not the engine's gauge: the gauge lags by up to a poll.
+    /// "Running" is this router's own count of requests in flight, not the engine's gauge: the gauge lags by up to a poll. At a peer,
+    /// `others` have requests, too.
     #[must_use]
-    pub fn closed(&self, load: &Load, gauges: Option<Gauges>) -> bool {
-        load.in_flight() >= self.max_running as usize || self.kv_full(gauges)
+    pub fn closed(&self, load: &Load, others: f64, gauges: Option<Gauges>) -> bool {
+        // Half a request of an estimate is none.
+        load.in_flight() as f64 + others.round() >= f64::from(self.max_running) || self.kv_full(gauges)
     }
 
     /// Is it closed by KV use?
@@ -65,7 +67,7 @@ impl Filters<'_> {
     pub fn apply(&self, features: &Features, tried: &[ReplicaId]) -> Vec<Option<Excluded>> {
         let proven = self.fleet.iter().any(|replica| {
             replica.health() == Health::Healthy
-                && !replica.draining
+                && !replica.is_draining()
                 && !tried.contains(&replica.id)
                 && replica.spec.serves(features.model.as_deref())
                 && self.reachable(replica, features)
@@ -88,7 +90,7 @@ impl Filters<'_> {
         if !replica.spec.serves(features.model.as_deref()) {
             return Some(Excluded::Model);
         }
-        if replica.draining {
+        if replica.is_draining() {
             return Some(Excluded::Draining);
         }
         if tried.contains(&replica.id) {
@@ -101,7 +103,8 @@ impl Filters<'_> {
     #[must_use]
     pub fn gate_closed(&self, replica: &Replica) -> bool {
         let gauges = replica.fresh_gauges(self.now, GATE_GAUGE_AGE_MS);
-        self.gate.is_some_and(|gate| gate.closed(self.ledger.load(replica.id), gauges))
+        let others = replica.peer.others(self.now).map_or(0.0, |others| others.in_flight());
+        self.gate.is_some_and(|gate| gate.closed(self.ledger.load(replica.id), others, gauges))
     }
 
     fn resides(&self, replica: &Replica, features: &Features) -> bool {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::estimate::{Ewma, RTT_MAX_MS, RTT_WEIGHT};
 use super::health::{Health, HealthThresholds, HealthTracker};
+use super::peer::PeerBook;
 use super::prediction::Samples;
 use crate::model::{Region, ReplicaId, Time};
 
@@ -116,6 +117,8 @@ pub struct Replica {
     told_kv_tokens: Option<f64>,
     /// Time from dispatch to first token, ms, as scored where the policy's unit is ms, against what it was.
     pub ttft_ms: Samples,
+    /// What it tells of itself, if it is a peer.
+    pub peer: PeerBook,
     health: HealthTracker,
 }
 
@@ -129,6 +132,7 @@ impl Replica {
             gauges: None,
             told_kv_tokens: None,
             ttft_ms: Samples::default(),
+            peer: PeerBook::default(),
             health: HealthTracker::default(),
         }
     }
@@ -142,6 +146,11 @@ impl Replica {
     /// Takes a health result. True if the state changed.
     pub fn observe_health(&mut self, ok: bool, thresholds: HealthThresholds) -> bool {
         self.health.observe(ok, thresholds)
+    }
+
+    /// Nothing is heard of it any more. True if its health changed.
+    pub fn condemn(&mut self) -> bool {
+        self.health.condemn()
     }
 
     /// Takes a round trip; one that is negative, not a number or longer than [`RTT_MAX_MS`] is ignored.
@@ -162,6 +171,12 @@ impl Replica {
     #[must_use]
     pub fn fresh_gauges(&self, now: Time, max_age_ms: f64) -> Option<Gauges> {
         self.gauges.filter(|(at, _)| now.since_ms(*at) <= max_age_ms).map(|(_, gauges)| gauges)
+    }
+
+    /// Does it take no new requests, by an operator's word or by its own?
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining || self.peer.draining()
     }
 
     /// KV capacity in tokens: as configured, else as the engine said last. One reading without it changes nothing.

@@ -56,6 +56,13 @@ impl HealthTracker {
         self.state
     }
 
+    /// Takes it out of rotation without further results: whoever says so has waited for long enough. True if the state changed.
+    pub fn condemn(&mut self) -> bool {
+        self.streak = 0;
+        let before = std::mem::replace(&mut self.state, Health::Unhealthy);
+        before != Health::Unhealthy
+    }
+
     /// Takes one result. True if the state changed.
     pub fn observe(&mut self, ok: bool, thresholds: HealthThresholds) -> bool {
         self.streak = if ok == self.streak_ok { self.streak.saturating_add(1) } else { 1 };
@@ -74,6 +81,30 @@ impl HealthTracker {
 #[cfg(test)]
 mod tests {
     use super::{HealthThresholds, HealthTracker};
+
+    #[test]
+    fn a_condemned_replica_comes_back_like_any_other() {
+        for before in ["", "+", "---", "---+"] {
+            let mut tracker = HealthTracker::default();
+            let mut take = |results: &str| {
+                for result in results.chars() {
+                    tracker.observe(result == '+', HealthThresholds::default());
+                }
+                tracker.state().as_str()
+            };
+            take(before);
+            tracker.condemn();
+            assert_eq!(tracker.state().as_str(), "unhealthy", "after {before}");
+            assert!(!tracker.condemn());
+            let mut take = |results: &str| {
+                for result in results.chars() {
+                    tracker.observe(result == '+', HealthThresholds::default());
+                }
+                tracker.state().as_str()
+            };
+            assert_eq!((take("+"), take("+")), ("unhealthy", "healthy"), "after {before}");
+        }
+    }
 
     #[test]
     fn states_change_only_after_enough_results_in_a_row() {

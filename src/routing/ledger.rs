@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::peer::Totals;
 use crate::model::{ReplicaId, RequestId, Time};
 
 /// A request on its way that has not shown its first token.
@@ -104,6 +105,28 @@ impl Ledger {
         self.flights.len()
     }
 
+    /// Sums over some of the requests.
+    #[must_use]
+    pub fn totals(&self, of: impl Fn(RequestId, ReplicaId) -> bool) -> Totals {
+        let mut totals = Totals::NONE;
+        for flight in self.flights.iter().filter(|(request, flight)| of(**request, flight.replica)).map(|(_, f)| f) {
+            let prompt_tokens = f64::from(flight.demand.prompt_tokens);
+            totals.prompt_tokens += prompt_tokens;
+            totals.held_tokens += held(flight.demand) as f64;
+            if flight.phase == Phase::Sent {
+                totals.unanswered += 1.0;
+                totals.unanswered_tokens += prompt_tokens;
+            }
+            if flight.phase == Phase::Decoding {
+                totals.decoding += 1.0;
+            } else {
+                totals.pending += 1.0;
+                totals.uncached_tokens += f64::from(flight.demand.uncached_tokens);
+            }
+        }
+        totals
+    }
+
     /// A request goes out. One of the same id that is still in flight is released first.
     pub fn dispatch(&mut self, request: RequestId, replica: ReplicaId, demand: Demand, arrival: Time) {
         self.release(request);
@@ -199,7 +222,7 @@ fn held(demand: Demand) -> u64 {
 mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-    use super::{Demand, Ledger, Load, Pending, Phase, held};
+    use super::{Demand, Ledger, Load, Pending, Phase, Totals, held};
     use crate::model::{ReplicaId, RequestId, Time};
 
     #[derive(Clone, Copy, Debug)]
@@ -271,6 +294,8 @@ mod tests {
                 apply(&mut ledger, event);
                 for (replica, load) in &ledger.loads {
                     assert_eq!(load, &recount(&ledger, *replica), "after {event:?}");
+                    let totals = ledger.totals(|_, at| at == *replica);
+                    assert_eq!(totals, Totals::of(load), "after {event:?}");
                 }
             }
             for request in 0..12 {

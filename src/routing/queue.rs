@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::peer::Totals;
 use super::ticket::Ticket;
 use crate::model::{RequestId, Time};
 
@@ -49,6 +50,25 @@ impl Queue {
     pub(super) fn prompt_tokens_beside(&self, request: RequestId) -> u64 {
         let held = self.places.get(&request).and_then(|place| self.waiting.get(place));
         self.prompt_tokens - held.map_or(0, |held| u64::from(held.prompt_tokens))
+    }
+
+    /// What waits, but for what this peer sent: none of it has been answered, and all of it has yet to be computed as far as anybody knows.
+    pub(super) fn totals_beside(&self, origin: &str) -> Totals {
+        let counts = |held: &&Held| held.ticket.features.origin.as_deref() != Some(origin);
+        let (requests, tokens) = self
+            .waiting
+            .values()
+            .filter(counts)
+            .fold((0.0, 0.0), |(requests, tokens), held| (requests + 1.0, tokens + f64::from(held.prompt_tokens)));
+        Totals {
+            pending: requests,
+            uncached_tokens: tokens,
+            unanswered: requests,
+            unanswered_tokens: tokens,
+            decoding: 0.0,
+            prompt_tokens: tokens,
+            held_tokens: tokens,
+        }
     }
 
     /// Since when the request that waits longest has been waiting.

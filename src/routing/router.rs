@@ -6,6 +6,7 @@
 //! is right.
 
 mod learning;
+mod peers;
 mod placement;
 pub mod snapshot;
 #[cfg(test)]
@@ -103,6 +104,8 @@ pub struct Router {
     output_tokens: Ewma,
     releases: DecayedRate,
     turns: u64,
+    /// Peers are told what the own engines hold.
+    publishes: bool,
 }
 
 /// Configuration, at the start and at run time.
@@ -124,6 +127,7 @@ impl Router {
             output_tokens: Ewma::new(OUTPUT_WEIGHT),
             releases: DecayedRate::new(RELEASE_RATE_TAU_MS),
             turns: 0,
+            publishes: false,
         })
     }
 
@@ -151,6 +155,7 @@ impl Router {
     pub fn add_replica(&mut self, now: Time, spec: ReplicaSpec) -> (ReplicaId, Vec<Effect>) {
         let id = self.fleet.upsert(spec);
         self.size_index(id);
+        self.publish_replica(id);
         (id, self.release(now))
     }
 
@@ -318,7 +323,7 @@ impl Router {
         if self.fleet.is_empty() {
             return Err(Refusal::NoReplica);
         }
-        let serving = self.fleet.iter().any(|replica| !replica.draining && replica.health() != Health::Unhealthy);
+        let serving = self.fleet.iter().any(|replica| !replica.is_draining() && replica.health() != Health::Unhealthy);
         if serving { Ok(()) } else { Err(Refusal::NoneHealthy) }
     }
 

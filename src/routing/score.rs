@@ -51,6 +51,6 @@ fn candidate(policy: &dyn Policy, query: &Query<'_>, view: &View<'_>) -> Candida
 
 /// `total_cmp`, so that a score that is not a number loses instead of breaking the order.
 fn order(a: &Candidate, view_a: &View<'_>, b: &Candidate, view_b: &View<'_>) -> Ordering {
-    let pending = view_a.load.pending.len().cmp(&view_b.load.pending.len());
+    let pending = view_a.pending().total_cmp(&view_b.pending());
     a.score.total_cmp(&b.score).then(pending).then(a.replica.cmp(&b.replica))
 }

@@ -12,7 +12,7 @@ mod drain;
 mod error;
 mod latency;
 pub mod paths;
-mod peer;
+pub mod peer;
 mod policy;
 mod replica;
 mod status;

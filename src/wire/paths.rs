@@ -24,6 +24,8 @@ pub const HEALTHZ: &str = "/healthz";
 pub const READYZ: &str = "/readyz";
 /// `GET` → [`super::PeerState`], on the port for requests of an agent, to its peers; 404 to anybody else.
 pub const PEER: &str = "/gorgo/v1/peer";
+/// `GET` → an endless stream of [`super::peer::Frame`]s, where [`PEER`] is, to a peer that names itself in `x-gorgo-peer`; 404 to anybody else.
+pub const PEER_STREAM: &str = "/gorgo/v1/peer/stream";
 
 /// `GET` → [`super::Explanation`] of one request (`x-gorgo-request-id`), 404 once it has left the ring.
 #[must_use]

@@ -23,7 +23,7 @@ use super::client::{BOUND, Client, STREAM, code, config, piece, replica, start, 
 use super::mock::{Answer, HELLO, Mock, ROLE, Step, USAGE, hello, send};
 
 /// One request to the admin API.
-async fn ask(gateway: &GatewayHandle, method: &str, path: &str, body: String) -> (u16, String) {
+pub(super) async fn ask(gateway: &GatewayHandle, method: &str, path: &str, body: String) -> (u16, String) {
     let stream = TcpStream::connect(gateway.admin()).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

@@ -11,6 +11,7 @@ mod forward;
 mod keys;
 mod limits;
 mod mock;
+mod peers;
 mod residency;
 mod stop;
 mod tls;

@@ -5,9 +5,11 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::SOON;
 use super::harness::{Host, Hosts, wait_until};
-use super::load::{Load, complete};
+use super::load::{Load, complete, complete_at};
 use super::user::{Ran, User};
 
 /// Streams at once while the cluster is changed.
@@ -30,6 +32,7 @@ fn a_cluster_is_set_up_used_changed_and_taken_down() {
     cluster.serves_through_every_node();
     cluster.serves_on_when_an_engine_is_killed();
     cluster.tells_what_happened();
+    cluster.has_a_central_router_for_a_while();
     cluster.gets_another_version_and_goes_back();
     cluster.is_taken_down();
 }
@@ -156,6 +159,22 @@ impl<'a> Cluster<'a> {
         }
         let engine = self.user.does("cluster logs node1 --service engine").out;
         assert!(engine.contains("status=9/KILL") && !engine.contains("node2: "), "{engine}");
+    }
+
+    /// Beside the agent of the last node, which goes on serving; asked through a tunnel.
+    fn has_a_central_router_for_a_while(&self) {
+        let node = self.nodes.last().expect("a node");
+        let name = &node.name;
+        let deployed = self.user.does(&format!("proxy deploy {name} --strategy least-request"));
+        measured("deployment of a central router", deployed.took);
+        let status = self.user.does(&format!("proxy --remote {name} --service proxy status --json")).out;
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["strategy"], "least-request", "{status}");
+        let answer = complete_at(&node.address, 8080, "hello", 20, true).expect("the router serves");
+        assert!(answer.contains("x-gorgo-strategy: least-request"), "{answer}");
+        self.user.does(&format!("proxy deploy {name} --remove --yes"));
+        assert!(TcpStream::connect((node.address.as_str(), 8080)).is_err(), "it is gone");
+        assert!(self.serves(node), "its agent is not");
     }
 
     fn gets_another_version_and_goes_back(&self) {

@@ -13,8 +13,22 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The model that the emulated engines serve.
 pub(crate) const MODEL: &str = "mistral-7b";
 
-/// The whole answer to one completion over a connection of its own, or why there is none.
+/// Where agents listen.
+const AGENT: u16 = 8000;
+
+/// The whole answer of an agent to one completion over a connection of its own, or why there is none.
 pub(crate) fn complete(address: &str, prompt: &str, tokens: usize, stream: bool) -> Result<String, String> {
+    complete_at(address, AGENT, prompt, tokens, stream)
+}
+
+/// The same at any port.
+pub(crate) fn complete_at(
+    address: &str,
+    port: u16,
+    prompt: &str,
+    tokens: usize,
+    stream: bool,
+) -> Result<String, String> {
     let body = format!(
         r#"{{"model":"{MODEL}","prompt":"{prompt}","max_tokens":{tokens},"ignore_eos":true,"stream":{stream}}}"#
     );
@@ -24,7 +38,7 @@ pub(crate) fn complete(address: &str, prompt: &str, tokens: usize, stream: bool)
     );
     let mut answer = String::new();
     let exchange = || {
-        let mut socket = TcpStream::connect((address, 8000))?;
+        let mut socket = TcpStream::connect((address, port))?;
         socket.set_read_timeout(Some(SILENCE))?;
         socket.write_all((head + &body).as_bytes())?;
         socket.read_to_string(&mut answer)

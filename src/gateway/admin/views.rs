@@ -180,6 +180,9 @@ impl Admin {
             shown.waiting.set(gauges.waiting.unwrap_or(f64::NAN));
             shown.kv_usage.set(gauges.kv_usage.unwrap_or(f64::NAN));
             shown.idle_connections.set(replica.pool.idle() as i64);
+            if let Some(peer) = of.peer {
+                shown.known(peer.age_ms.map(|age_ms| age_ms / 1000.0), peer.digest_blocks);
+            }
         }
         for (id, stats) in &index.replicas {
             if let Some(replica) = find(&replicas, *id) {

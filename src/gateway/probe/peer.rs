@@ -1,10 +1,13 @@
-//! How another agent is watched: one small document, asked for on a warm connection, is round trip, health and load at once.
+//! How far another agent is: one small document, asked for on a warm connection. All else comes with its stream.
+//!
+//! An agent of an older version has no stream, and a central router asks for none. Then the document is health and load as well.
 
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::sleep;
 
 use super::{FIRST_EVERY, FIRST_PROBES, Problem, Watcher, get};
+use crate::gateway::peers::Ear;
 use crate::routing::Gauges;
 use crate::wire::PeerState;
 use crate::wire::paths::PEER;
@@ -14,7 +17,7 @@ const LOOK_UP_EVERY: u32 = 30;
 
 impl Watcher {
     /// Asks until the replica is gone.
-    pub(super) async fn peer(&self) {
+    pub(super) async fn peer(&self, ear: Option<&Ear>) {
         let pool = self.own_pool();
         let clock = self.brain.clock();
         let mut warm = false;
@@ -29,7 +32,9 @@ impl Watcher {
                 self.measured(clock.now().since_ms(started));
             }
             warm = answer.is_ok();
-            self.health(answer.and_then(|(status, body)| self.heard(status, &body).map_err(Problem::new)));
+            if ear.is_none_or(Ear::refused) {
+                self.health(answer.and_then(|(status, body)| self.heard(status, &body).map_err(Problem::new)));
+            }
             let pause =
                 if probe < FIRST_PROBES { FIRST_EVERY.min(self.settings.rtt_every) } else { self.settings.rtt_every };
             sleep(pause).await;

@@ -1,7 +1,7 @@
 //! The router's copy of one replica's prefix cache.
 
 use super::capacity::{Correction, LearnedCapacity};
-use super::tree::PrefixTree;
+use super::tree::{Held, PrefixTree};
 
 /// State and history of one cache, or the sum over several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,11 +51,21 @@ impl Mirror {
         self.tree.matched(blocks)
     }
 
-    pub(super) fn insert(&mut self, blocks: &[u64]) -> usize {
+    pub(super) fn insert(&mut self, blocks: &[u64]) -> Held {
         let held = self.tree.hold(blocks);
         self.lookups += blocks.len() as u64;
         self.hits += held.matched as u64;
-        held.added
+        held
+    }
+
+    /// Keep what is evicted until [`Self::take_evicted`], or no longer.
+    pub(super) fn watch_evictions(&mut self, watch: bool) {
+        self.tree.watch_evictions(watch);
+    }
+
+    /// Evicted since the last time, of what peers are told.
+    pub(super) fn take_evicted(&mut self) -> Vec<u64> {
+        self.tree.take_evicted()
     }
 
     pub(super) fn configure(&mut self, capacity_blocks: usize) {

@@ -10,8 +10,12 @@
 //! | the tree's representation, its bound in bytes, joining what no longer branches | ours |
 //! | a prediction of less than one block neither confirms nor refutes anything | ours |
 //! | a capacity that is configured anew keeps what was learned | ours |
+//! | telling peers: every fourth chained hash, halved; changes and snapshots in slices, by audience | ours |
 
+mod audience;
 mod capacity;
+mod catalogue;
+mod digest;
 mod mirror;
 mod node;
 mod prefix_index;
@@ -19,7 +23,10 @@ mod recency;
 mod table;
 mod tree;
 
+pub use audience::Audience;
 pub use capacity::{Correction, UNKNOWN_KV_TOKENS, capacity_blocks};
+pub use catalogue::{Catalogue, Teller};
+pub use digest::{Digest, DigestPart, SAMPLE_EVERY};
 pub use mirror::CacheStats;
 pub use prefix_index::{IndexStats, PrefixIndex};
 pub use tree::PrefixTree;

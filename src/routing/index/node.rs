@@ -61,6 +61,11 @@ impl Node {
         iter::once(self.first).chain(self.rest.iter().copied())
     }
 
+    /// The hash of the block that ends `depth` blocks from the front of the prompt: one of this run.
+    pub(super) fn at_depth(&self, depth: usize) -> u64 {
+        self.hash(depth - 1 - self.start() as usize)
+    }
+
     fn hash(&self, position: usize) -> u64 {
         if position == 0 { self.first } else { self.rest[position - 1] }
     }

@@ -4,9 +4,11 @@
 //! replica is forgotten by dropping its tree, and no node can lose track of who holds it. A shared opening is stored once per replica,
 //! 8 bytes per block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::audience::Audience;
 use super::capacity::Correction;
+use super::catalogue::Catalogue;
 use super::mirror::{CacheStats, Mirror};
 use crate::model::ReplicaId;
 
@@ -14,6 +16,9 @@ use crate::model::ReplicaId;
 #[derive(Debug, Default)]
 pub struct PrefixIndex {
     mirrors: BTreeMap<ReplicaId, Mirror>,
+    /// Of whose contents peers are told.
+    published: BTreeSet<ReplicaId>,
+    catalogue: Catalogue,
 }
 
 /// State of the whole index.
@@ -37,11 +42,52 @@ impl PrefixIndex {
     pub fn add(&mut self, replica: ReplicaId, capacity_blocks: usize) {
         let mirror = self.mirrors.entry(replica).or_insert_with(|| Mirror::new(capacity_blocks));
         mirror.configure(capacity_blocks);
+        self.settle(replica);
     }
 
     /// Drops a replica's mirror.
     pub fn remove(&mut self, replica: ReplicaId) {
+        self.publish(replica, false);
         self.mirrors.remove(&replica);
+    }
+
+    /// Has peers told what this replica holds, or no longer. A change empties its mirror: nobody noted who may know of what is there.
+    pub fn publish(&mut self, replica: ReplicaId, publish: bool) {
+        if !self.mirrors.contains_key(&replica) || self.published.contains(&replica) == publish {
+            return;
+        }
+        self.forget(replica);
+        if let Some(mirror) = self.mirrors.get_mut(&replica) {
+            mirror.watch_evictions(publish);
+        }
+        if publish {
+            self.published.insert(replica)
+        } else {
+            self.published.remove(&replica)
+        };
+    }
+
+    /// What peers are told.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Enters what the replica has evicted into the catalogue, if that is told. To be called after everything that evicts.
+    fn settle(&mut self, replica: ReplicaId) {
+        if self.published.contains(&replica)
+            && let Some(mirror) = self.mirrors.get_mut(&replica)
+        {
+            self.catalogue.evict(&mirror.take_evicted());
+        }
+    }
+
+    /// The replica has lost everything.
+    fn lost(&mut self, replica: ReplicaId) {
+        self.settle(replica);
+        if self.published.contains(&replica) {
+            self.catalogue.lose();
+        }
     }
 
     /// Leading blocks that the replica is believed to hold. Changes nothing.
@@ -58,32 +104,52 @@ impl PrefixIndex {
     /// A prompt goes to the replica, which will hold it: call this at dispatch, so that a burst of equal prompts stays together.
     /// Returns how many blocks were new.
     pub fn insert(&mut self, replica: ReplicaId, blocks: &[u64]) -> usize {
-        self.mirrors.get_mut(&replica).map_or(0, |mirror| mirror.insert(blocks))
+        self.insert_for(replica, blocks, Audience::EVERYBODY)
+    }
+
+    /// The same for a prompt of which only some may learn that it is there.
+    pub fn insert_for(&mut self, replica: ReplicaId, blocks: &[u64], audience: Audience) -> usize {
+        let Some(mirror) = self.mirrors.get_mut(&replica) else { return 0 };
+        let held = mirror.insert(blocks);
+        if self.published.contains(&replica) {
+            self.settle(replica);
+            self.catalogue.hold(blocks, held.matched, held.added, audience);
+        }
+        held.added
     }
 
     /// Empties one replica's mirror. Its capacity, its counters and the other replicas stay.
     pub fn forget(&mut self, replica: ReplicaId) {
         if let Some(mirror) = self.mirrors.get_mut(&replica) {
             mirror.clear();
+            self.lost(replica);
         }
     }
 
     /// Empties all mirrors.
     pub fn clear(&mut self) {
-        self.mirrors.values_mut().for_each(Mirror::clear);
+        let all: Vec<ReplicaId> = self.mirrors.keys().copied().collect();
+        all.into_iter().for_each(|replica| self.forget(replica));
     }
 
     /// Takes a newly configured capacity; the ratio to it that was learned from the engine's reports stays.
     pub fn set_capacity(&mut self, replica: ReplicaId, capacity_blocks: usize) {
         if let Some(mirror) = self.mirrors.get_mut(&replica) {
             mirror.configure(capacity_blocks);
+            self.settle(replica);
         }
     }
 
     /// Learns from the engine's `cached_tokens` for a prompt whose cached part was predicted, both in blocks (a report in tokens
     /// seldom is a whole number of them). `None` for an unknown replica.
     pub fn correct(&mut self, replica: ReplicaId, predicted: f64, actual: f64) -> Option<Correction> {
-        self.mirrors.get_mut(&replica).map(|mirror| mirror.correct(predicted, actual))
+        let correction = self.mirrors.get_mut(&replica)?.correct(predicted, actual);
+        if correction == Correction::Restarted {
+            self.lost(replica);
+        } else {
+            self.settle(replica);
+        }
+        Some(correction)
     }
 
     /// Longest held prompt of every replica, blocks. Looks at every node: for people who ask for it.

@@ -8,6 +8,7 @@
 //! its beginning, nothing that is in use. A block in use counts as used until the moment of its release (vLLM appends released
 //! blocks at the recent end of its free queue; SGLang re-inserts a finished request, which refreshes its path).
 
+use super::digest::samples;
 use super::node::{NIL, Node, Slab};
 use super::recency::Recency;
 use super::table::ChildTable;
@@ -29,6 +30,8 @@ pub struct PrefixTree {
     recency: Recency,
     /// The nodes of the prompt at hand, front first. Kept between calls for its allocation only.
     path: Vec<u32>,
+    /// Of the blocks that were evicted since somebody asked those of which peers are told; `None` = nobody wants to know.
+    evicted: Option<Vec<u64>>,
 }
 
 /// What [`PrefixTree::hold`] found and did, in blocks.
@@ -60,7 +63,18 @@ impl PrefixTree {
             table: ChildTable::new(),
             recency: Recency::new(),
             path: Vec::new(),
+            evicted: None,
         }
+    }
+
+    /// From now on, keeps the evicted blocks of which peers are told until [`Self::take_evicted`]; or no longer.
+    pub(super) fn watch_evictions(&mut self, watch: bool) {
+        self.evicted = watch.then(Vec::new);
+    }
+
+    /// The evicted blocks that peers are told of, since the last time, in no meaningful order.
+    pub(super) fn take_evicted(&mut self) -> Vec<u64> {
+        self.evicted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Most blocks to hold.
@@ -156,6 +170,7 @@ impl PrefixTree {
         {
             let length = self.nodes[leaf].len();
             let dropped = length.min(wanted - evicted);
+            self.note_evicted(leaf, length - dropped);
             if dropped < length {
                 self.nodes[leaf].truncate(length - dropped);
             } else {
@@ -176,7 +191,10 @@ impl PrefixTree {
     /// Drops everything that is not pinned. Gives all memory back if nothing is.
     pub fn clear(&mut self) {
         if self.pinned == 0 {
-            *self = Self::new(self.capacity);
+            let nodes: Vec<u32> = self.nodes.iter().map(|(node, _)| node).filter(|_| self.evicted.is_some()).collect();
+            nodes.into_iter().for_each(|node| self.note_evicted(node, 0));
+            let evicted = self.evicted.take();
+            *self = Self { evicted, ..Self::new(self.capacity) };
         } else {
             self.evict(self.evictable());
         }
@@ -317,6 +335,13 @@ impl PrefixTree {
         self.nodes[last].prepend(&run);
         self.nodes[last].parent = parent;
         self.table.insert(self.nodes[last].first, last);
+    }
+
+    /// The blocks of a node from this position of its run on are about to go.
+    fn note_evicted(&mut self, node: u32, from: usize) {
+        let Some(evicted) = &mut self.evicted else { return };
+        let node = &self.nodes[node];
+        evicted.extend(samples(node.start() as usize + from, node.end as usize).map(|depth| node.at_depth(depth)));
     }
 
     fn remove_leaf(&mut self, leaf: u32) {

@@ -68,7 +68,7 @@ impl Policy for Gorgo {
         let prefill_rate = rates.prefill_ms_per_token.unwrap_or(self.prefill_ms_per_token);
         let queue_rate = rates.queue_ms_per_token.unwrap_or(self.queue_ms_per_token);
         let uncached = f64::from(candidate.uncached_tokens);
-        let queued = candidate.load.prompt_tokens as f64;
+        let queued = candidate.prompt_tokens();
         terms([
             ("network", self.w_rtt * candidate.rtt_ms),
             ("prefill", prefill_rate * uncached),

@@ -84,12 +84,10 @@ impl GorgoProxy {
         if self.gate_running > 0 || !self.gauges_count {
             return 0.0;
         }
-        let load = candidate.load;
         let waiting = candidate.replica.gauges.and_then(|(_, gauges)| gauges.waiting).unwrap_or(0.0);
-        let mean = match load.unanswered {
-            0 => ASSUMED_PROMPT_TOKENS,
-            running => load.unanswered_tokens as f64 / f64::from(running),
-        };
+        let running = candidate.unanswered();
+        // Less than one is an estimate's remainder.
+        let mean = if running < 1.0 { ASSUMED_PROMPT_TOKENS } else { candidate.unanswered_tokens() / running };
         waiting * mean
     }
 }
@@ -102,7 +100,7 @@ impl Policy for GorgoProxy {
 
     fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
         let t_p = candidate.replica.spec.rates.prefill_ms_per_token.unwrap_or(self.prefill_ms_per_token);
-        let running = candidate.load.unanswered_tokens as f64;
+        let running = candidate.unanswered_tokens();
         let uncached = f64::from(candidate.uncached_tokens);
         terms([
             ("network", candidate.rtt_ms),

@@ -79,7 +79,7 @@ impl Policy for GorgoV3 {
         let prefill_rate = self.prefill_rate * self.ratio(rates.prefill_ms_per_token);
         let queue_rate = self.queue_rate * self.ratio(rates.queue_ms_per_token);
         let uncached = f64::from(candidate.uncached_tokens);
-        let queued = candidate.load.prompt_tokens as f64;
+        let queued = candidate.prompt_tokens();
         terms([
             ("network", self.w_rtt * candidate.rtt_ms),
             ("prefill", prefill_rate * uncached),

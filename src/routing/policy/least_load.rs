@@ -66,7 +66,7 @@ impl Policy for LeastLoad {
             ("running", gauges.running.unwrap_or(0.0)),
             ("waiting", gauges.waiting.unwrap_or(0.0)),
             ("used_kv", used_kv(candidate.replica, gauges)),
-            ("in_flight", candidate.load.prompt_tokens as f64),
+            ("in_flight", candidate.prompt_tokens()),
         ])
     }
 }

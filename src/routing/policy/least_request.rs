@@ -35,7 +35,7 @@ impl Policy for LeastRequest {
     fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms {
         let gauges = candidate.replica.fresh_gauges(query.now, self.gauge_max_age_ms);
         let running = gauges.and_then(|gauges| gauges.running).unwrap_or(0.0);
-        let in_flight = candidate.load.in_flight() as f64;
+        let in_flight = candidate.in_flight();
         terms([("running", running.max(in_flight))])
     }
 }

@@ -26,6 +26,7 @@ use super::features::Features;
 use super::filter::Gate;
 use super::fleet::Replica;
 use super::ledger::Load;
+use super::peer::Totals;
 use crate::model::Time;
 
 /// The request that a policy is asked about.
@@ -52,12 +53,46 @@ pub struct View<'a> {
     pub replica: &'a Replica,
     /// What this router has in flight there.
     pub load: &'a Load,
+    /// What others have in flight there, if it is a peer: as it told, drawn back to its mean, or as assumed where it is silent.
+    pub others: Totals,
     /// Round trip, ms: the estimate, or what is assumed without one ([`super::fleet::Fleet::assumed_rtt_ms`]).
     pub rtt_ms: f64,
     /// Prompt tokens believed cached there.
     pub cached_tokens: u32,
     /// The rest of the prompt, tokens.
     pub uncached_tokens: u32,
+}
+
+impl View<'_> {
+    /// All that is in flight there, whoever sent it. An engine's is what this router sent.
+    #[must_use]
+    pub fn in_flight(&self) -> f64 {
+        self.load.in_flight() as f64 + self.others.in_flight()
+    }
+
+    /// Of these without a first token.
+    #[must_use]
+    pub fn pending(&self) -> f64 {
+        self.load.pending.len() as f64 + self.others.pending
+    }
+
+    /// Prompt tokens of all that is in flight there.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> f64 {
+        self.load.prompt_tokens as f64 + self.others.prompt_tokens
+    }
+
+    /// Requests there without response headers.
+    #[must_use]
+    pub fn unanswered(&self) -> f64 {
+        f64::from(self.load.unanswered) + self.others.unanswered
+    }
+
+    /// Prompt tokens of those.
+    #[must_use]
+    pub fn unanswered_tokens(&self) -> f64 {
+        self.load.unanswered_tokens as f64 + self.others.unanswered_tokens
+    }
 }
 
 /// What a rule makes of its candidates, by their positions.

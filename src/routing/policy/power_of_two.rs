@@ -39,12 +39,12 @@ impl Policy for PowerOfTwo {
         let step = if candidates.len() > 1 { self.generator.random_range(1..candidates.len()) } else { 0 };
         let pair = [first, (first + step) % candidates.len()].map(|position| &candidates[position]);
         self.drawn = pair.map(|view| Some(view.replica.id));
-        self.handicap = pair.iter().map(|view| view.load.in_flight()).max().unwrap_or(0) as f64 + 1.0;
+        self.handicap = pair.iter().map(|view| view.in_flight()).fold(0.0, f64::max) + 1.0;
     }
 
     fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {
         let drawn = self.drawn.contains(&Some(candidate.replica.id));
-        let in_flight = candidate.load.in_flight() as f64;
+        let in_flight = candidate.in_flight();
         terms([("in_flight", in_flight), ("not_drawn", if drawn { 0.0 } else { self.handicap })])
     }
 }

@@ -7,7 +7,7 @@
 //! near rtt=40 cached=0 sent=3000,500
 //! far  rtt=110 cached=5376 answered=800 decoding=4000 running=3 waiting=1 used=9000 age=500
 //! ```
-//! `peer=1`: another agent. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `limit`:
+//! `peer=1`: another agent, with `others=3000,500`: prompt tokens of what others have sent there, unanswered. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `limit`:
 //! `--max-concurrent`.
 //! `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
 
@@ -18,6 +18,7 @@ use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::decision::Candidate;
 use crate::routing::fleet::Fleet;
 use crate::routing::ledger::{Demand, Ledger};
+use crate::routing::peer::Totals;
 use crate::routing::score::rank;
 use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec};
 
@@ -57,7 +58,8 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
             let cached_tokens = field(line, "cached").map_or(0, number);
             let rtt_ms = replica.rtt.value().unwrap_or(fleet.assumed_rtt_ms());
             let load = ledger.load(replica.id);
-            View { replica, load, rtt_ms, cached_tokens, uncached_tokens: prompt_tokens - cached_tokens }
+            let others = others(line);
+            View { replica, load, others, rtt_ms, cached_tokens, uncached_tokens: prompt_tokens - cached_tokens }
         })
         .collect();
     let attempt = field(request, "attempt").map_or(1, number);
@@ -73,6 +75,21 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
     let rows = candidates.iter().enumerate().map(|(i, candidate)| row(candidate, mark(i)));
     let held = (choice == Some(Choice::Hold)).then(|| "hold\n".to_owned());
     comments.into_iter().map(|comment| format!("{comment}\n")).chain(rows).chain(held).collect()
+}
+
+/// Others' requests at a peer.
+fn others(line: &str) -> Totals {
+    let tokens: Vec<f64> = field(line, "others").into_iter().flat_map(|list| list.split(',')).map(number).collect();
+    let (requests, tokens) = (tokens.len() as f64, tokens.iter().sum::<f64>());
+    Totals {
+        pending: requests,
+        uncached_tokens: tokens,
+        unanswered: requests,
+        unanswered_tokens: tokens,
+        decoding: 0.0,
+        prompt_tokens: tokens,
+        held_tokens: tokens,
+    }
 }
 
 fn row(candidate: &Candidate, mark: &str) -> String {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::peers::Others;
 use super::{Attempt, Effect, Router, Ticket};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
 use crate::routing::features::Features;
 use crate::routing::filter::Filters;
 use crate::routing::fleet::{Fleet, Replica};
-use crate::routing::ledger::Demand;
+use crate::routing::index::{Audience, PrefixIndex};
+use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::policy::{Choice, Query, View};
 use crate::routing::score::{cached_tokens, rank};
 
@@ -142,23 +144,9 @@ impl Router {
         let nobody = verdicts.iter().all(Option::is_some);
         let refusal = nobody.then(|| filters.refusal(features, &verdicts));
         let prompt_tokens = self.prompt_tokens(ticket);
-        let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
-        let eligible = self.fleet.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
-        let mut matches = Vec::with_capacity(verdicts.len());
-        let views: Vec<View<'_>> = eligible
-            .map(|(replica, _)| {
-                let matched = self.index.matched(replica.id, &features.blocks);
-                matches.push(matched);
-                let cached_tokens = cached_tokens(features, prompt_tokens, matched);
-                View {
-                    replica,
-                    load: self.ledger.load(replica.id),
-                    rtt_ms: replica.rtt.value().unwrap_or(assumed_rtt_ms),
-                    cached_tokens,
-                    uncached_tokens: prompt_tokens - cached_tokens,
-                }
-            })
-            .collect();
+        let known = Known { fleet: &self.fleet, ledger: &self.ledger, index: &self.index, now };
+        let (views, matches): (Vec<View<'_>>, Vec<usize>) =
+            known.views(features, prompt_tokens, &verdicts).into_iter().unzip();
         let query = Query {
             features,
             prompt_tokens,
@@ -242,12 +230,16 @@ impl Router {
         };
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
         let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
-        let unproven = self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
+        // What a peer said of its cache proves nothing about what this router knew of it, either.
+        let unproven = self.index.matched(chosen.replica, &features.blocks) < matched
+            || self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
         // What the engine's memory cannot hold it will refuse: to learn it would only push out what is cached there.
         let room = self.fleet.get(chosen.replica).and_then(Replica::kv_tokens);
         if room.is_none_or(|room| f64::from(decision.prompt_tokens) <= room) {
-            self.index.insert(chosen.replica, &features.blocks);
+            let residency = &self.settings.residency;
+            let audience = Audience::of_request(residency, &residency.classes_of(&features));
+            self.index.insert_for(chosen.replica, &features.blocks, audience);
         }
         let attempt = Attempt {
             ticket,
@@ -271,6 +263,39 @@ impl Router {
             let attempt = self.attempts.get(&pending.request);
             attempt.is_some_and(|attempt| attempt.ticket.features.blocks.get(before.len()) == Some(last))
         })
+    }
+}
+
+/// What a decision goes by.
+struct Known<'a> {
+    fleet: &'a Fleet,
+    ledger: &'a Ledger,
+    index: &'a PrefixIndex,
+    now: Time,
+}
+
+impl<'a> Known<'a> {
+    /// The replicas without an objection, in fleet order, each with the leading blocks of the prompt that it is believed to hold: as far as
+    /// this router knows, or as a peer says itself.
+    fn views(&self, features: &Features, prompt_tokens: u32, verdicts: &[Option<Excluded>]) -> Vec<(View<'a>, usize)> {
+        let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
+        let others = Others::new(self.fleet, self.ledger, self.now);
+        let view = |replica: &'a Replica| {
+            let own = self.index.matched(replica.id, &features.blocks);
+            let matched = own.max(replica.peer.digest.matched(&features.blocks));
+            let cached_tokens = cached_tokens(features, prompt_tokens, matched);
+            let view = View {
+                replica,
+                load: self.ledger.load(replica.id),
+                others: others.at(replica),
+                rtt_ms: replica.rtt.value().unwrap_or(assumed_rtt_ms),
+                cached_tokens,
+                uncached_tokens: prompt_tokens - cached_tokens,
+            };
+            (view, matched)
+        };
+        let eligible = self.fleet.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none());
+        eligible.map(|(replica, _)| view(replica)).collect()
     }
 }
 

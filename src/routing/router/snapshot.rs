@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Router;
 use crate::model::{Region, ReplicaId, Time};
 use crate::routing::decision::Unit;
-use crate::routing::fleet::{Gauges, Replica, ReplicaSpec};
+use crate::routing::fleet::{Gauges, Replica, ReplicaKind, ReplicaSpec};
 use crate::routing::health::Health;
 use crate::routing::index::IndexStats;
+use crate::routing::peer::Totals;
 use crate::routing::policy::Parameter;
 
 /// Everything, in a fixed order.
@@ -97,6 +98,21 @@ pub struct ReplicaSnapshot {
     pub pending_uncached_tokens: u64,
     /// Prompt and expected output tokens of all in flight.
     pub held_tokens: u64,
+    /// What it tells of itself, if it is a peer.
+    pub peer: Option<PeerSnapshot>,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerSnapshot {
+    /// Age of its last report, ms; `None` = it never told anything.
+    pub age_ms: Option<f64>,
+    /// What others have in flight there, estimated; `None` = unknown.
+    pub others: Option<Totals>,
+    /// Blocks that it says its engine holds.
+    pub digest_blocks: usize,
+    /// Memory of them here, bytes.
+    pub digest_bytes: usize,
 }
 
 impl ReplicaSnapshot {
@@ -205,6 +221,12 @@ impl Router {
             queued_prompt_tokens: load.prompt_tokens,
             pending_uncached_tokens: load.uncached_tokens,
             held_tokens: load.held_tokens,
+            peer: (replica.spec.kind == ReplicaKind::Peer).then(|| PeerSnapshot {
+                age_ms: replica.peer.age_ms(now),
+                others: replica.peer.others(now),
+                digest_blocks: replica.peer.digest.blocks(),
+                digest_bytes: replica.peer.digest.bytes(),
+            }),
         }
     }
 }

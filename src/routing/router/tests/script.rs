@@ -171,6 +171,7 @@ fn features(arguments: &Arguments<'_>) -> Features {
         prompt_tokens: arguments.number("tokens"),
         max_tokens: arguments.number("max_tokens"),
         forwarded: arguments.text("from") == Some("peer"),
+        origin: arguments.text("origin").map(Into::into),
         opaque: arguments.text("body") == Some("opaque"),
     }
 }

@@ -1,10 +1,10 @@
-//! What an agent tells the agents beside it.
+//! What an agent tells in one document, to whoever asks: the round-trip probe, and all that an older agent knows to ask for.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Region;
 
-/// How an agent and its own engine are doing: [`super::paths::PEER`], on the port for requests, to its peers only.
+/// How an agent and its own engine are doing: [`crate::wire::paths::PEER`], on the port for requests, to its peers only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerState {
     /// The node's name.
