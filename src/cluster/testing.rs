@@ -130,6 +130,8 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         cluster: "lab".into(),
         strategy: "gorgo".into(),
         max_concurrent: None,
+        weights: BTreeMap::new(),
+        pinned: BTreeMap::new(),
         allow_public_plaintext: false,
         binary: binary(PROGRAM),
         hf_token: None,
@@ -301,11 +303,9 @@ impl State {
             }
             ["rm", "-f", path] => _ = self.files.remove(*path),
             ["rm", "-rf", ..] | ["sh", "-c", _, "remove", ..] => self.files.clear(),
-            ["sh", "-c", _, "exchange", path] => {
-                let old = format!("{path}.old");
-                let (new, before) = (self.files.remove(*path).unwrap(), self.files.remove(&old).unwrap());
+            ["sh", "-c", _, "restore", path] => {
+                let before = self.files.remove(&format!("{path}.old")).unwrap();
                 self.files.insert((*path).to_owned(), before);
-                self.files.insert(old, new);
             }
             other => panic!("nobody knows the command {other:?}"),
         }
