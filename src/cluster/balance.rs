@@ -62,7 +62,7 @@ pub trait BalanceJournal: StepJournal {
     ///
     /// # Errors
     /// It could not be saved; the node is left alone.
-    fn balance(&mut self, node: &str, balance: &Balance, configured: &Balance) -> anyhow::Result<()>;
+    fn note_balance(&mut self, node: &str, balance: &Balance, configured: &Balance) -> anyhow::Result<()>;
 }
 
 /// What all changes need.
@@ -146,7 +146,7 @@ async fn otherwise(member: &Member, before: &Desired) -> Option<Balance> {
 async fn one(member: &Member, wanted: &Desired, means: &mut Means<'_>) -> Result<Way, Fault> {
     let name = &member.spec.name;
     let (balance, configured) = (wanted.balance(name), wanted.configured());
-    let noted = means.journal.balance(name, &balance, &configured);
+    let noted = means.journal.note_balance(name, &balance, &configured);
     noted.map_err(|error| Fault { what: format!("{name}: cannot note it: {error:#}"), hint: None })?;
     let tried = if means.restart { Err(Live::Impossible) } else { live(member, &balance).await };
     let lived = match tried {
@@ -342,3 +342,6 @@ fn lacks(now: &Tune, wanted: &Balance) -> Option<String> {
 fn on_agent(strategy: &str) -> &str {
     if strategy == "gorgo" { "gorgo-v1" } else { strategy }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,3 +130,6 @@ fn mixed(facts: &Facts, programs: &[(&str, Option<&str>)]) -> Option<Trouble> {
         (what, "`gorgo cluster upload` brings the same to all".to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests;

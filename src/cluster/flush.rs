@@ -99,3 +99,6 @@ async fn clear_index(member: &Member, role: Role) -> Flush {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod account;
 mod bad_input;
 mod crash;
+mod cluster;
 mod instances;
 mod lab;
 mod local;

@@ -79,6 +79,11 @@ mod tests {
             node("eu", Flush::Busy, Flush::Failed { why: "nothing listens".to_owned() }, None),
             node("west", Flush::Unsupported, done(Some(1)), None),
         ];
-        assert_snapshot!(table(&nodes), @"");
+        assert_snapshot!(table(&nodes), @"
+        NODE  ENGINE               AGENT                            PROXY
+        east  emptied              emptied, 1,234 blocks forgotten  emptied, 0 blocks forgotten
+        eu    refused: it is busy  failed: nothing listens          -
+        west  cannot               emptied, 1 blocks forgotten      -
+        ");
     }
 }

@@ -288,7 +288,12 @@ mod tests {
         let now = balance("gorgo", None, &[]);
         let shown = ["--strategy grogo", "--set w_rtt=1", "--set q=-1", "--set q=1 --set q=2"]
             .map(|line| args(line).over(&now, &now).expect_err(line).to_string());
-        assert_snapshot!(shown.join("\n"), @"");
+        assert_snapshot!(shown.join("\n"), @"
+        error: unknown strategy `grogo`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+        error: --set: strategy `gorgo-v1` has no parameter `w_rtt`; it has: prefill_ms_per_token, q, running_threshold, max_running, max_kv_usage
+        error: --set: `q` is -1, wanted 0 to 100
+        error: `--set q=…` is given twice
+        ");
         for line in ["--max-concurrent -1", "--max-concurrent many", "--set q"] {
             assert!(Line::try_parse_from(["restart-lb"].into_iter().chain(line.split_whitespace())).is_err(), "{line}");
         }

@@ -218,7 +218,7 @@ fn machines(rows: &[Row<'_>]) -> Table {
 }
 
 /// All of it, for programs.
-pub(super) fn json(cluster: &str, rows: &[Row<'_>], cents_per_hour: u64, own: &AgentBinary) -> Value {
+pub(super) fn document(cluster: &str, rows: &[Row<'_>], cents_per_hour: u64, own: &AgentBinary) -> Value {
     let nodes: Vec<Value> = rows.iter().map(|row| entry(row, own)).collect();
     json!({
         "cluster": cluster,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::binary;
 use super::outcome::share;
-use super::row::{Row, json, tables};
+use super::row::{Row, document, tables};
 use super::scene::{Access, Scene};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::instances::cents_per_hour;
@@ -51,7 +51,7 @@ async fn once(args: &Args, own: &AgentBinary, context: &Context) -> Result<Exit,
     let rows = rows(&scene, &args.names).await?;
     let cents = cents_per_hour(rows.iter().filter_map(|row| row.node.instance.as_ref()));
     if args.json {
-        let value = json(&scene.setup.fleet.cluster, &rows, cents, own);
+        let value = document(&scene.setup.fleet.cluster, &rows, cents, own);
         let text = if args.watch { value.to_string() } else { serde_json::to_string_pretty(&value)? };
         context.printer.data(text)?;
     } else {

@@ -203,7 +203,7 @@ impl StepJournal for ClusterInventory {
 }
 
 impl BalanceJournal for ClusterInventory {
-    fn balance(&mut self, node: &str, balance: &Balance, configured: &Balance) -> anyhow::Result<()> {
+    fn note_balance(&mut self, node: &str, balance: &Balance, configured: &Balance) -> anyhow::Result<()> {
         let usual = self.document.balance.as_ref().unwrap_or(configured);
         let own = (balance != usual).then(|| balance.clone());
         if self.node(node).is_none_or(|node| node.balance.is_none()) && own.is_none() {
