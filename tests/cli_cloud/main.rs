@@ -2,8 +2,8 @@
 
 mod account;
 mod bad_input;
-mod crash;
 mod cluster;
+mod crash;
 mod instances;
 mod lab;
 mod local;
