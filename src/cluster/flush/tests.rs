@@ -6,7 +6,7 @@ use crate::cluster::testing::{fleet, set_up};
 #[tokio::test]
 async fn caches_are_emptied_and_an_engine_that_is_busy_is_told() {
     let (mut wanted, fakes, members) = fleet(3);
-    wanted.proxy = Some(ProxySpec {
+    wanted.proxies.push(ProxySpec {
         node: "node1".into(),
         listen: "10.0.0.1:8080".parse().unwrap(),
         strategy: "gorgo-proxy".into(),
