@@ -33,7 +33,7 @@ fn node(name: &str) -> Node {
 fn spec(name: &str) -> NodeSpec {
     let ports = Ports::default();
     let (listen, url) = NodeSpec::reach([10, 0, 0, 7].into(), ports.agent);
-    let container = Container { model: "m".into(), image: None, arguments: Vec::new() };
+    let container = Container { model: "m".into(), image: None, arguments: Vec::new(), kv_events: true };
     let engine = EngineChoice::Sglang(container);
     NodeSpec { name: name.to_owned(), region: Region::new("us-east-1"), engine, ports, listen, url }
 }
