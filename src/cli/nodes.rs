@@ -15,6 +15,7 @@ use crate::config::ProviderKind;
 use crate::model::spelling::hint;
 
 /// One node.
+#[derive(Clone)]
 pub(crate) struct Node {
     /// Its name.
     pub(crate) name: String,
@@ -50,10 +51,14 @@ impl Setup {
 
     /// The nodes of the inventory as they are, without a lock.
     pub(crate) fn records(&self) -> Result<Vec<NodeRecord>, Failure> {
+        Ok(self.seen_inventory()?.map_or_else(Vec::new, |inventory| inventory.nodes().to_vec()))
+    }
+
+    /// The inventory as it is, without a lock; `None` = there is none yet.
+    pub(crate) fn seen_inventory(&self) -> Result<Option<ClusterInventory>, Failure> {
         let seen = ClusterInventory::look(&self.cluster_folder()).map_err(inventory_failure)?;
-        let Some(inventory) = seen else { return Ok(Vec::new()) };
-        self.check(&inventory)?;
-        Ok(inventory.nodes().to_vec())
+        seen.iter().try_for_each(|inventory| self.check(inventory))?;
+        Ok(seen)
     }
 
     /// The inventory for a change; nobody else can change it until it is dropped.

@@ -1,6 +1,8 @@
 //! What a cluster is to be. Pure; the command line fills it from flags, `gorgo.toml` and the inventory.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -206,8 +208,34 @@ impl ProxyWish {
     }
 }
 
+/// How an agent spreads its requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Balance {
+    /// Its strategy, as people name it.
+    pub strategy: String,
+    /// Most requests running per engine before it holds back; `None` = the strategy's own rule.
+    #[serde(default)]
+    pub max_concurrent: Option<u32>,
+    /// Weights and rates of the strategy that differ from their defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
+}
+
+/// `least-load, at most 50 running, q=1`.
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.strategy)?;
+        match self.max_concurrent {
+            Some(limit) => write!(f, ", at most {limit} running")?,
+            None => f.write_str(", no limit")?,
+        }
+        self.weights.iter().try_for_each(|(key, value)| write!(f, ", {key}={value}"))
+    }
+}
+
 /// The cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
     /// Its name.
     pub cluster: String,
@@ -215,6 +243,10 @@ pub struct Desired {
     pub strategy: String,
     /// Most requests running per engine before agents hold back; `None` = the strategy's own rule.
     pub max_concurrent: Option<u32>,
+    /// Weights of the strategy that differ from its defaults.
+    pub weights: BTreeMap<String, f64>,
+    /// Nodes whose agents were told to balance otherwise (`gorgo cluster restart-lb`).
+    pub pinned: BTreeMap<String, Balance>,
     /// Agents may listen on public addresses although they speak plain text.
     pub allow_public_plaintext: bool,
     /// The program.
@@ -228,6 +260,18 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// How agents balance where nothing else was asked for.
+    #[must_use]
+    pub fn configured(&self) -> Balance {
+        Balance { strategy: self.strategy.clone(), max_concurrent: self.max_concurrent, weights: self.weights.clone() }
+    }
+
+    /// How the agent of a node is to balance.
+    #[must_use]
+    pub fn balance(&self, node: &str) -> Balance {
+        self.pinned.get(node).cloned().unwrap_or_else(|| self.configured())
+    }
+
     /// The node of that name.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&NodeSpec> {

@@ -4,6 +4,8 @@
 //! cannot be seen from outside (which definition a process was started with, whether a model is complete) is vouched for by a record on
 //! the node: removed before the thing changes, written when it is done.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 
 use super::check::{Refusal, gigabytes, program, proxy_refusals, refusals};
@@ -11,13 +13,15 @@ use super::desired::{AgentBinary, Container, Desired, NodeSpec};
 use super::facts::Facts;
 use super::layout::{BINARY, HF_TOKEN, MODELS, Role};
 use super::script;
-use super::step::{Content, Probe, Step, serves};
+use super::step::{Action, Content, Probe, Step, serves};
 use crate::remote::{ServiceAction, ServiceUnit};
 
 /// Longest start of an engine in a container, s: weights from a cold disk, then CUDA graphs.
 const CONTAINER_START_S: u32 = 1800;
 /// Longest start of a program of ours, s.
 const START_S: u32 = 60;
+/// Name of the step that ends the stay of the Hugging Face token.
+const TOKEN_REMOVAL: &str = "hf-token removal";
 
 /// What to do on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +38,20 @@ impl Plan {
     fn new(node: &NodeSpec, refusals: Vec<Refusal>, steps: impl FnOnce() -> Vec<Step>) -> Self {
         let steps = if refusals.is_empty() { steps() } else { Vec::new() };
         Self { node: node.name.clone(), refusals, steps }
+    }
+
+    /// Services that run and that it stops or starts anew. One without a record is being set up, and nobody relies on it yet.
+    #[must_use]
+    pub fn interrupts(&self, facts: &Facts) -> BTreeSet<Role> {
+        let stops = |step: &Step| match &step.action {
+            Action::Service(role, ServiceAction::Stop | ServiceAction::Restart | ServiceAction::Remove) => Some(*role),
+            _ => None,
+        };
+        self.steps
+            .iter()
+            .filter_map(stops)
+            .filter(|role| facts.service(*role).running && facts.has_record(&role.record()))
+            .collect()
     }
 
     /// Nothing stands in the way, and there is nothing to do.
@@ -54,6 +72,10 @@ pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
         if let Some(container) = node.engine.container() {
             let started = is_current(Role::Engine, &engine, desired, node, facts);
             steps.extend(container_files(desired, node, container, facts, started));
+        }
+        // Left by a set-up that was cut short, whatever engine it was for.
+        if facts.has_record(HF_TOKEN) && !steps.iter().any(|step| step.name == TOKEN_REMOVAL) {
+            steps.push(forget_token());
         }
         steps.extend(service(Role::Engine, &engine, desired, node, facts));
         steps.extend(service(Role::Agent, &script::agent(desired, node, facts), desired, node, facts));
@@ -87,6 +109,24 @@ pub fn agent_definition(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Pl
     })
 }
 
+/// The agent with its definition, started anew with the program that is there.
+#[must_use]
+pub fn agent_restart(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    let role = Role::Agent;
+    let unit = script::agent(desired, node, facts);
+    let definition = unit.definition_sha256();
+    Plan::new(node, nothing_installed(facts).into_iter().collect(), || {
+        let mut steps: Vec<Step> = forget_record(role, facts).into_iter().collect();
+        if facts.service(role).definition_sha256.as_deref() != Some(&definition) {
+            let text = format!("install {}", role.unit());
+            steps.push(Step::service(role, "install", text, ServiceAction::Install(unit)));
+        }
+        let record = record_text(&definition, facts.binary_sha256.as_deref(), role);
+        steps.extend(restart(role, node, facts, record));
+        steps
+    })
+}
+
 /// A new program for what is installed already; definitions stay.
 #[must_use]
 pub fn upload(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
@@ -95,7 +135,7 @@ pub fn upload(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
     Plan::new(node, reasons, || {
         let mut steps: Vec<Step> = binary(desired, facts).into_iter().collect();
         if !steps.is_empty() {
-            steps.extend(restart_programs(&Role::ALL, node, facts, &desired.binary.sha256));
+            steps.extend(restart_programs(node, facts, &desired.binary.sha256, |_| true));
         }
         steps
     })
@@ -114,8 +154,7 @@ pub fn deploy_proxy(desired: &Desired, node: &NodeSpec, facts: &Facts, exchange:
         let mut steps: Vec<Step> = folders(facts).into_iter().collect();
         if let Some(new) = new {
             steps.push(new);
-            let others = [Role::Engine, Role::Agent];
-            steps.extend(restart_programs(&others, node, facts, &desired.binary.sha256));
+            steps.extend(restart_programs(node, facts, &desired.binary.sha256, |role| role != Role::Proxy));
         }
         steps.extend(service(Role::Proxy, &script::proxy(desired, proxy, node, facts), desired, node, facts));
         steps
@@ -144,20 +183,34 @@ pub fn remove_proxy(node: &NodeSpec, facts: &Facts) -> Plan {
     })
 }
 
-/// The program before, back in its place.
+/// The program before, back in its place. It goes back once: an upload keeps one program, and the one that is left is not kept, so that
+/// a second rollback cannot go forward again.
 #[must_use]
 pub fn rollback(node: &NodeSpec, facts: &Facts) -> Plan {
+    let before = facts.binary_old_sha256.as_deref();
+    // A rollback that was cut short has its program in place, and services that still run the other one.
+    let stale = |role: Role| before.is_some() || !is_noted(role, node, facts);
+    let none = before.is_none() && !Role::ALL.into_iter().any(stale);
     let mut reasons: Vec<Refusal> = nothing_installed(facts).into_iter().collect();
-    if facts.binary_old_sha256.is_none() {
+    if none && reasons.is_empty() {
         let hint = "upload the version that you want with `gorgo cluster upload --agent-binary PATH`".to_owned();
-        reasons.push(Refusal { what: "there is no program of before to go back to".to_owned(), hint });
+        let what = "there is no program of before to go back to: an upload keeps one, and a rollback uses it up";
+        reasons.push(Refusal { what: what.to_owned(), hint });
     }
     Plan::new(node, reasons, || {
-        let mut steps =
-            vec![Step::run("binary exchange", "go back to the program before", script::exchange_binaries())];
-        steps.extend(restart_programs(&Role::ALL, node, facts, facts.binary_old_sha256.as_deref().unwrap_or_default()));
+        let restore = || Step::run("binary restore", "go back to the program before", script::restore_binary());
+        let mut steps: Vec<Step> = before.map(|_| restore()).into_iter().collect();
+        let program = before.or(facts.binary_sha256.as_deref()).unwrap_or_default();
+        steps.extend(restart_programs(node, facts, program, stale));
         steps
     })
+}
+
+/// There is a record that it was started with its definition and the program that is there, or it runs none of ours.
+fn is_noted(role: Role, node: &NodeSpec, facts: &Facts) -> bool {
+    let program = facts.binary_sha256.as_deref().and_then(|sha256| own_program(role, node, sha256));
+    let (Some(definition), Some(program)) = (facts.service(role).definition_sha256, program) else { return true };
+    facts.file(&role.record()) == Some(&sha256(&record_text(&definition, Some(program), role)))
 }
 
 /// Services gone, files gone; models stay unless they are to go as well.
@@ -246,7 +299,7 @@ fn model(desired: &Desired, container: &Container, image: &str, record: &str, le
 }
 
 fn forget_token() -> Step {
-    Step::run("hf-token removal", "remove the token", script::forget(HF_TOKEN))
+    Step::run(TOKEN_REMOVAL, "remove the token", script::forget(HF_TOKEN))
 }
 
 /// The environment file of a service. Secrets that a service needs would go there; none does today.
@@ -302,10 +355,10 @@ fn service(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, f
     steps
 }
 
-/// Restarts what runs our program, with the definitions that are there.
-fn restart_programs(roles: &[Role], node: &NodeSpec, facts: &Facts, binary_sha256: &str) -> Vec<Step> {
+/// Restarts those of the chosen services that run our program, with the definitions that are there.
+fn restart_programs(node: &NodeSpec, facts: &Facts, binary_sha256: &str, chosen: impl Fn(Role) -> bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    for role in roles.iter().copied() {
+    for role in Role::ALL.into_iter().filter(|role| chosen(*role)) {
         let definition = facts.service(role).definition_sha256;
         let (Some(definition), Some(program)) = (definition, own_program(role, node, binary_sha256)) else { continue };
         steps.extend(forget_record(role, facts));

@@ -10,10 +10,15 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::apply::{Job, StepJournal, apply};
+use super::crash::CrashHook;
 use super::desired::{AgentBinary, Container, Desired, EngineChoice, NodeSpec};
+use super::inventory::FinishedStep;
 use super::layout::{BINARY, Ports, Role};
-use super::plan::sha256;
+use super::operations::{Member, plans};
+use super::plan::{setup, sha256};
 use crate::model::{Region, Secret};
 use crate::remote::{
     Forward, Output, Remote, RemoteCommand, RemoteError, RemoteErrorKind, ServiceAction, ServiceState, ServiceUnit,
@@ -51,6 +56,10 @@ pub(super) struct State {
     pub(super) sick: bool,
     /// The agent's admin API does not answer.
     pub(super) deaf: bool,
+    /// The agent's admin API cannot change how it balances.
+    pub(super) old: bool,
+    /// Requests that the agent has in flight; one ends at each look of a drain.
+    pub(super) in_flight: u64,
 }
 
 pub(super) struct Service {
@@ -60,6 +69,8 @@ pub(super) struct Service {
     pub(super) started_with: Option<(String, String)>,
     pub(super) strategy: String,
     pub(super) max_concurrent: Option<u32>,
+    pub(super) weights: BTreeMap<String, f64>,
+    pub(super) draining: bool,
     pub(super) starts: u32,
 }
 
@@ -130,11 +141,61 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         cluster: "lab".into(),
         strategy: "gorgo".into(),
         max_concurrent: None,
+        weights: BTreeMap::new(),
+        pinned: BTreeMap::new(),
         allow_public_plaintext: false,
         binary: binary(PROGRAM),
         hf_token: None,
         nodes,
         proxies: Vec::new(),
+    }
+}
+
+/// Nodes with emulated engines, nothing installed: what they are to be, the fakes, and the ways to them.
+pub(super) fn fleet(nodes: u8) -> (Desired, Vec<Arc<FakeNode>>, Vec<Member>) {
+    let desired = Desired {
+        strategy: "least-load".into(),
+        ..desired((1..=nodes).map(|number| node(number, "us-east-1", emulator())).collect())
+    };
+    let fakes: Vec<Arc<FakeNode>> = desired.nodes.iter().map(|node| Arc::new(FakeNode::new(node.clone()))).collect();
+    let members = fakes.iter().map(|fake| {
+        let remote: Arc<dyn Remote> = Arc::clone(fake) as Arc<dyn Remote>;
+        Member { spec: fake.spec.clone(), remote }
+    });
+    let members = members.collect();
+    (desired, fakes, members)
+}
+
+pub(super) fn node_names(nodes: u8) -> Vec<String> {
+    (1..=nodes).map(|number| format!("node{number}")).collect()
+}
+
+/// Sets the nodes up.
+pub(super) async fn set_up(desired: &Desired, members: &[Member]) {
+    let plans = plans(members, |node, facts| setup(desired, node, facts)).await;
+    let jobs: Vec<Job<'_>> = plans
+        .into_iter()
+        .zip(members)
+        .map(|((_, plan), member)| Job { plan: plan.unwrap(), remote: member.remote.as_ref() })
+        .collect();
+    let report = apply(&jobs, &mut Nobody, &CrashHook::default(), &CancellationToken::new(), &|_| {}).await;
+    assert!(report.failed().is_empty(), "{report}");
+}
+
+/// There is nothing that a set-up would do.
+pub(super) async fn assert_settled(desired: &Desired, members: &[Member]) {
+    for (name, plan) in plans(members, |node, facts| setup(desired, node, facts)).await {
+        let plan = plan.unwrap();
+        assert!(plan.is_empty(), "{name}: {plan:?}");
+    }
+}
+
+/// Keeps nothing.
+pub(super) struct Nobody;
+
+impl StepJournal for Nobody {
+    fn finished(&mut self, _: &str, _: FinishedStep) -> anyhow::Result<()> {
+        Ok(())
     }
 }
 
@@ -161,6 +222,8 @@ impl FakeNode {
             busy: false,
             sick: false,
             deaf: false,
+            old: false,
+            in_flight: 0,
         };
         Self { spec, state: Mutex::new(state), latency: Duration::ZERO, gauge: Arc::default() }
     }
@@ -301,11 +364,9 @@ impl State {
             }
             ["rm", "-f", path] => _ = self.files.remove(*path),
             ["rm", "-rf", ..] | ["sh", "-c", _, "remove", ..] => self.files.clear(),
-            ["sh", "-c", _, "exchange", path] => {
-                let old = format!("{path}.old");
-                let (new, before) = (self.files.remove(*path).unwrap(), self.files.remove(&old).unwrap());
+            ["sh", "-c", _, "restore", path] => {
+                let before = self.files.remove(&format!("{path}.old")).unwrap();
                 self.files.insert((*path).to_owned(), before);
-                self.files.insert(old, new);
             }
             other => panic!("nobody knows the command {other:?}"),
         }
@@ -354,7 +415,11 @@ impl State {
         if method == "POST" && self.reply(role, method, path, &body).is_some() {
             self.accept(role, path, &body);
         }
-        match self.reply(role, method, path, &body) {
+        let reply = self.reply(role, method, path, &body);
+        if path == "/admin/v1/drain" && method == "GET" {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        match reply {
             Some((status, body)) => said(0, format!("HTTP/1.0 {status} OK\r\n\r\n{body}")),
             None => Output { stderr: b"Connection refused".to_vec(), ..said(1, "") },
         }
@@ -362,9 +427,17 @@ impl State {
 
     fn accept(&mut self, role: Role, path: &str, body: &Value) {
         let service = self.services.get_mut(role.unit()).unwrap();
+        let weights: BTreeMap<String, f64> = serde_json::from_value(body["parameters"].clone()).unwrap_or_default();
         match path {
-            "/admin/v1/policy" => service.strategy = body["strategy"].as_str().unwrap().to_owned(),
+            "/admin/v1/policy" if self.old || body["strategy"] == "unknown" => return,
+            "/admin/v1/tune" if self.old => return,
+            "/admin/v1/policy" => {
+                service.strategy = body["strategy"].as_str().unwrap().to_owned();
+                service.weights = weights;
+            }
+            "/admin/v1/drain" => service.draining = body["draining"].as_bool().unwrap(),
             "/admin/v1/tune" => {
+                service.weights.extend(weights);
                 if let Some(limit) = body["max_concurrent"].as_u64() {
                     service.max_concurrent = (limit > 0).then_some(limit as u32);
                 }
@@ -387,13 +460,17 @@ impl State {
         }
         let replicas =
             json!({ "total": 1, "healthy": u32::from(!self.sick), "unhealthy": 0, "unknown": 0, "draining": 0 });
-        let parameters = json!([]);
+        if self.old && ["/admin/v1/policy", "/admin/v1/tune"].contains(&path) {
+            return Some((404, json!({ "error": { "message": "no such path" } })));
+        }
+        let q = service.weights.get("q").copied().unwrap_or(0.0);
+        let parameters = json!([{ "key": "q", "value": q, "default": 0.0, "min": 0.0, "max": null, "help": "" }]);
         Some((
             200,
             match path {
                 "/admin/v1/status" => json!({
                     "version": "0.1.0", "pid": 1, "uptime_s": 1.0, "listen": "x", "strategy": service.strategy,
-                    "max_concurrent": service.max_concurrent, "draining": false, "replicas": replicas,
+                    "max_concurrent": service.max_concurrent, "draining": service.draining, "replicas": replicas,
                     "queue": { "waiting": 0, "limit": 1, "timeout_ms": 1.0, "oldest_ms": null },
                     "requests": { "total": 0, "in_flight": 0, "ok": 0, "failed": 0, "refused": 0, "cancelled": 0, "retried": 0 },
                 }),
@@ -405,7 +482,9 @@ impl State {
                     json!({ "strategy": service.strategy, "parameters": parameters, "max_concurrent": service.max_concurrent })
                 }
                 "/admin/v1/cache" => json!({ "replicas": ["local"], "blocks": 42 }),
-                "/admin/v1/drain" => json!({ "draining": body["draining"], "stopping": false, "in_flight": 0 }),
+                "/admin/v1/drain" => {
+                    json!({ "draining": service.draining, "stopping": false, "in_flight": self.in_flight })
+                }
                 other => panic!("nobody knows {method} {other}"),
             },
         ))
@@ -426,6 +505,8 @@ impl State {
                     started_with: old.as_ref().and_then(|old| old.started_with.clone()),
                     strategy: old.as_ref().map(|old| old.strategy.clone()).unwrap_or_default(),
                     max_concurrent: old.as_ref().and_then(|old| old.max_concurrent),
+                    weights: old.as_ref().map(|old| old.weights.clone()).unwrap_or_default(),
+                    draining: old.as_ref().is_some_and(|old| old.draining),
                     starts: old.map_or(0, |old| old.starts),
                 };
                 self.services.insert(unit.to_owned(), service);
@@ -443,7 +524,11 @@ impl State {
                     argv.iter().position(|word| word == name).map(|at| argv[at + 1].clone())
                 };
                 let (strategy, limit) = (option("--strategy"), option("--max-concurrent"));
-                service.strategy = strategy.unwrap_or_default();
+                let set = service.unit.argv.iter().filter_map(|word| word.strip_prefix("q="));
+                service.weights = set.map(|value| ("q".to_owned(), value.parse().unwrap())).collect();
+                service.draining = false;
+                let strategy = strategy.unwrap_or_default();
+                service.strategy = if strategy == "gorgo" { "gorgo-v1".to_owned() } else { strategy };
                 service.max_concurrent = limit.and_then(|limit| limit.parse().ok());
             }
         }

@@ -1,5 +1,6 @@
 //! The control plane's part of `gorgo.toml`: the cluster's name, its provider, and the machines that it has or is to have.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,8 @@ pub struct Fleet {
     pub max_concurrent: Option<u32>,
     /// How to log in on machines that do not say it themselves.
     pub login: Login,
+    /// Weights of the strategy, as written.
+    pub weights: BTreeMap<String, f64>,
     /// The machines of `hosts`; each has a name, an address and a region.
     pub hosts: Vec<HostEntry>,
     /// The machines that a launch without names gets; each has a name, a type and a region.
@@ -148,6 +151,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         engine_options,
         max_concurrent: file.routing.max_concurrent,
         login,
+        weights: file.routing.weights.clone(),
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
         settings: resolver.settings,

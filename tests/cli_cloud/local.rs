@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -10,22 +10,26 @@ use serde_json::Value;
 use super::{Ran, User, ran};
 
 /// Ends the machines, whatever became of the test.
-pub(super) struct Ended(User);
+pub(crate) struct Ended(User);
 
 impl Ended {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(User::new())
     }
 
     /// Local machines run the program under a path of its own, so that it can be exchanged.
-    pub(super) fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = self.0.command(&format!("--provider local {line}"));
         command.env("XDG_RUNTIME_DIR", self.0.path().join("run"));
         command
     }
 
-    pub(super) fn gorgo(&self, line: &str) -> Ran {
+    pub(crate) fn gorgo(&self, line: &str) -> Ran {
         ran(self.command(line))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod account;
 mod bad_input;
+mod cluster;
 mod crash;
 mod instances;
 mod lab;

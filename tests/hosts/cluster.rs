@@ -184,7 +184,7 @@ impl<'a> Cluster<'a> {
         let mut file = fs::OpenOptions::new().append(true).open(&other).expect("opens");
         file.write_all(b"another version").expect("writes"); // bytes behind the end of a program do no harm
         drop(file);
-        let uploaded = self.user.does(&format!("cluster upload --agent-binary {}", other.display()));
+        let uploaded = self.user.does(&format!("cluster upload --yes --agent-binary {}", other.display()));
         measured("upload of another version and restart", uploaded.took);
         let second = self.programs();
         for (node, (first, second)) in self.nodes.iter().zip(first.iter().zip(&second)) {
@@ -192,7 +192,7 @@ impl<'a> Cluster<'a> {
             assert_eq!(second.old, first.running, "the one before is kept");
             assert!(self.serves(node), "{}", node.name);
         }
-        let back = self.user.does("cluster rollback");
+        let back = self.user.does("cluster rollback --yes");
         measured("rollback", back.took);
         for (node, (first, third)) in self.nodes.iter().zip(first.iter().zip(&self.programs())) {
             assert_eq!(first.running, third.running, "{}", node.name);

@@ -1,5 +1,6 @@
 //! What the cluster is to be: configuration, environment and the machines that there are.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::net::IpAddr;
 
@@ -43,6 +44,8 @@ pub(super) fn desired(
         cluster: setup.fleet.cluster.clone(),
         strategy,
         max_concurrent: setup.fleet.max_concurrent,
+        weights: setup.fleet.weights.clone(),
+        pinned: BTreeMap::new(),
         allow_public_plaintext,
         binary,
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),

@@ -2,8 +2,15 @@
 
 mod binary;
 mod desired;
+mod doctor;
+mod flush;
 mod logs;
+mod outcome;
 pub(crate) mod proxy;
+mod restart_lb;
+mod row;
+mod scene;
+mod status;
 mod work;
 
 use clap::Subcommand;
@@ -17,6 +24,14 @@ use work::Task;
 pub(crate) enum Command {
     /// Install and start what makes the nodes a serving cluster; a second run changes nothing
     Setup(work::Args),
+    /// Show what every node serves, on what, and what it costs
+    Status(status::Args),
+    /// Change strategy, limit or weights of the agents without losing a request
+    RestartLb(restart_lb::Args),
+    /// Empty the caches of the engines and what the routers know of them
+    FlushCache(flush::Args),
+    /// Find what is wrong, and say what to do about it
+    Doctor(doctor::Args),
     /// Put this version of gorgo, or another file, on every node
     Upload(work::Args),
     /// Go back to the version of gorgo that was there before
@@ -33,6 +48,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Setup(args) => work::run(Task::Setup, &args.choice, Some(&args), context).await,
         Command::Upload(args) => work::run(Task::Upload, &args.choice, Some(&args), context).await,
         Command::Rollback(choice) => work::run(Task::Rollback, &choice, None, context).await,
+        Command::Status(args) => Box::pin(status::run(&args, context)).await,
+        Command::RestartLb(args) => Box::pin(restart_lb::run(&args, context)).await,
+        Command::FlushCache(args) => Box::pin(flush::run(&args, context)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&args, context)).await,
         Command::Down(args) => work::down(&args, context).await,
         Command::Logs(args) => Box::pin(logs::run(&args, context)).await,
     }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 
 use super::binary;
-use super::desired::{desired, spec};
-use super::work::{Scene, Task, carry_out, plans};
+use super::desired::spec;
+use super::scene::{Access, Scene};
+use super::work::{Task, carry_out, plans};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::progress::NodeLines;
-use crate::cli::provider::Setup;
 use crate::cli::proxy::start::address;
 use crate::cluster::desired::{NodeSpec, ProxyWish};
 use crate::cluster::plan::dry_run;
@@ -48,35 +48,36 @@ pub(crate) struct Args {
 
 /// Puts it there, or takes it away. The inventory remembers it, so that `cluster setup` keeps it up to date.
 pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
-    let lock = |setup: &Setup| if args.consent.is_dry_run() { Ok(None) } else { setup.inventory().map(Some) };
-    let (mut scene, inventory) = Scene::look(context, lock).await?;
+    let access = if args.consent.is_dry_run() { Access::Read } else { Access::Change };
+    let mut scene = Scene::look(context, access).await?;
     let names = std::slice::from_ref(&args.name);
     let node = spec(&scene.setup, scene.chosen(names)?[0])?;
     let wish = if args.remove { None } else { Some(wish(args, &node)?) };
-    scene.wish_proxy(&args.name, wish.clone());
+    scene.wish_proxy(&args.name, wish.as_ref());
     let binary = binary::inspect(args.agent_binary.clone().map_or_else(binary::own, Ok)?)?;
-    let desired = desired(&scene.setup, &scene.nodes, binary, args.allow_public_plaintext)?;
+    let desired = scene.desired(binary, args.allow_public_plaintext)?;
     if args.remove && !args.consent.is_dry_run() {
         let plan = format!("stop the proxy on {} when it has finished what is in flight, and remove it", args.name);
         if args.consent.ask(&context.printer, &plan, "do that?")? == Go::NoFurther {
             return Ok(Exit::Done);
         }
     }
-    let sites = scene.sites(names)?;
+    let members = scene.members(names)?;
     let lines = NodeLines::new(&context.printer, [args.name.as_str()]);
     let task = if args.remove { Task::RemoveProxy } else { Task::Proxy { exchange: args.agent_binary.is_some() } };
-    let (plans, unreachable) = plans(task, Some(&desired), &sites, &lines, context).await;
-    let Some(mut inventory) = inventory else {
-        drop(lines);
-        context.printer.data(dry_run(&plans).trim_end())?;
-        return Ok(if unreachable == 0 { Exit::Done } else { Exit::Failed });
-    };
+    let plans = plans(task, Some(&desired), &members, &lines, context).await;
+    drop(lines);
+    if args.consent.is_dry_run() {
+        context.printer.data(dry_run(&plans.plans).trim_end())?;
+        return Ok(if plans.unreachable.is_empty() { Exit::Done } else { Exit::Failed });
+    }
+    let Some(mut inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
     // Noted before anything is done, so that a run that is cut off is taken up by `cluster setup`; forgotten when all is gone.
-    let possible = unreachable == 0 && plans.iter().all(|plan| plan.refusals.is_empty());
+    let possible = plans.unreachable.is_empty() && plans.plans.iter().all(|plan| plan.refusals.is_empty());
     if possible && wish.is_some() {
         inventory.change(&args.name, |node| node.proxy = wish)?;
     }
-    let (exit, mut inventory) = carry_out(plans, unreachable, &sites, inventory, lines, context).await?;
+    let (exit, mut inventory) = carry_out(plans, &members, inventory, false, context).await?;
     if exit == Exit::Done && args.remove && inventory.node(&args.name).is_some() {
         inventory.change(&args.name, |node| node.proxy = None)?;
     }

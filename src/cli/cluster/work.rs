@@ -1,33 +1,28 @@
 //! Observe, plan, apply: what `setup`, `upload`, `rollback` and `down` share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::anyhow;
-use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::binary;
-use super::desired::{desired, spec};
+use super::outcome;
+use super::scene::{Access, Scene, told_otherwise};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::nodes::{Node, no_such_node, nodes};
 use crate::cli::progress::NodeLines;
-use crate::cli::provider::{Provider, Setup, cloud_failure};
-use crate::cli::reach::{remote, remote_failure};
+use crate::cli::reach::remote_failure;
 use crate::cli::signal::Stops;
-use crate::cluster::apply::{ApplyReport, Job, apply};
+use crate::cluster::apply::{Job, apply};
 use crate::cluster::crash::CrashHook;
-use crate::cluster::desired::{Desired, NodeSpec, ProxyWish};
-use crate::cluster::event::EventKind;
+use crate::cluster::desired::{Desired, NodeSpec};
+use crate::cluster::event::{Event, EventKind};
 use crate::cluster::facts::Facts;
-use crate::cluster::inventory::{ClusterInventory, NodeRecord};
-use crate::cluster::observe::observe;
+use crate::cluster::inventory::ClusterInventory;
+use crate::cluster::layout::Role;
+use crate::cluster::operations::{Member, status};
 use crate::cluster::plan::{self, Plan, dry_run};
-use crate::remote::Remote;
-
-/// Nodes that are looked at at once.
-const AT_ONCE: usize = 64;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +48,11 @@ pub(crate) struct Choice {
     /// Nodes to work on [default: all of the cluster]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Print the plan, and do nothing
+    #[command(flatten)]
+    consent: Consent,
+    /// Print JSON: with --dry-run the plans, else how each node ended
     #[arg(long)]
-    dry_run: bool,
+    json: bool,
 }
 
 /// Arguments of commands that bring a program along.
@@ -84,88 +81,50 @@ pub(crate) struct Down {
     consent: Consent,
 }
 
-/// What is known before anything is done.
-pub(super) struct Scene {
-    pub(super) setup: Setup,
-    provider: Provider,
-    pub(super) nodes: Vec<Node>,
-}
-
-/// A node that is worked on.
-pub(super) struct Site {
-    spec: NodeSpec,
-    remote: Box<dyn Remote>,
-}
-
-impl Scene {
-    pub(super) async fn look(
-        context: &Context,
-        inventory: impl FnOnce(&Setup) -> Result<Option<ClusterInventory>, Failure>,
-    ) -> Result<(Self, Option<ClusterInventory>), Failure> {
-        let setup = Setup::read(context)?;
-        let provider = setup.provider()?;
-        let inventory = inventory(&setup)?;
-        let listed = provider.inventory().list().await.map_err(cloud_failure)?;
-        let records = match &inventory {
-            Some(inventory) => inventory.nodes().to_vec(),
-            None => setup.records()?,
-        };
-        let nodes = nodes(&setup, &records, &listed);
-        if nodes.is_empty() {
-            let error = anyhow!("cluster `{}` has no nodes", setup.fleet.cluster);
-            let hint = Some("`gorgo launch` gets some".to_owned());
-            return Err(Failure { exit: Exit::NothingSuitable, error, hint });
-        }
-        Ok((Self { setup, provider, nodes }, inventory))
-    }
-
-    pub(super) fn chosen(&self, names: &[String]) -> Result<Vec<&Node>, Failure> {
-        let known = || self.nodes.iter().map(|node| node.name.as_str());
-        if let Some(name) = names.iter().find(|name| !known().any(|it| it == name.as_str())) {
-            return Err(no_such_node(&self.setup.fleet.cluster, name, known()));
-        }
-        Ok(self.nodes.iter().filter(|node| names.is_empty() || names.contains(&node.name)).collect())
-    }
-
-    /// Makes a central router on a node wanted, or unwanted; nothing is saved.
-    pub(super) fn wish_proxy(&mut self, name: &str, wish: Option<ProxyWish>) {
-        for node in self.nodes.iter_mut().filter(|node| node.name == name) {
-            let record = node.record.get_or_insert_with(|| NodeRecord::new(name));
-            record.proxy.clone_from(&wish);
-        }
-    }
-
-    pub(super) fn sites(&self, names: &[String]) -> Result<Vec<Site>, Failure> {
-        let site = |node: &&Node| {
-            let remote = remote(&self.setup, &self.provider, node)?;
-            Ok(Site { spec: spec(&self.setup, node)?, remote })
-        };
-        self.chosen(names)?.iter().map(site).collect()
-    }
+/// What is to be done on the nodes that could be looked at.
+#[derive(Default)]
+pub(super) struct Plans {
+    pub(super) plans: Vec<Plan>,
+    /// Nodes by the service that runs there and is stopped or started anew.
+    pub(super) interrupts: BTreeMap<Role, Vec<String>>,
+    /// Nodes that could not be looked at, and why.
+    pub(super) unreachable: Vec<(String, String)>,
 }
 
 /// Exit code 3 if it failed on some nodes, 1 if on all.
 pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, context: &Context) -> Outcome {
-    let lock = |setup: &Setup| if choice.dry_run { Ok(None) } else { setup.inventory().map(Some) };
-    let (scene, inventory) = Scene::look(context, lock).await?;
+    let show_only = choice.consent.is_dry_run();
+    let mut scene = Scene::look(context, if show_only { Access::Read } else { Access::Change }).await?;
     let path = args.and_then(|args| args.agent_binary.clone());
     let binary = binary::inspect(path.map_or_else(binary::own, Ok)?)?;
     let allow = args.is_some_and(|args| args.allow_public_plaintext);
-    let desired = desired(&scene.setup, &scene.nodes, binary, allow)?;
-    let sites = scene.sites(&choice.names)?;
-    let lines = NodeLines::new(&context.printer, sites.iter().map(|site| site.spec.name.as_str()));
-    let (plans, unreachable) = plans(task, Some(&desired), &sites, &lines, context).await;
-    let Some(inventory) = inventory else {
-        drop(lines);
-        context.printer.data(dry_run(&plans).trim_end())?;
-        return Ok(if unreachable == 0 { Exit::Done } else { Exit::Partly });
-    };
-    Ok(carry_out(plans, unreachable, &sites, inventory, lines, context).await?.0)
+    let desired = scene.desired(binary, allow)?;
+    let members = scene.members(&choice.names)?;
+    let lines = NodeLines::new(&context.printer, members.iter().map(|member| member.spec.name.as_str()));
+    let plans = plans(task, Some(&desired), &members, &lines, context).await;
+    drop(lines);
+    if let Some(told) = told_otherwise(&desired).filter(|_| task == Task::Setup) {
+        context.printer.talk(told);
+    }
+    if show_only {
+        let shown =
+            if choice.json { outcome::plans(&plans.plans)? } else { dry_run(&plans.plans).trim_end().to_owned() };
+        context.printer.data(shown)?;
+        return Ok(if plans.unreachable.is_empty() { Exit::Done } else { Exit::Partly });
+    }
+    if let Some(question) = interruptions(&plans.interrupts) {
+        choice.consent.ask(&context.printer, &question, "do that?")?;
+    }
+    let Some(mut inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
+    if task == Task::Setup && allow {
+        inventory.allow_public_plaintext()?;
+    }
+    Ok(carry_out(plans, &members, inventory, choice.json, context).await?.0)
 }
 
 /// Asks first: what is served ends.
 pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
-    let (scene, inventory) = Scene::look(context, |setup| setup.inventory().map(Some)).await?;
+    let mut scene = Scene::look(context, Access::Change).await?;
     let names: Vec<&str> = scene.chosen(&args.names)?.iter().map(|node| node.name.as_str()).collect();
     let files = if args.models { "and all files, models too" } else { "and all files but the models" };
     let plan =
@@ -173,15 +132,16 @@ pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
     if args.consent.ask(&context.printer, &plan, "do that?")? == Go::NoFurther {
         return Ok(Exit::Done);
     }
-    let sites = scene.sites(&args.names)?;
-    let lines = NodeLines::new(&context.printer, sites.iter().map(|site| site.spec.name.as_str()));
+    let members = scene.members(&args.names)?;
+    let lines = NodeLines::new(&context.printer, members.iter().map(|member| member.spec.name.as_str()));
     let task = Task::Down { models: args.models };
-    let (plans, unreachable) = plans(task, None, &sites, &lines, context).await;
-    let Some(inventory) = inventory else { return Ok(Exit::Failed) };
-    let (exit, mut inventory) = carry_out(plans, unreachable, &sites, inventory, lines, context).await?;
+    let plans = plans(task, None, &members, &lines, context).await;
+    let Some(inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
+    drop(lines);
+    let (exit, mut inventory) = carry_out(plans, &members, inventory, false, context).await?;
     if exit == Exit::Done {
         // What was put there by name is not brought back by a later set-up.
-        for name in sites.iter().map(|site| site.spec.name.as_str()) {
+        for name in members.iter().map(|member| member.spec.name.as_str()) {
             if inventory.node(name).is_some_and(|node| node.proxy.is_some()) {
                 inventory.change(name, |node| node.proxy = None)?;
             }
@@ -190,30 +150,46 @@ pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
     Ok(exit)
 }
 
+/// What runs and is cut off or started anew, for whoever has to say yes to it; `None` = nothing.
+fn interruptions(interrupts: &BTreeMap<Role, Vec<String>>) -> Option<String> {
+    let line = |(role, nodes): (&Role, &Vec<String>)| {
+        let what = match role {
+            Role::Engine => "the requests that it runs end, and its cache is lost",
+            Role::Agent | Role::Proxy => "it finishes what it has in flight first, and refuses new requests meanwhile",
+        };
+        format!("restart {} on {}: {what}", role.unit(), nodes.join(", "))
+    };
+    (!interrupts.is_empty()).then(|| interrupts.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
 /// Looks at each node and plans for it. Nodes that cannot be looked at are told and counted.
 pub(super) async fn plans(
     task: Task,
     desired: Option<&Desired>,
-    sites: &[Site],
+    members: &[Member],
     lines: &NodeLines<'_>,
     context: &Context,
-) -> (Vec<Plan>, usize) {
-    for site in sites {
-        lines.say(&site.spec.name, "looking at it");
+) -> Plans {
+    for member in members {
+        lines.say(&member.spec.name, "looking at it");
     }
-    let looks: Vec<_> = sites.iter().map(|site| observe(&site.spec, site.remote.as_ref())).collect();
-    let seen: Vec<_> = stream::iter(looks).buffered(AT_ONCE).collect().await;
-    let (mut plans, mut unreachable) = (Vec::new(), 0);
-    for (facts, site) in seen.into_iter().zip(sites) {
+    let mut plans = Plans::default();
+    for ((name, facts), member) in status(members).await.into_iter().zip(members) {
         match facts {
-            Ok(facts) => plans.push(planned(task, desired, &site.spec, &facts)),
+            Ok(facts) => {
+                let plan = planned(task, desired, &member.spec, &facts);
+                for role in plan.interrupts(&facts) {
+                    plans.interrupts.entry(role).or_default().push(name.clone());
+                }
+                plans.plans.push(plan);
+            }
             Err(error) => {
-                unreachable += 1;
+                plans.unreachable.push((name, error.message.clone()));
                 context.printer.failure(&remote_failure(error));
             }
         }
     }
-    (plans, unreachable)
+    plans
 }
 
 fn planned(task: Task, desired: Option<&Desired>, spec: &NodeSpec, facts: &Facts) -> Plan {
@@ -227,57 +203,90 @@ fn planned(task: Task, desired: Option<&Desired>, spec: &NodeSpec, facts: &Facts
     }
 }
 
+/// Ends a command's work in order at the first Ctrl-C or SIGTERM.
+pub(super) struct Stopper {
+    pub(super) token: CancellationToken,
+    listener: tokio::task::JoinHandle<()>,
+}
+
+impl Stopper {
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let token = CancellationToken::new();
+        let (mut stops, stopped) = (Stops::listen()?, token.clone());
+        let listener = tokio::spawn(async move {
+            stops.next().await;
+            stopped.cancel();
+        });
+        Ok(Self { token, listener })
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+/// What a node does, on its line.
+pub(super) fn show(lines: &NodeLines<'_>, event: &Event) {
+    let place = event.place.map_or_else(String::new, |(number, of)| format!("{number}/{of} "));
+    let what = match &event.kind {
+        EventKind::Started => event.step.clone(),
+        EventKind::Progress(what) => format!("{}: {what}", event.step),
+        EventKind::Done => format!("{}: done ({:.1} s)", event.step, event.elapsed.as_secs_f64()),
+        EventKind::Failed(why) => format!("{}: failed: {why}", event.step),
+    };
+    lines.say(&event.node, &format!("{place}{what}"));
+}
+
 pub(super) async fn carry_out(
-    plans: Vec<Plan>,
-    unreachable: usize,
-    sites: &[Site],
+    plans: Plans,
+    members: &[Member],
     mut inventory: ClusterInventory,
-    lines: NodeLines<'_>,
+    json: bool,
     context: &Context,
 ) -> Result<(Exit, ClusterInventory), Failure> {
-    let stop = CancellationToken::new();
-    let (mut stops, token) = (Stops::listen()?, stop.clone());
-    let listener = tokio::spawn(async move {
-        stops.next().await;
-        token.cancel();
-    });
-    let nothing = plans.iter().all(Plan::is_empty);
+    let stopper = Stopper::listen()?;
+    let nothing = plans.plans.iter().all(Plan::is_empty);
     let job = |plan: Plan| {
-        let site = sites.iter().find(|site| site.spec.name == plan.node)?;
-        Some(Job { plan, remote: site.remote.as_ref() })
+        let member = members.iter().find(|member| member.spec.name == plan.node)?;
+        Some(Job { plan, remote: member.remote.as_ref() })
     };
-    let jobs: Vec<Job<'_>> = plans.into_iter().filter_map(job).collect();
+    let jobs: Vec<Job<'_>> = plans.plans.into_iter().filter_map(job).collect();
     let crash = CrashHook::from_environment();
-    let report = apply(&jobs, &mut inventory, &crash, &stop, &|event| {
-        let place = event.place.map_or_else(String::new, |(number, of)| format!("{number}/{of} "));
-        let what = match &event.kind {
-            EventKind::Started => event.step.clone(),
-            EventKind::Progress(what) => format!("{}: {what}", event.step),
-            EventKind::Done => format!("{}: done ({:.1} s)", event.step, event.elapsed.as_secs_f64()),
-            EventKind::Failed(why) => format!("{}: failed: {why}", event.step),
-        };
-        lines.say(&event.node, &format!("{place}{what}"));
-    })
-    .await;
-    listener.abort();
+    let lines = NodeLines::new(&context.printer, members.iter().map(|member| member.spec.name.as_str()));
+    let report = apply(&jobs, &mut inventory, &crash, &stopper.token, &|event| show(&lines, &event)).await;
     drop(lines);
-    if nothing && unreachable == 0 {
+    if nothing && plans.unreachable.is_empty() {
         context.printer.talk("nothing to do: every node is as it is to be");
     }
     let told = report.to_string();
     if !told.is_empty() {
         context.printer.warn(told);
     }
-    Ok((exit(&report, unreachable), inventory))
+    if json {
+        context.printer.json(&outcome::report(&report, &plans.unreachable))?;
+    }
+    Ok((outcome::exit(&report, plans.unreachable.len()), inventory))
 }
 
-fn exit(report: &ApplyReport, unreachable: usize) -> Exit {
-    let failed = report.failed().len() + unreachable;
-    let all = report.nodes.len() + unreachable;
-    match failed {
-        _ if report.interrupted() => Exit::Interrupted,
-        0 => Exit::Done,
-        failed if failed == all => Exit::Failed,
-        _ => Exit::Partly,
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use insta::assert_snapshot;
+
+    use super::interruptions;
+    use crate::cluster::layout::Role;
+
+    #[test]
+    fn only_what_runs_is_asked_about() {
+        assert_eq!(interruptions(&BTreeMap::new()), None);
+        let both = vec!["east".to_owned(), "eu".to_owned()];
+        let interrupts = BTreeMap::from([(Role::Agent, both), (Role::Engine, vec!["eu".to_owned()])]);
+        assert_snapshot!(interruptions(&interrupts).unwrap(), @"
+        restart gorgo-engine.service on eu: the requests that it runs end, and its cache is lost
+        restart gorgo-agent.service on east, eu: it finishes what it has in flight first, and refuses new requests meanwhile
+        ");
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::desired::{EngineChoice, ProxyWish};
+use super::super::desired::{Balance, EngineChoice, ProxyWish};
 use super::super::launch::{LaunchEntry, LaunchState, RunTag};
 use super::super::layout::Ports;
 use crate::cloud::InstanceId;
@@ -22,6 +22,12 @@ pub(super) struct Document {
     pub(super) schema: String,
     pub(super) cluster: String,
     pub(super) provider: String,
+    /// How all agents were told to balance, but for those that were told by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) balance: Option<Balance>,
+    /// A set-up was told that agents may listen on public addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) allow_public_plaintext: bool,
     pub(super) nodes: Vec<NodeRecord>,
 }
 
@@ -67,6 +73,9 @@ pub struct NodeRecord {
     /// The central router that stands on it, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyWish>,
+    /// How its agent was told to balance, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// Finished steps, oldest first; only the last ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<FinishedStep>,
@@ -85,7 +94,14 @@ pub struct FinishedStep {
 impl Document {
     pub(super) fn new(cluster: &str, provider: &str) -> Self {
         let text = str::to_owned;
-        Self { schema: text(SCHEMA), cluster: text(cluster), provider: text(provider), nodes: Vec::new() }
+        Self {
+            schema: text(SCHEMA),
+            cluster: text(cluster),
+            provider: text(provider),
+            balance: None,
+            allow_public_plaintext: false,
+            nodes: Vec::new(),
+        }
     }
 
     /// What is wrong although every value has the right form.
@@ -132,6 +148,7 @@ impl NodeRecord {
             ports: None,
             engine: None,
             proxy: None,
+            balance: None,
             steps: Vec::new(),
         }
     }
@@ -209,10 +226,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, Vec<Problem>> {
         let what = format!("found {}, wanted {SCHEMA:?}: another version of gorgo wrote it", top["schema"]);
         return Err(vec![Problem::new("schema", what)]);
     }
-    only("", top, &["schema", "cluster", "provider", "nodes"], &mut problems);
+    only("", top, &["schema", "cluster", "provider", "balance", "allow_public_plaintext", "nodes"], &mut problems);
     text("schema", top.get("schema"), &mut problems);
     text("cluster", top.get("cluster"), &mut problems);
     one_of("provider", top.get("provider"), &["lambda", "hosts", "local"], &mut problems);
+    optional::<Balance>("balance", top.get("balance"), &mut problems);
+    optional::<bool>("allow_public_plaintext", top.get("allow_public_plaintext"), &mut problems);
     match top.get("nodes") {
         Some(Value::Array(nodes)) => {
             for (at, value) in nodes.iter().enumerate() {
@@ -246,6 +265,7 @@ fn node(path: &str, value: &Value, problems: &mut Vec<Problem>) {
             "ports" => fits::<Ports>(value),
             "engine" => fits::<EngineChoice>(value),
             "proxy" => fits::<ProxyWish>(value),
+            "balance" => fits::<Balance>(value),
             "steps" => fits::<Vec<FinishedStep>>(value),
             _ => Err("no such key".to_owned()),
         };
@@ -255,6 +275,11 @@ fn node(path: &str, value: &Value, problems: &mut Vec<Problem>) {
 
 fn fits<T: for<'a> Deserialize<'a>>(value: &Value) -> Result<(), String> {
     T::deserialize(value).map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn optional<T: for<'a> Deserialize<'a>>(path: &str, value: Option<&Value>, problems: &mut Vec<Problem>) {
+    let fault = value.and_then(|value| fits::<T>(value).err());
+    problems.extend(fault.map(|what| Problem::new(path, what)));
 }
 
 fn only(path: &str, map: &Map<String, Value>, known: &[&str], problems: &mut Vec<Problem>) {

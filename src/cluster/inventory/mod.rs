@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 
 use super::apply::StepJournal;
+use super::balance::BalanceJournal;
+use super::desired::Balance;
 use super::launch::{LaunchEntry, LaunchJournal};
 use document::Document;
 
@@ -111,6 +113,39 @@ impl ClusterInventory {
         self.document.nodes.iter().find(|node| node.name == name)
     }
 
+    /// How the agent of a node was told to balance: by name, or with all others.
+    #[must_use]
+    pub fn balance(&self, node: &str) -> Option<&Balance> {
+        let own = self.node(node).and_then(|node| node.balance.as_ref());
+        own.or(self.document.balance.as_ref())
+    }
+
+    /// All agents were told to balance like this, those to come as well; `None` = as configured.
+    ///
+    /// # Errors
+    /// It could not be saved.
+    pub fn balance_all(&mut self, balance: Option<Balance>) -> anyhow::Result<()> {
+        let mut next = self.document.clone();
+        next.balance = balance;
+        next.nodes.iter_mut().for_each(|node| node.balance = None);
+        self.replace(next)
+    }
+
+    /// Agents may listen on public addresses, because a set-up was told so.
+    #[must_use]
+    pub fn allows_public_plaintext(&self) -> bool {
+        self.document.allow_public_plaintext
+    }
+
+    /// Notes that agents may listen on public addresses.
+    ///
+    /// # Errors
+    /// It could not be saved.
+    pub fn allow_public_plaintext(&mut self) -> anyhow::Result<()> {
+        let next = Document { allow_public_plaintext: true, ..self.document.clone() };
+        self.replace(next)
+    }
+
     /// Changes a node, which is added if it is new, and saves.
     ///
     /// # Errors
@@ -164,6 +199,17 @@ impl StepJournal for ClusterInventory {
             let surplus = node.steps.len().saturating_sub(STEPS_KEPT);
             node.steps.drain(..surplus);
         })
+    }
+}
+
+impl BalanceJournal for ClusterInventory {
+    fn note_balance(&mut self, node: &str, balance: &Balance, configured: &Balance) -> anyhow::Result<()> {
+        let usual = self.document.balance.as_ref().unwrap_or(configured);
+        let own = (balance != usual).then(|| balance.clone());
+        if self.node(node).is_none_or(|node| node.balance.is_none()) && own.is_none() {
+            return Ok(());
+        }
+        self.change(node, |node| node.balance = own)
     }
 }
 

@@ -10,7 +10,8 @@ use tempfile::tempdir;
 use super::{ClusterInventory, FinishedStep, InventoryError, Owner};
 use crate::cloud::InstanceId;
 use crate::cluster::apply::StepJournal as _;
-use crate::cluster::desired::{Container, EngineChoice};
+use crate::cluster::balance::BalanceJournal as _;
+use crate::cluster::desired::{Balance, Container, EngineChoice};
 use crate::cluster::launch::{LaunchEntry, LaunchJournal as _, LaunchState, RunTag};
 use crate::cluster::layout::Ports;
 use crate::model::Region;
@@ -247,4 +248,43 @@ fn a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock() {
         assert!(now >= seen, "nothing that was saved is lost");
         seen = now;
     }
+}
+
+fn balance(strategy: &str) -> Balance {
+    Balance { strategy: strategy.into(), max_concurrent: Some(3), weights: [("q".to_owned(), 0.5)].into() }
+}
+
+#[test]
+fn how_agents_were_told_to_balance_is_kept_by_name_and_for_all() {
+    let folder = tempdir().unwrap();
+    let (configured, own, common) = (balance("gorgo"), balance("random"), balance("least-load"));
+    let mut inventory = open(folder.path()).unwrap();
+    inventory.note_balance("east", &own, &configured).unwrap();
+    inventory.note_balance("west", &configured, &configured).unwrap();
+    let told = |inventory: &ClusterInventory, node: &str| inventory.balance(node).cloned();
+    assert_eq!((told(&inventory, "east"), told(&inventory, "west")), (Some(own.clone()), None));
+    inventory.balance_all(Some(common.clone())).unwrap();
+    assert_eq!((told(&inventory, "east"), told(&inventory, "new")), (Some(common.clone()), Some(common)));
+    inventory.note_balance("east", &configured, &configured).unwrap();
+    inventory.allow_public_plaintext().unwrap();
+    drop(inventory);
+    let again = ClusterInventory::look(folder.path()).unwrap().expect("it was written");
+    assert_eq!(told(&again, "east"), Some(configured), "what is configured, though all others were told otherwise");
+    assert!(again.allows_public_plaintext());
+    let mut inventory = open(folder.path()).unwrap();
+    inventory.balance_all(None).unwrap();
+    assert_eq!(told(&inventory, "east"), None);
+}
+
+#[test]
+fn what_is_kept_of_balancing_is_checked_like_all_else() {
+    let folder = tempdir().unwrap();
+    let text = r#"{"schema":"gorgo.cluster/1","cluster":"lab","provider":"local","balance":{"strategy":1},
+        "allow_public_plaintext":"yes","nodes":[{"name":"a","balance":{"strategy":"random","limit":3}}]}"#;
+    fs::write(folder.path().join("inventory.json"), text).unwrap();
+    let Err(InventoryError::Broken { problems, .. }) = ClusterInventory::look(folder.path()) else {
+        panic!("it is broken")
+    };
+    let places: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(places, ["balance", "allow_public_plaintext", "nodes[0].balance"]);
 }

@@ -465,6 +465,78 @@ fn a_new_program_and_back() {
     block_on(run(rollback(&fake.spec, &see(&fake)), &fake));
     assert_eq!(program(), PROGRAM);
     assert_converged(&desired, &fake);
+
+    let twice = rollback(&fake.spec, &see(&fake));
+    assert_eq!(twice.steps, [], "a second one does not go forward again");
+    assert_eq!(
+        twice.refusals[0].to_string(),
+        "there is no program of before to go back to: an upload keeps one, and a rollback uses it up"
+    );
+}
+
+#[test]
+fn a_rollback_that_was_cut_short_anywhere_is_completed_and_never_turned_round() {
+    let desired = desired(vec![node(1, "us-east-1", emulator())]);
+    let newer = Desired { binary: binary("program 2"), ..desired.clone() };
+    for how in [Break::Before, Break::After] {
+        let mut whole = false;
+        let mut after = 0;
+        while !whole {
+            let fake = FakeNode::new(desired.nodes[0].clone());
+            converge(&desired, &fake);
+            block_on(run(upload(&newer, &fake.spec, &see(&fake)), &fake));
+            let plan = rollback(&fake.spec, &see(&fake));
+            fake.change(|state| state.breaks = Some((after, how)));
+            whole = block_on(run(plan, &fake)).failed().is_empty();
+            fake.change(|state| state.breaks = None);
+            let again = rollback(&fake.spec, &see(&fake));
+            assert!(!whole || !again.refusals.is_empty(), "a second one after a whole one");
+            block_on(run(again, &fake));
+            assert_eq!(fake.change(|state| state.files[BINARY].clone()), PROGRAM.as_bytes(), "{after}");
+            assert_converged(&desired, &fake);
+            after += 1;
+        }
+        assert!((8..30).contains(&after), "{after} operations");
+    }
+}
+
+#[test]
+fn a_token_that_was_left_behind_goes_with_the_next_set_up_whatever_the_engine() {
+    let emulated = desired(vec![node(1, "us-east-1", emulator())]);
+    let contained = desired(vec![node(1, "us-east-1", EngineChoice::Sglang(container()))]);
+    let left = "/etc/gorgo/hf-token";
+    for wanted in [&emulated, &contained] {
+        let fake = FakeNode::new(wanted.nodes[0].clone()).with_gpus(&[A100]);
+        fake.change(|state| state.files.insert(left.into(), b"hf_hush".to_vec()));
+        converge(wanted, &fake);
+        assert!(!fake.change(|state| state.files.contains_key(left)));
+        assert_converged(wanted, &fake);
+        fake.change(|state| state.files.insert(left.into(), b"hf_hush".to_vec()));
+        let names: Vec<String> = setup(wanted, &fake.spec, &see(&fake)).steps.into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["hf-token removal"]);
+        block_on(run(down(&fake.spec, &see(&fake), false), &fake));
+        assert!(!fake.change(|state| state.files.contains_key(left)), "a tear-down removes it, too");
+    }
+    let fake = FakeNode::new(emulated.nodes[0].clone());
+    fake.change(|state| state.files.insert(left.into(), b"hf_hush".to_vec()));
+    block_on(run(down(&fake.spec, &see(&fake), false), &fake));
+    assert!(!fake.change(|state| state.files.contains_key(left)), "even where nothing else is");
+}
+
+#[test]
+fn what_runs_and_is_stopped_is_known_before() {
+    let desired = desired(vec![node(1, "us-east-1", emulator())]);
+    let fake = FakeNode::new(desired.nodes[0].clone());
+    let newer = Desired { binary: binary("program 2"), ..desired.clone() };
+    let interrupts = |plan: Plan| plan.interrupts(&see(&fake)).into_iter().collect::<Vec<_>>();
+    assert_eq!(interrupts(setup(&desired, &fake.spec, &see(&fake))), [], "nothing runs yet");
+    converge(&desired, &fake);
+    assert_eq!(interrupts(setup(&desired, &fake.spec, &see(&fake))), []);
+    assert_eq!(interrupts(upload(&newer, &fake.spec, &see(&fake))), [Role::Engine, Role::Agent]);
+    let strategy = Desired { strategy: "random".into(), ..desired.clone() };
+    assert_eq!(interrupts(setup(&strategy, &fake.spec, &see(&fake))), [Role::Agent]);
+    fake.change(|state| state.files.retain(|path, _| !path.ends_with("done/agent")));
+    assert_eq!(interrupts(setup(&desired, &fake.spec, &see(&fake))), [], "a set-up that was cut short goes on");
 }
 
 /// Runs until the connection breaks at the given operation, then again without a fault.

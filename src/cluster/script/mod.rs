@@ -86,12 +86,11 @@ pub fn disk_used(folder: &str) -> RemoteCommand {
     command(&["df", "-B1", "--output=used", folder], false, 20)
 }
 
-/// Exchanges the program with the one before.
+/// Puts the program before back in its place, in one step.
 #[must_use]
-pub fn exchange_binaries() -> RemoteCommand {
-    const EXCHANGE: &str =
-        r#"set -e; test -f "$1.old"; ln -f "$1" "$1.new"; mv -f "$1.old" "$1"; mv -f "$1.new" "$1.old"; sync -f "$1""#;
-    command(&["sh", "-c", EXCHANGE, "exchange", BINARY], true, 60)
+pub fn restore_binary() -> RemoteCommand {
+    const RESTORE: &str = r#"set -e; mv -f "$1.old" "$1"; sync -f "$1""#;
+    command(&["sh", "-c", RESTORE, "restore", BINARY], true, 60)
 }
 
 /// Removes the environment file of a service that is gone.

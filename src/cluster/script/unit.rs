@@ -58,9 +58,13 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
     option("--engine-kind", node.engine.description().name.to_owned());
     option("--listen", node.listen.to_string());
     option("--admin", format!("127.0.0.1:{}", node.ports.agent_admin));
-    option("--strategy", desired.strategy.clone());
-    if let Some(limit) = desired.max_concurrent {
+    let balance = desired.balance(&node.name);
+    option("--strategy", balance.strategy);
+    if let Some(limit) = balance.max_concurrent {
         option("--max-concurrent", limit.to_string());
+    }
+    for (key, value) in balance.weights {
+        option("--set", format!("{key}={value}"));
     }
     for peer in desired.nodes.iter().filter(|peer| peer.name != node.name) {
         option("--peer", format!("name={},url={},region={}", peer.name, peer.url, peer.region));

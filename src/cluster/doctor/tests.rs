@@ -1,0 +1,60 @@
+use super::{Finding, doctor};
+use crate::cluster::desired::Desired;
+use crate::cluster::layout::{BINARY, Role};
+use crate::cluster::testing::{Break, binary, fleet, set_up};
+
+/// What the fakes' program says of itself.
+const VERSION: &str = "gorgo 0.1.0";
+
+fn lines(findings: &[Finding]) -> Vec<String> {
+    assert!(findings.iter().all(|finding| !finding.hint.is_empty()));
+    findings.iter().map(|finding| format!("{}: {}", finding.node, finding.what)).collect()
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_and_nothing_where_all_is_well() {
+    let (wanted, fakes, members) = fleet(7);
+    set_up(&wanted, &members).await;
+    assert_eq!(doctor(&members, &wanted, VERSION, true).await, []);
+    fakes[0].change(|state| state.services.get_mut(Role::Engine.unit()).unwrap().running = false);
+    fakes[1].change(|state| state.sick = true);
+    fakes[2].change(|state| state.deaf = true);
+    fakes[3].change(|state| state.breaks = Some((0, Break::Before)));
+    fakes[4].change(|state| state.files.retain(|path, _| !path.ends_with("agent.env")));
+    fakes[5].change(|state| state.services.get_mut(Role::Agent.unit()).unwrap().draining = true);
+    fakes[6].change(|state| state.files.insert(BINARY.into(), b"another".to_vec()));
+    assert_eq!(
+        lines(&doctor(&members, &wanted, VERSION, true).await),
+        [
+            "node1: gorgo-engine.service does not run (restarted 0 times)",
+            "node2: gorgo-agent.service runs, but: none of its 1 replicas is healthy",
+            "node3: gorgo-agent.service runs, but: does not answer on its admin port",
+            "node4: node4: the connection broke",
+            "node5: it is not what gorgo.toml would make of it: 1 step to go",
+            "node6: gorgo-agent.service runs, but: it drains",
+            "node7: it is not what gorgo.toml would make of it: 8 steps to go",
+            "node7: its program is another build than that of node1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn another_program_here_is_no_finding_but_another_version_there_is() {
+    let (wanted, _, members) = fleet(1);
+    set_up(&wanted, &members).await;
+    let other = Desired { binary: binary("a build for this machine"), ..wanted };
+    assert_eq!(doctor(&members, &other, VERSION, true).await, []);
+    assert_eq!(
+        lines(&doctor(&members, &other, "gorgo 0.2.0", true).await),
+        ["node1: its program is gorgo 0.1.0, this one is gorgo 0.2.0"]
+    );
+}
+
+#[tokio::test]
+async fn peers_that_have_no_machine_are_not_held_against_the_others() {
+    let (wanted, _, members) = fleet(3);
+    set_up(&wanted, &members).await;
+    let left = Desired { nodes: wanted.nodes[..2].to_vec(), ..wanted };
+    assert_eq!(doctor(&members[..2], &left, VERSION, false).await, []);
+    assert_eq!(doctor(&members[..2], &left, VERSION, true).await.len(), 2, "with all there, that is a difference");
+}
