@@ -64,6 +64,7 @@ fn only_commands_that_exist_are_offered() {
         subcommands(&help),
         [
             "demo",
+            "simulate",
             "bench",
             "emulate",
             "available",

@@ -7,10 +7,12 @@ pub mod board;
 pub mod body;
 pub mod client;
 pub mod demo;
+mod limit;
 pub mod load;
 pub mod machine;
 pub mod play;
 pub mod profile;
+pub mod simulate;
 pub mod tally;
 
 pub use board::Board;

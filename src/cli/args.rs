@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::{account, agent, bench, cluster, completions, config, demo, emulate, instances, proxy, supervise, version};
+use super::{
+    account, agent, bench, cluster, completions, config, demo, emulate, instances, proxy, simulate, supervise, version,
+};
 use crate::config::ProviderKind;
 use crate::config::fleet::PROVIDERS;
 
@@ -46,6 +48,8 @@ fn provider() -> impl TypedValueParser<Value = ProviderKind> {
 pub(crate) enum Command {
     /// Compare strategies on an emulated fleet of three regions on this machine
     Demo(Box<demo::Args>),
+    /// Compare strategies on any fleet in virtual time
+    Simulate(Box<simulate::Args>),
     /// Load a target and measure it
     Bench(Box<bench::Args>),
     /// Emulate an inference engine, a wide-area network or Lambda's API

@@ -1,24 +1,23 @@
 //! `gorgo demo`: three emulated regions on this machine, one trace, several strategies side by side.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
-use super::measure::{Output, TraceArgs, json_values, positive, seconds, slo, stoppable};
+use super::measure::{
+    Output, TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds, slo, stoppable, strategies,
+};
 use crate::bench::Board;
-use crate::bench::demo::{self, DEFAULT_STRATEGIES, DemoConfig, fleet, pace};
+use crate::bench::demo::{self, DemoConfig, fleet, pace};
 use crate::report::Slo;
-use crate::routing::policy;
 use crate::sim::engine::EngineSpec;
-use crate::workload::fleet::FleetFile;
-use crate::workload::network::RttMatrix;
 use crate::workload::{Arrivals, Fleet, PlanOptions, ReadOptions, Trace, build};
 
 /// Session starts per second when nothing is said: two thirds of what the default fleet takes under the median strategy. Measured
@@ -92,8 +91,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
 impl Args {
     /// From what was typed to what is meant; everything that can be wrong is found before anything starts.
     fn meant(self) -> Result<DemoConfig, Failure> {
-        let strategies = self.strategies()?;
-        let fleet = self.fleet()?;
+        let strategies = strategies(&self.strategies, "--strategies")?;
+        let fleet = read_fleet(self.fleet.as_deref())?;
         fleet::ensure_central(&fleet).map_err(Failure::usage)?;
         let specs = fleet::specs(&fleet).map_err(Failure::usage)?;
         let mut trace = self.trace.read(ReadOptions::default())?;
@@ -125,43 +124,6 @@ impl Args {
             seed: self.seed,
             described,
         })
-    }
-
-    fn strategies(&self) -> Result<Vec<String>, Failure> {
-        if self.strategies.is_empty() {
-            return Ok(DEFAULT_STRATEGIES.map(str::to_owned).to_vec());
-        }
-        let names: Vec<&str> = self.strategies.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
-        let mut unknown: Vec<_> = names.iter().filter_map(|name| policy::find(name).err()).collect();
-        if unknown.len() == 1 {
-            return Err(Failure::usage(unknown.remove(0)));
-        }
-        if !unknown.is_empty() || names.is_empty() {
-            let found: Vec<String> = unknown.iter().map(|error| format!("`{}`", error.name)).collect();
-            let found = if found.is_empty() { "no name".to_owned() } else { format!("unknown {}", found.join(", ")) };
-            let known: Vec<&str> = policy::names().collect();
-            return Err(Failure::usage(anyhow!("`--strategies`: {found}; known strategies: {}", known.join(", "))));
-        }
-        if let Some((_, name)) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-            return Err(Failure::usage(anyhow!("`--strategies` names `{name}` twice")));
-        }
-        Ok(names.into_iter().map(str::to_owned).collect())
-    }
-
-    fn fleet(&self) -> Result<Fleet, Failure> {
-        let Some(path) = &self.fleet else { return fleet::default_fleet().map_err(Failure::usage) };
-        let name = path.display().to_string();
-        let text = read(path, "fleet file")?;
-        let file = FleetFile::parse(&name, &text).map_err(Failure::usage)?;
-        let matrix = match file.matrix() {
-            None => None,
-            Some(matrix) => {
-                let path = path.parent().unwrap_or(Path::new(".")).join(matrix);
-                let table = RttMatrix::from_csv(&path.display().to_string(), &read(&path, "RTT matrix")?);
-                Some(table.map_err(|problems| Failure::usage(anyhow!(problems.join("\n"))))?)
-            }
-        };
-        fleet::resolve(&file, matrix).map_err(Failure::usage)
     }
 
     fn arrivals(&self, trace: &Trace, specs: &[EngineSpec]) -> Arrivals {
@@ -198,41 +160,6 @@ impl Args {
             ("seed", Some(json!(self.seed))),
         ])
     }
-}
-
-fn read(path: &Path, what: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("failed to read the {what} `{}`", path.display()))
-        .map_err(Failure::usage)
-}
-
-/// The fleet as the report shows it: a line per replica.
-fn describe_fleet(fleet: &Fleet, file: Option<&Path>) -> Value {
-    let home = fleet.routers.first().map(|router| &router.region);
-    let replicas: Vec<Value> = fleet
-        .replicas
-        .iter()
-        .map(|replica| {
-            let gpu = match &replica.gpu {
-                crate::workload::fleet::Gpu::Preset(id) => id.clone(),
-                crate::workload::fleet::Gpu::Own(own) => own.name.clone(),
-            };
-            json!({
-                "name": replica.name,
-                "region": replica.region,
-                "gpu": gpu,
-                "model": replica.model,
-                "kv_tokens": crate::sim::fleet::engine_spec(replica).map(|spec| spec.kv_tokens).ok(),
-                "rtt_ms": home.and_then(|home| fleet.rtt.rtt_ms(home, &replica.region)),
-            })
-        })
-        .collect();
-    json!({
-        "file": file.map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
-        "router": home,
-        "replicas": replicas,
-        "jitter": format!("{:?}", fleet.jitter).to_lowercase(),
-    })
 }
 
 #[cfg(test)]

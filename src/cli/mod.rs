@@ -25,6 +25,7 @@ mod provider;
 mod proxy;
 mod reach;
 mod signal;
+mod simulate;
 mod state;
 mod supervise;
 mod table;
@@ -103,6 +104,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Proxy(args) => Box::pin(proxy::run(*args, context)).await,
         Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
+        Command::Simulate(args) => Box::pin(simulate::run(*args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(*args, context)).await,
         Command::Available(args) => Box::pin(instances::available::run(args, context)).await,
         Command::Launch(args) => Box::pin(instances::launch::run(*args, context)).await,

@@ -195,9 +195,18 @@ pub const FIGURES: &[Figure] = &[
         "per seed",
         "",
         Better::Neither,
-        "With several seeds a run's figures are the means over seeds; here are those of each.",
+        "With several seeds a run's figures are the means over seeds, its counts of requests their sums; distribution and \
+         time series are those of the first seed. Here are the figures of each.",
     ),
     figure("ci", "confidence interval", "", Better::Neither, "95 % interval of the mean over seeds (Student's t)."),
+    figure(
+        "paired",
+        "paired ratio",
+        "",
+        Better::Lower,
+        "Own figure ÷ the same figure of the first strategy, seed by seed: geometric mean over the seeds and its 95 % \
+         interval (Student's t of the logarithms). The same seed is the same requests and the same network.",
+    ),
     figure(
         "/client_lag_ms",
         "client lag",

@@ -12,6 +12,7 @@ pub mod notes;
 pub mod percentile;
 pub mod sample;
 pub mod schema;
+pub mod seeds;
 pub mod summary;
 pub mod table;
 

@@ -19,6 +19,8 @@ pub enum Kind {
     Level,
     /// Where it is beaten.
     Beaten,
+    /// How others compare with the first strategy, seed by seed.
+    Paired,
     /// How far the lower bound is.
     Limit,
     /// Which requests count.
@@ -35,6 +37,7 @@ impl Kind {
             Self::Best => "best",
             Self::Level => "level",
             Self::Beaten => "BEATEN",
+            Self::Paired => "paired",
             Self::Limit => "limit",
             Self::Counted => "counted",
             Self::Warning => "warning",
@@ -73,6 +76,7 @@ pub fn notes(report: &Report) -> Vec<Note> {
         }
         notes.extend(distance(run).filter(|_| !lost && !report.interrupted));
     }
+    notes.extend(report.runs.iter().filter_map(paired));
     notes.extend(counted(report));
     notes.extend(report.runs.iter().filter_map(|run| lost(run, report.interrupted)));
     notes.extend(overload(report));
@@ -130,6 +134,23 @@ fn distance(subject: &Run) -> Option<Note> {
     let (p50, p95) = (times(subject.ttft_ms.p50, bound.p50)?, times(subject.ttft_ms.p95, bound.p95)?);
     let text = format!("{SUBJECT}'s TTFT is {p50:.2} times the lower bound at the median, {p95:.2} times at p95");
     Some(Note::new(Kind::Limit, text))
+}
+
+/// Figures whose ratios a note tells, as keys of [`super::schema::Paired`] and as words.
+const PAIRED: [(&str, &str); 4] =
+    [("ttft_ms.p50", "TTFT p50"), ("ttft_ms.p95", "TTFT p95"), ("ttft_ms.p99", "TTFT p99"), ("e2e_ms.p95", "E2E p95")];
+
+/// What a strategy's figures are of the first one's on the same seeds, with 95 % intervals.
+fn paired(run: &Run) -> Option<Note> {
+    let paired = run.paired.as_ref()?;
+    let told = PAIRED.iter().filter_map(|(key, name)| {
+        let ratio = paired.ratios.get(*key)?;
+        Some(format!("{name} {:.2} [{:.2}, {:.2}]", ratio.mean, ratio.low, ratio.high))
+    });
+    let told: Vec<String> = told.collect();
+    let seeds = run.per_seed.as_ref().map_or(0, Vec::len);
+    let text = format!("{} ÷ {} over {seeds} seeds: {}", run.strategy, paired.to, told.join(", "));
+    (!told.is_empty()).then(|| Note::new(Kind::Paired, text))
 }
 
 /// Which requests count, where there was a warm-up; that none does, where nothing ended well.

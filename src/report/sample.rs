@@ -44,6 +44,8 @@ pub struct Sample {
     pub replica: Option<Arc<str>>,
     /// Its region, if the router says.
     pub region: Option<Arc<str>>,
+    /// Region of the router that took the request, where that differs between samples; else [`super::Rules::home`] tells.
+    pub home: Option<Arc<str>>,
     /// It took more than one attempt.
     pub retried: bool,
     /// How it ended.
@@ -67,6 +69,7 @@ impl Sample {
             output_tokens: 0,
             replica: None,
             region: None,
+            home: None,
             retried: false,
             outcome: Outcome::Cancelled,
         }

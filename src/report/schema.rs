@@ -154,6 +154,9 @@ pub struct Run {
     /// With several seeds: 95 % confidence intervals by figure key, e.g. `ttft_ms.p95`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci: Option<BTreeMap<String, Interval>>,
+    /// With several seeds and strategies: seed by seed against the first strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
 }
 
 /// Which part of a run the figures cover: the requests of the sessions that start in `from_s <= t < to_s`, in a closed loop the
@@ -326,6 +329,26 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// Ratios to another strategy on the same seeds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    /// The other strategy.
+    pub to: String,
+    /// By figure key: own figure ÷ the other's.
+    pub ratios: BTreeMap<String, Ratio>,
+}
+
+/// A ratio over seeds and its confidence interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// Geometric mean.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
@@ -373,6 +396,8 @@ mod tests {
         let run = &mut report.runs[0];
         run.per_seed = Some(vec![super::SeedFigures { seed: 1, ..super::SeedFigures::default() }]);
         run.ci = Some([("ttft_ms.p95".to_owned(), super::Interval { low: 1.0, high: 2.0 })].into());
+        let ratios = [("ttft_ms.p95".to_owned(), super::Ratio { mean: 0.9, low: 0.8, high: 1.0 })].into();
+        run.paired = Some(super::Paired { to: "other".into(), ratios });
         run.cost = Some(super::Cost::default());
         let mut all = Vec::new();
         paths(&serde_json::to_value(&report).unwrap(), "", &mut all);
@@ -424,6 +449,10 @@ mod tests {
         .runs[].itl_ms.p99
         .runs[].load.kind
         .runs[].load.sessions_per_s
+        .runs[].paired.ratios.ttft_ms.p95.high
+        .runs[].paired.ratios.ttft_ms.p95.low
+        .runs[].paired.ratios.ttft_ms.p95.mean
+        .runs[].paired.to
         .runs[].per_seed[].cache.hit_ratio
         .runs[].per_seed[].cache.infinite_cache_ratio
         .runs[].per_seed[].e2e_ms.max
@@ -504,6 +533,7 @@ mod tests {
         let mut run = example::report().runs.remove(0);
         run.per_seed = Some(Vec::new());
         run.ci = Some(std::collections::BTreeMap::new());
+        run.paired = Some(super::Paired::default());
         run.cost = Some(super::Cost::default());
         let Value::Object(keys) = serde_json::to_value(&run).unwrap() else { panic!("a run is an object") };
         for key in keys.keys().filter(|key| *key != "strategy") {

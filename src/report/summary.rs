@@ -142,10 +142,9 @@ fn routing(ok: &[&Sample], home: Option<&str>) -> Routing {
     let share: BTreeMap<String, f64> =
         counts.iter().filter_map(|(name, count)| Some((String::from(*name), ratio(*count as f64, known)?))).collect();
     let max_share = share.values().copied().max_by(f64::total_cmp);
-    let cross_region_share = home.and_then(|home| {
-        let regions = || ok.iter().filter_map(|sample| sample.region.as_deref());
-        ratio(regions().filter(|region| *region != home).count() as f64, regions().count() as f64)
-    });
+    // From where it was taken to where it was served.
+    let ways = || ok.iter().filter_map(|sample| Some((sample.home.as_deref().or(home)?, sample.region.as_deref()?)));
+    let cross_region_share = ratio(ways().filter(|(from, to)| from != to).count() as f64, ways().count() as f64);
     Routing { share, max_share, cross_region_share }
 }
 

@@ -94,6 +94,7 @@ pub(super) enum Stream {
     Order = 2,
     Pauses = 3,
     Spread = 4,
+    Homes = 5,
 }
 
 pub(super) fn generator(seed: u64, stream: Stream) -> ChaCha8Rng {

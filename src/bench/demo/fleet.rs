@@ -6,7 +6,7 @@ use crate::sim::engine::EngineSpec;
 use crate::sim::fleet::{engine_spec, spec_of};
 use crate::sim::preset::PresetError;
 use crate::workload::Fleet;
-use crate::workload::fleet::{FleetError, FleetFile, Gpu};
+use crate::workload::fleet::{FleetError, FleetFile, Gpu, Replica};
 use crate::workload::network::RttMatrix;
 
 /// The fleet that `gorgo demo` uses when none is given.
@@ -40,7 +40,32 @@ pub fn specs(fleet: &Fleet) -> Result<Vec<EngineSpec>, PresetError> {
     fleet.replicas.iter().map(engine_spec).collect()
 }
 
-/// A demo has one central router, and its requests name one model.
+/// Round trips between the first router and every replica, ms.
+#[must_use]
+pub fn rtts_ms(fleet: &Fleet) -> Vec<f64> {
+    let home = fleet.routers.first().map(|router| &router.region);
+    // A checked fleet knows every pair.
+    let rtt = |replica: &Replica| home.and_then(|home| fleet.rtt.rtt_ms(home, &replica.region)).unwrap_or(0.0);
+    fleet.replicas.iter().map(rtt).collect()
+}
+
+/// The replicas' one model.
+///
+/// # Errors
+/// Several.
+pub fn ensure_one_model(fleet: &Fleet) -> Result<()> {
+    let mut models: Vec<&str> = fleet.replicas.iter().map(|replica| replica.model.as_str()).collect();
+    models.sort_unstable();
+    models.dedup();
+    ensure!(
+        models.len() == 1,
+        "the fleet's replicas serve several models ({}); the plan's requests name one",
+        models.join(", ")
+    );
+    Ok(())
+}
+
+/// A demo has one central router with its clients beside it, and its requests name one model.
 ///
 /// # Errors
 /// Other fleets, with what to change.
@@ -50,15 +75,11 @@ pub fn ensure_central(fleet: &Fleet) -> Result<()> {
         "the fleet has {} routers; `gorgo demo` compares central proxies: give it one `[[router]]`",
         fleet.routers.len()
     );
-    let mut models: Vec<&str> = fleet.replicas.iter().map(|replica| replica.model.as_str()).collect();
-    models.sort_unstable();
-    models.dedup();
     ensure!(
-        models.len() == 1,
-        "the fleet's replicas serve several models ({}); the demo's requests name one",
-        models.join(", ")
+        fleet.clients.iter().all(|clients| clients.region == fleet.routers[0].region),
+        "the fleet has clients away from its router; `gorgo demo` sends from beside it: leave `[[clients]]` out"
     );
-    Ok(())
+    ensure_one_model(fleet)
 }
 
 /// Longest prompt that is kept by default, tokens: nine tenths of the smallest KV cache, so that one fits beside what is cached.
@@ -99,7 +120,9 @@ mod tests {
     fn several_routers_or_models_are_refused() {
         let two_routers = format!("{DEFAULT_FLEET}\n[[router]]\nregion = \"europe-central-1\"\n");
         let two_models = DEFAULT_FLEET.replacen("mistral-7b", "llama-3.1-8b", 1);
-        for (text, word) in [(two_routers, "2 routers"), (two_models, "several models")] {
+        let far_clients = format!("{DEFAULT_FLEET}\n[[clients]]\nregion = \"europe-central-1\"\nshare = 1\n");
+        let cases = [(two_routers, "2 routers"), (two_models, "several models"), (far_clients, "clients away")];
+        for (text, word) in cases {
             let fleet = resolve(&FleetFile::parse("f", &text).unwrap(), None).unwrap();
             let error = ensure_central(&fleet).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

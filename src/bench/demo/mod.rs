@@ -6,7 +6,6 @@
 
 pub mod fleet;
 mod lane;
-mod limit;
 pub mod pace;
 
 use std::collections::BTreeMap;
@@ -17,8 +16,8 @@ use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
 use self::lane::Lane;
-use self::limit::{Limit, limit};
 use super::body::BodyFormat;
+use super::limit::{Limit, limit};
 use super::load::{load, trace_info};
 use super::{Board, Client, Played, Player, Tally, Target, machine};
 use crate::gateway::clock::Clock;
@@ -70,7 +69,9 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
     let specs = fleet::specs(&config.fleet)?;
     let plan = Arc::clone(&config.plan);
     // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
-    let limit = plan.concurrency.is_none().then(|| limit(&plan, &config.fleet, &specs, config.warmup_s * 1000.0));
+    let rtt_ms = fleet::rtts_ms(&config.fleet);
+    let bound = || limit(&plan, &specs, |_, replica| rtt_ms[replica], config.warmup_s * 1000.0);
+    let limit = plan.concurrency.is_none().then(bound);
     let mut lanes = Vec::new();
     for strategy in &config.strategies {
         board.phase(format!("starting {} emulated engines for {strategy}", specs.len()));
@@ -219,7 +220,8 @@ impl Demo<'_> {
 }
 
 /// What the fleet's GPUs cost for `seconds`; `None` if a price is unknown. Lambda bills no traffic between regions.
-fn cost(specs: &[EngineSpec], seconds: f64) -> Option<Cost> {
+#[must_use]
+pub(super) fn cost(specs: &[EngineSpec], seconds: f64) -> Option<Cost> {
     let per_hour: f64 = specs.iter().map(|spec| spec.usd_per_hour).sum::<Option<f64>>()?;
     Some(Cost { gpu_usd: Some(per_hour * seconds / 3600.0), egress_usd: None })
 }

@@ -1,11 +1,15 @@
-//! What `bench` and `demo` share: reading workloads, objectives, progress, and where results go.
+//! What `bench`, `demo` and `simulate` share: reading workloads and fleets, objectives, progress, and where results go.
 
+mod fleet;
 mod live;
 mod output;
+mod strategies;
 mod workload;
 
+pub(super) use fleet::{describe_fleet, read_fleet};
 pub(super) use live::stoppable;
 pub(super) use output::Output;
+pub(super) use strategies::strategies;
 pub(super) use workload::{TraceArgs, json_values, read_file};
 
 use crate::report::Slo;

@@ -7,7 +7,6 @@
 //! Precision: the runtime's timers fire on whole milliseconds, never early, so each direction takes 0 to 1 ms longer than
 //! asked (0.5 ms on average), plus what a loaded machine adds.
 
-mod delay;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -21,11 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::delay::Path;
 pub use self::relay::WINDOW_BYTES;
 use self::relay::{Connection, Line, Link};
 use super::clock::Clock;
 use super::lateness::Lateness;
+pub use crate::sim::path::Path;
 pub use crate::workload::fleet::Jitter;
 
 /// Pause after a failed accept (out of file descriptors, mostly), so that the loop does not spin.

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::WanOptions;
-use super::delay::Path;
 use crate::emulator::clock::Clock;
 use crate::emulator::lateness::Lateness;
 use crate::model::Time;
+use crate::sim::path::Path;
 
 /// Most bytes under way in one direction; about the largest receive window of Linux (6 MB less its overhead).
 pub const WINDOW_BYTES: usize = 4 << 20;

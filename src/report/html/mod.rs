@@ -81,7 +81,7 @@ fn findings(report: &Report) -> String {
     let mut html = String::from("<ul class=\"notes\">\n");
     for note in notes(report) {
         let class = match note.kind {
-            Kind::Best | Kind::Level | Kind::Limit | Kind::Counted => "result",
+            Kind::Best | Kind::Level | Kind::Paired | Kind::Limit | Kind::Counted => "result",
             Kind::Beaten => "beaten",
             Kind::Warning => "warning",
         };

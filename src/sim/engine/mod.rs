@@ -28,6 +28,10 @@ pub struct Engine {
     /// The latest instant seen: time never goes back, even if the caller's does.
     clock: Time,
     busy_micros: u64,
+    /// Factor on the time of every step that begins.
+    slowness: f64,
+    /// No step begins before.
+    stalled_until: Time,
 }
 
 /// A step under way. It runs to its end even if all its jobs are aborted: the GPU cannot take it back.
@@ -41,7 +45,30 @@ impl Engine {
     /// An idle engine with an empty cache.
     #[must_use]
     pub fn new(spec: EngineSpec) -> Self {
-        Self { batch: Batch::new(&spec), spec, step: None, outbox: Vec::new(), clock: Time::ZERO, busy_micros: 0 }
+        Self {
+            batch: Batch::new(&spec),
+            spec,
+            step: None,
+            outbox: Vec::new(),
+            clock: Time::ZERO,
+            busy_micros: 0,
+            slowness: 1.0,
+            stalled_until: Time::ZERO,
+        }
+    }
+
+    /// From the next step on every step takes `factor` times as long (1 = as described; what is not positive counts as 1).
+    pub fn set_slowness(&mut self, factor: f64) {
+        self.slowness = if factor > 0.0 && factor.is_finite() { factor } else { 1.0 };
+    }
+
+    /// The engine stands still until `until`: the step under way ends that much later, and none begins before.
+    pub fn stall(&mut self, now: Time, until: Time) {
+        self.catch_up(now);
+        self.stalled_until = self.stalled_until.max(until);
+        if let Some(step) = &mut self.step {
+            step.ends = step.ends.plus_ms(until.since_ms(self.clock));
+        }
     }
 
     /// A job arrives. Starts a step at `now` if the engine is idle.
@@ -133,7 +160,8 @@ impl Engine {
 
     fn begin_step(&mut self) {
         let load = self.batch.plan();
-        self.step = (!load.is_empty())
-            .then(|| Step { began: self.clock, ends: self.clock.plus_ms(self.spec.timing.step_ms(&load)) });
+        let began = self.clock.max(self.stalled_until);
+        let ms = self.spec.timing.step_ms(&load) * self.slowness;
+        self.step = (!load.is_empty()).then(|| Step { began, ends: began.plus_ms(ms) });
     }
 }

@@ -87,6 +87,37 @@ fn chunk_boundaries() {
 }
 
 #[test]
+fn a_throttled_engine_takes_longer_from_the_next_step_on() {
+    let mut engine = Engine::new(spec(Scheduler::PrefillFirst));
+    let mut events = Vec::new();
+    engine.submit(Time::ZERO, job(1, 1, 20, 4));
+    engine.advance(Time::from_ms(10.0), &mut events);
+    engine.set_slowness(3.0);
+    engine.advance(Time::from_ms(50.0), &mut events);
+    engine.set_slowness(f64::NAN);
+    drain(&mut engine, &mut events);
+    // 30 ms as it began, a step of 3 · 11 ms that began before the end of the throttling, and two as described.
+    let at: Vec<f64> = events.iter().map(|event| event.at().ms()).collect();
+    assert_eq!(at, [30.0, 63.0, 74.0, 85.0, 85.0]);
+}
+
+#[test]
+fn a_stalled_engine_loses_the_time_and_nothing_else() {
+    let mut engine = Engine::new(spec(Scheduler::PrefillFirst));
+    let mut events = Vec::new();
+    engine.submit(Time::ZERO, job(1, 1, 20, 3));
+    engine.stall(Time::from_ms(35.0), Time::from_ms(135.0));
+    drain(&mut engine, &mut events);
+    assert_eq!(events.iter().map(|event| event.at().ms()).collect::<Vec<_>>(), [30.0, 141.0, 152.0, 152.0]);
+    // Idle when it stalls: what comes meanwhile begins at the end of it.
+    engine.stall(Time::from_ms(200.0), Time::from_ms(300.0));
+    engine.submit(Time::from_ms(250.0), job(2, 2, 20, 1));
+    events.clear();
+    drain(&mut engine, &mut events);
+    assert_eq!(events.first().map(|event| event.at().ms()), Some(330.0));
+}
+
+#[test]
 fn prefill_first_stalls_decodes() {
     // Job 2 comes while job 1 decodes (step 30..41): its two prefill steps (110 and 60 ms) run alone, job 1 waits for 170 ms.
     insta::assert_snapshot!(run(spec(Scheduler::PrefillFirst), &[(0.0, job(1, 1, 20, 4)), (35.0, job(2, 2, 150, 2))]), @r"

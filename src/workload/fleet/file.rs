@@ -7,7 +7,8 @@ use toml::Table;
 
 use super::keys::{Keys, as_number, tables};
 use super::{
-    Fleet, FleetError, Gpu, Hardware, Jitter, Overrides, OwnGpu, Replica, Router, SchedulerKind, Speed, StepConstants,
+    Clients, Fleet, FleetError, Gpu, Hardware, Jitter, Overrides, OwnGpu, Replica, Router, SchedulerKind, Speed,
+    StepConstants,
 };
 use crate::model::Region;
 use crate::workload::network::{RttMatrix, check_rtt_ms};
@@ -67,7 +68,7 @@ impl FleetFile {
         check_engine: &dyn Fn(&Gpu, &str) -> Result<(), String>,
     ) -> Result<Fleet, FleetError> {
         let mut problems = Vec::new();
-        let known = ["router", "replica", "gpu", "network"];
+        let known = ["router", "replica", "clients", "gpu", "network"];
         for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
             problems.push(format!("{key}: unknown key; known are {}", known.join(", ")));
         }
@@ -77,8 +78,9 @@ impl FleetFile {
         let routers = routers(&self.table, &mut problems);
         let (rtt, jitter) = network(&self.table, matrix, &mut problems);
         check_pairs(&routers, &replicas, &rtt, &mut problems);
+        let clients = clients(&self.table, &routers, &rtt, &mut problems);
         if problems.is_empty() {
-            Ok(Fleet { routers, replicas, rtt, jitter })
+            Ok(Fleet { routers, replicas, clients, rtt, jitter })
         } else {
             Err(FleetError { name: self.name.clone(), problems })
         }
@@ -269,6 +271,44 @@ fn routers(file: &Table, problems: &mut Vec<String>) -> Vec<Router> {
         router.share /= sum;
     }
     routers
+}
+
+/// The `[[clients]]`, each with its nearest router; without any, clients stand beside the routers.
+fn clients(file: &Table, routers: &[Router], rtt: &RttMatrix, problems: &mut Vec<String>) -> Vec<Clients> {
+    let mut clients: Vec<Clients> = Vec::new();
+    for (path, table) in &tables(file, "clients", problems) {
+        let mut keys = Keys::new(path, table, problems);
+        let region = keys.text("region");
+        let region = keys.required("region", region).map(|region| Region::new(&region));
+        let share = keys.number("share", 1e-6..=1e6);
+        let share = keys.required("share", share);
+        if clients.iter().any(|group| Some(&group.region) == region.as_ref()) {
+            keys.problem("region", "the second clients of this region");
+        }
+        let router = region.as_ref().and_then(|region| nearest(region, routers, rtt));
+        if region.is_some() && router.is_none() && !routers.is_empty() {
+            keys.problem("region", "no RTT to any router; add it to network.rtt_ms");
+        }
+        keys.finish();
+        if let (Some(region), Some(share), Some(router)) = (region, share, router) {
+            clients.push(Clients { region, share, router });
+        }
+    }
+    if clients.is_empty() {
+        let beside = |(router, at): (usize, &Router)| Clients { region: at.region.clone(), share: at.share, router };
+        return routers.iter().enumerate().map(beside).collect();
+    }
+    let sum: f64 = clients.iter().map(|group| group.share).sum();
+    for group in &mut clients {
+        group.share /= sum;
+    }
+    clients
+}
+
+/// The router with the shortest round trip; the first of equals.
+fn nearest(region: &Region, routers: &[Router], rtt: &RttMatrix) -> Option<usize> {
+    let known = routers.iter().enumerate().filter_map(|(index, at)| Some((index, rtt.rtt_ms(region, &at.region)?)));
+    known.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
 }
 
 fn network(file: &Table, matrix: Option<RttMatrix>, problems: &mut Vec<String>) -> (RttMatrix, Jitter) {

@@ -21,6 +21,8 @@ pub struct Fleet {
     pub routers: Vec<Router>,
     /// At least one, names unique; `count = n` has become n of them.
     pub replicas: Vec<Replica>,
+    /// Who sends requests: at least one group, shares adding up to 1. Where the file names none they stand beside the routers.
+    pub clients: Vec<Clients>,
     /// Knows every pair of a router's and a replica's region.
     pub rtt: RttMatrix,
     /// How delays vary.
@@ -34,6 +36,17 @@ pub struct Router {
     pub region: Region,
     /// Its share of the clients, 0 to 1; all shares add up to 1.
     pub share: f64,
+}
+
+/// A group of clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clients {
+    /// Where they stand.
+    pub region: Region,
+    /// Their share of the sessions, 0 to 1.
+    pub share: f64,
+    /// The router that they speak to: the nearest one, as an index into [`Fleet::routers`].
+    pub router: usize,
 }
 
 /// One engine.

@@ -172,7 +172,7 @@ jitter = "wild"
 rtt_ms = { "a" = 1, "a/b" = "x", "c/d" = -1, "e/f" = 1, "f/e" = 2 }
 "#;
     insta::assert_snapshot!(resolve(text).unwrap_err(), @r#"
-    fleet.toml: flet: unknown key; known are router, replica, gpu, network
+    fleet.toml: flet: unknown key; known are router, replica, clients, gpu, network
     fleet.toml: gpu[0].weights_ms: found -1; wanted a number from 0 to 1000000
     fleet.toml: gpu[0].quadratic_ms: missing
     fleet.toml: gpu[0].context_ms: missing
@@ -217,6 +217,29 @@ rtt_ms = { "a" = 1, "a/b" = "x", "c/d" = -1, "e/f" = 1, "f/e" = 2 }
     1 | [[router]
       |          ^
     unclosed array table, expected `]`
+    ");
+}
+
+#[test]
+fn clients_stand_beside_routers_unless_told_otherwise() {
+    let groups = |text: &str| -> Vec<(String, f64, usize)> {
+        let fleet = resolve(text).unwrap();
+        fleet.clients.iter().map(|group| (group.region.to_string(), group.share, group.router)).collect()
+    };
+    assert_eq!(groups(FLEET), [("us-east-1".to_owned(), 0.75, 0), ("home".to_owned(), 0.25, 1)]);
+    let apart = format!(
+        "{FLEET}\n[[clients]]\nregion = \"europe-central-1\"\nshare = 3\n[[clients]]\nregion = \"home\"\nshare = 1\n"
+    );
+    // Frankfurt knows its way to us-east-1 only.
+    assert_eq!(groups(&apart), [("europe-central-1".to_owned(), 0.75, 0), ("home".to_owned(), 0.25, 1)]);
+    let wrong =
+        format!("{FLEET}\n[[clients]]\nregion = \"mars\"\n[[clients]]\nregion = \"mars\"\nshare = -1\nport = 1\n");
+    insta::assert_snapshot!(resolve(&wrong).unwrap_err(), @r"
+    fleet.toml: clients[0].share: missing
+    fleet.toml: clients[0].region: no RTT to any router; add it to network.rtt_ms
+    fleet.toml: clients[1].share: found -1; wanted a number from 0.000001 to 1000000
+    fleet.toml: clients[1].region: no RTT to any router; add it to network.rtt_ms
+    fleet.toml: clients[1].port: unknown key; known are region, share
     ");
 }
 

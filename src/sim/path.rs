@@ -1,4 +1,4 @@
-//! When bytes that enter a wide-area path leave it again. Pure: the relay asks, then waits.
+//! When bytes that enter a wide-area path leave it again: the simulator's links, and the emulator's relay, which asks and then waits.
 //!
 //! One direction of one connection. Modelled: distance, jitter, spikes, TCP's set-up and its slow start after idling. Not
 //! modelled: bandwidth, loss as such (a spike stands for a retransmission), congestion avoidance, competing traffic.
@@ -33,7 +33,8 @@ pub struct Path {
     one_way_ms: f64,
     jitter: Jitter,
     rng: ChaCha8Rng,
-    window: Window,
+    /// `None`: whatever is sent goes at once.
+    window: Option<Window>,
     /// Nothing is sent before: the connection is still being set up.
     open_at: Time,
     /// Nothing leaves before what entered before it.
@@ -45,13 +46,22 @@ impl Path {
     #[must_use]
     pub fn new(rtt_ms: f64, jitter: Jitter, rng: ChaCha8Rng, open_at: Time) -> Self {
         let one_way_ms = rtt_ms.max(0.0) / 2.0;
-        Self { one_way_ms, jitter, rng, window: Window::new(2.0 * one_way_ms), open_at, last_exit: Time::ZERO }
+        let window = Some(Window::new(2.0 * one_way_ms));
+        Self { one_way_ms, jitter, rng, window, open_at, last_exit: Time::ZERO }
+    }
+
+    /// The same without TCP's slow start: sizes do not matter.
+    #[must_use]
+    pub fn without_slow_start(mut self) -> Self {
+        self.window = None;
+        self
     }
 
     /// When the last of `bytes` bytes leaves that enter at `now`; calls must not go back in time. 0 bytes are a mere sign, such
     /// as the end of the stream.
     pub fn exit(&mut self, now: Time, bytes: u64) -> Time {
-        let sent = self.window.send(now.max(self.open_at), bytes);
+        let open = now.max(self.open_at);
+        let sent = self.window.as_mut().map_or(open, |window| window.send(open, bytes));
         self.last_exit = sent.plus_ms(self.delay_ms()).max(self.last_exit);
         self.last_exit
     }
@@ -173,6 +183,12 @@ mod tests {
         assert_eq!(upload(700.0), 50.0, "warm");
         assert_eq!(upload(999.0), 50.0, "still warm after 299 ms");
         assert_eq!(upload(1300.0), 250.0, "cold again after more than RTT + 200 ms");
+    }
+
+    #[test]
+    fn without_slow_start_sizes_do_not_matter() {
+        let mut path = path(100.0, Jitter::None, 0).without_slow_start();
+        assert_eq!(path.exit(Time::ZERO, 10_000_000), Time::from_ms(50.0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The no-queue lower bound of a demo's measured requests.
+//! The no-queue lower bound of the requests that count in a demo or a simulation.
 
 use crate::report::schema::Bound;
 use crate::report::summary::bound;
 use crate::sim::engine::EngineSpec;
+use crate::workload::Plan;
 use crate::workload::bounds::lower_bound;
 use crate::workload::reuse::InfiniteCache;
-use crate::workload::{Fleet, Plan};
 
 /// What no routing can beat on the requests that count.
 #[derive(Clone, Debug)]
@@ -19,24 +19,12 @@ pub(super) struct Limit {
 }
 
 /// The limit for the sessions of `plan` that start at `from_ms` or later. Those before fill the cache, as they do in the run.
+/// `rtt_ms(session, replica)` is the round trip between the session's clients and the replica.
 #[must_use]
-pub(super) fn limit(plan: &Plan, fleet: &Fleet, specs: &[EngineSpec], from_ms: f64) -> Limit {
-    let rtt_ms: Vec<f64> = fleet
-        .replicas
-        .iter()
-        .map(|replica| {
-            let from_router =
-                fleet.routers.first().and_then(|router| fleet.rtt.rtt_ms(&router.region, &replica.region));
-            // A checked fleet knows every pair.
-            from_router.unwrap_or(0.0)
-        })
-        .collect();
-    let all = lower_bound(
-        plan,
-        specs.len(),
-        |_, replica| rtt_ms[replica],
-        |replica, prompt, cached| specs[replica].lone_prefill_ms(cached, prompt),
-    );
+pub(super) fn limit(plan: &Plan, specs: &[EngineSpec], rtt_ms: impl Fn(usize, usize) -> f64, from_ms: f64) -> Limit {
+    let all = lower_bound(plan, specs.len(), rtt_ms, |replica, prompt, cached| {
+        specs[replica].lone_prefill_ms(cached, prompt)
+    });
     let mut cache = InfiniteCache::default();
     let (mut prompt_tokens, mut cached_tokens) = (0_u64, 0_u64);
     let mut ttft_ms = Vec::new();
@@ -81,7 +69,8 @@ mod tests {
             ],
             concurrency: None,
         };
-        let found = limit(&plan, &fleet, &specs, 500.0);
+        let rtt_ms = [2.0, 73.0, 97.0];
+        let found = limit(&plan, &specs, |_, replica| rtt_ms[replica], 500.0);
         assert_eq!(found.bound.ttft_quantiles_ms.len(), 201);
         assert_eq!(
             found.infinite_cache_ratio,

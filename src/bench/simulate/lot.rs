@@ -1,0 +1,95 @@
+//! One seed's share of a simulation: its plan, where its clients stand, and the bound of its requests.
+
+use super::SimulateConfig;
+use crate::bench::demo::cost;
+use crate::bench::limit::{Limit, limit};
+use crate::bench::load::load;
+use crate::report::{Rules, Run, Sample, summarise};
+use crate::routing::Settings;
+use crate::sim::world::{Measured, Played, Scenario};
+use crate::workload::{Home, Plan, PlanError, homes};
+
+/// What all strategies of a seed have in common.
+pub(super) struct Lot {
+    pub(super) seed: u64,
+    pub(super) plan: Plan,
+    homes: Vec<Home>,
+    measured: Measured,
+    limit: Option<Limit>,
+}
+
+impl Lot {
+    pub(super) fn new(config: &SimulateConfig, seed: u64) -> Result<Self, PlanError> {
+        let plan = config.plan(seed)?;
+        let homes = homes(&config.fleet.clients, &plan, seed, config.drift);
+        let from_ms = config.warmup_s(&plan) * 1000.0;
+        let to_ms = config.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
+        let measured = Measured { from_ms, to_ms, drain_ms: config.drain_s * 1000.0 };
+        let rtt_ms = |session: usize, replica: usize| rtt_ms(config, homes[session], replica);
+        // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
+        let limit = plan.concurrency.is_none().then(|| limit(&plan, &config.specs, rtt_ms, from_ms));
+        Ok(Self { seed, plan, homes, measured, limit })
+    }
+
+    /// The scenario of one strategy.
+    pub(super) fn scenario<'a>(&'a self, config: &'a SimulateConfig, routing: &'a Settings) -> Scenario<'a> {
+        Scenario {
+            fleet: &config.fleet,
+            specs: &config.specs,
+            plan: &self.plan,
+            homes: &self.homes,
+            routing,
+            edge: config.edge,
+            faults: &config.faults,
+            measured: self.measured,
+            seed: self.seed,
+        }
+    }
+
+    /// The figures of a run.
+    pub(super) fn judge(&self, config: &SimulateConfig, strategy: &str, played: &Played) -> Run {
+        // A bound on requests that were not all sent would compare different ones.
+        let limit = self.limit.as_ref().filter(|_| !played.stopped);
+        let from_s = self.measured.from_ms / 1000.0;
+        let to_s = if self.measured.to_ms.is_finite() && !played.stopped {
+            self.measured.to_ms / 1000.0
+        } else {
+            last_start_s(&played.samples).max(from_s)
+        };
+        let rules = Rules {
+            from_s,
+            to_s,
+            slo: config.slo,
+            home: None,
+            infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
+        };
+        let mut run = summarise(strategy, load(config.options.arrivals), &played.samples, &rules);
+        run.requests.unsent = played.unsent;
+        run.requests.retried = played.retried;
+        run.prediction.ttft_error_median = played.prediction_error_ms;
+        run.bound = limit.map(|limit| limit.bound.clone());
+        run.cost = cost(&config.specs, to_s - from_s);
+        run
+    }
+
+    /// What the figures alone do not say.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let bounded = self.limit.is_some();
+        let remark = "no lower bound: in a closed loop there is no common set of requests to bound";
+        if bounded { Vec::new() } else { vec![remark.to_owned()] }
+    }
+}
+
+/// Round trip between a session's clients and a replica by way of their router, ms. A checked fleet knows every pair.
+fn rtt_ms(config: &SimulateConfig, home: Home, replica: usize) -> f64 {
+    let fleet = &config.fleet;
+    let clients = &fleet.clients[home.0];
+    let router = &fleet.routers[clients.router].region;
+    let near = if clients.region == *router { Some(0.0) } else { fleet.rtt.rtt_ms(&clients.region, router) };
+    near.unwrap_or(0.0) + fleet.rtt.rtt_ms(router, &fleet.replicas[replica].region).unwrap_or(0.0)
+}
+
+/// When the last request was sent, s.
+fn last_start_s(samples: &[Sample]) -> f64 {
+    samples.iter().map(|sample| sample.sent.ms()).fold(0.0, f64::max) / 1000.0
+}

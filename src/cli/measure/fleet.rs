@@ -1,0 +1,73 @@
+//! Fleet files from disk, and a fleet as a report shows it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
+
+use crate::bench::demo::fleet;
+use crate::cli::exit::Failure;
+use crate::sim::fleet::engine_spec;
+use crate::workload::Fleet;
+use crate::workload::fleet::{FleetFile, Gpu};
+use crate::workload::network::RttMatrix;
+
+/// The fleet of a file, or the demo's built-in one. A matrix that the file names is read beside it.
+///
+/// # Errors
+/// Files that cannot be read, and all problems of the fleet at once.
+pub(crate) fn read_fleet(path: Option<&Path>) -> Result<Fleet, Failure> {
+    let Some(path) = path else { return fleet::default_fleet().map_err(Failure::usage) };
+    let name = path.display().to_string();
+    let text = read(path, "fleet file")?;
+    let file = FleetFile::parse(&name, &text).map_err(Failure::usage)?;
+    let matrix = match file.matrix() {
+        None => None,
+        Some(matrix) => {
+            let path = path.parent().unwrap_or(Path::new(".")).join(matrix);
+            let table = RttMatrix::from_csv(&path.display().to_string(), &read(&path, "RTT matrix")?);
+            Some(table.map_err(|problems| Failure::usage(anyhow!(problems.join("\n"))))?)
+        }
+    };
+    fleet::resolve(&file, matrix).map_err(Failure::usage)
+}
+
+fn read(path: &Path, what: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read the {what} `{}`", path.display()))
+        .map_err(Failure::usage)
+}
+
+/// A fleet as the report shows it: a line per replica. Several routers are agents, which have no round trip to all replicas in common.
+pub(crate) fn describe_fleet(fleet: &Fleet, file: Option<&Path>) -> Value {
+    let routers: Vec<&str> = fleet.routers.iter().map(|router| router.region.as_str()).collect();
+    let home = fleet.routers.first().filter(|_| routers.len() == 1).map(|router| &router.region);
+    let replicas: Vec<Value> = fleet
+        .replicas
+        .iter()
+        .map(|replica| {
+            let gpu = match &replica.gpu {
+                Gpu::Preset(id) => id.clone(),
+                Gpu::Own(own) => own.name.clone(),
+            };
+            json!({
+                "name": replica.name,
+                "region": replica.region,
+                "gpu": gpu,
+                "model": replica.model,
+                "kv_tokens": engine_spec(replica).map(|spec| spec.kv_tokens).ok(),
+                "rtt_ms": home.and_then(|home| fleet.rtt.rtt_ms(home, &replica.region)),
+            })
+        })
+        .collect();
+    let mut described = json!({
+        "file": file.map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
+        "replicas": replicas,
+        "jitter": format!("{:?}", fleet.jitter).to_lowercase(),
+    });
+    match home {
+        Some(home) => described["router"] = json!(home),
+        None => described["routers"] = json!(routers),
+    }
+    described
+}

@@ -1,0 +1,143 @@
+//! What goes wrong with a request, as the gateway takes it: elsewhere before the first byte, the end after it, and giving up after too
+//! long a silence.
+
+use super::World;
+use super::event::{Attempt, Event};
+use super::node::{Target, To};
+use super::outcome::{cut, refused, silent, too_large, worth_another_try};
+use super::request::Stage;
+use super::serve::{id, job};
+use crate::routing::{Outcome, Refusal, Verdict};
+
+impl World<'_> {
+    /// What the engine refuses is the client's doing: handed on, and nothing is learned from it.
+    pub(super) fn too_large(&mut self, attempt: Attempt) {
+        if !self.is_present(attempt) {
+            return;
+        }
+        let request = attempt.request;
+        let open = self.leave(attempt, Outcome::Cancelled, true);
+        if attempt.hop == 0 {
+            self.close(request, too_large());
+        } else if open {
+            let entry = self.request(request).attempt(request, 0);
+            self.back(entry, Event::TooLarge(entry));
+        }
+    }
+
+    /// An attempt failed: elsewhere if nothing has come of it, else that was it.
+    pub(super) fn lost(&mut self, attempt: Attempt, gone: bool) {
+        if !self.is_present(attempt) {
+            return;
+        }
+        let (now, request, hop) = (self.now, attempt.request, usize::from(attempt.hop));
+        let leg = &mut self.request_mut(request).legs[hop];
+        let (node, target, stage) = (leg.node, leg.target, leg.stage);
+        if gone && matches!(self.nodes[node].targets[target].to, To::Engine(_)) {
+            self.nodes[node].router.clear_cache(Some(Target::id(target)));
+        }
+        if stage == Stage::Answering {
+            return self.broken(attempt);
+        }
+        let leg = &mut self.request_mut(request).legs[hop];
+        (leg.stage, leg.connection) = (Stage::Held, None);
+        let (decision, effects) = self.nodes[node].router.failed(now, id(request));
+        if !matches!(decision.verdict, Verdict::Reject { .. }) {
+            self.retried += 1;
+            self.request_mut(request).sample.retried = true;
+        }
+        self.act(request, hop, &decision);
+        self.deliver(node, effects);
+    }
+
+    /// An answer that had begun broke off.
+    pub(super) fn broken(&mut self, attempt: Attempt) {
+        if !self.is_present(attempt) {
+            return;
+        }
+        let request = attempt.request;
+        let open = self.leave(attempt, Outcome::Broken, false);
+        if attempt.hop == 0 {
+            self.close(request, cut());
+        } else if open {
+            let entry = self.request(request).attempt(request, 0);
+            self.back(entry, Event::Broken(entry));
+        }
+    }
+
+    /// A router refuses a request: its client is told, or the peer that forwarded it, which may try elsewhere.
+    pub(super) fn refuse(&mut self, request: u32, hop: usize, reason: Refusal) {
+        self.request_mut(request).legs[hop].stage = Stage::Over;
+        if hop == 0 {
+            return self.close(request, refused(reason));
+        }
+        let entry = self.request(request).attempt(request, 0);
+        let recorded = self.request(request).recorded;
+        if recorded {
+            self.forget(request);
+        } else if self.is_present(entry) {
+            let again = worth_another_try(reason);
+            let event = if again { Event::Lost { attempt: entry, gone: false } } else { Event::TooLarge(entry) };
+            self.back(entry, event);
+        }
+    }
+
+    /// Nothing may have come for as long as a router waits.
+    pub(super) fn silent(&mut self, attempt: Attempt) {
+        if !self.is_present(attempt) {
+            return;
+        }
+        let (now, request, hop) = (self.now, attempt.request, usize::from(attempt.hop));
+        let open = self.request(request);
+        let leg = &open.legs[hop];
+        let heard = if leg.stage == Stage::Answering { leg.heard.max(open.token_at) } else { leg.heard };
+        let due = heard.plus_ms(self.scenario.edge.upstream_timeout_ms);
+        if now < due {
+            return self.schedule.at(due, Event::Silent(attempt));
+        }
+        self.call_off(attempt);
+        let open = self.leave(attempt, Outcome::Broken, false);
+        if hop == 0 {
+            self.close(request, silent());
+        } else if open {
+            let entry = self.request(request).attempt(request, 0);
+            if self.is_present(entry) {
+                self.back(entry, Event::Lost { attempt: entry, gone: false });
+            }
+        }
+    }
+
+    /// The other end of an attempt will notice that nobody waits for it any more.
+    fn call_off(&mut self, attempt: Attempt) {
+        let now = self.now;
+        let open = self.requests[attempt.request as usize].as_deref_mut().expect("an attempt that is under way");
+        let leg = &mut open.legs[usize::from(attempt.hop)];
+        let target = &mut self.nodes[leg.node].targets[leg.target];
+        let Some(connection) = &mut leg.connection else { return };
+        let exit = connection.up.exit(now, 0);
+        let event = match target.to {
+            To::Engine(machine) => Event::Abort { machine: machine as u32, job: job(attempt) },
+            To::Peer(_) => Event::Gone { request: attempt.request },
+        };
+        if let Some(at) = target.link.arrival(now, exit) {
+            self.schedule.at(at, event);
+        }
+    }
+
+    pub(super) fn abort(&mut self, machine: usize, job: u64) {
+        self.machines[machine].abort(self.now, job);
+        self.replan(machine);
+    }
+
+    /// A peer learns that a forwarded request is not wanted any more.
+    pub(super) fn gone(&mut self, request: u32) {
+        let Some(open) = self.requests[request as usize].as_deref() else { return };
+        let attempt = open.attempt(request, 1);
+        match open.legs[1].stage {
+            Stage::Over => return,
+            Stage::Held => {}
+            Stage::Sent | Stage::Answering => self.call_off(attempt),
+        }
+        self.leave(attempt, Outcome::Cancelled, false);
+    }
+}

@@ -1,0 +1,163 @@
+//! A router and its ways to its replicas.
+
+use std::sync::Arc;
+
+use super::is_peer;
+use super::scenario::Scenario;
+use crate::model::{Region, ReplicaId, Time};
+use crate::report::percentile::{nearest_rank, sorted};
+use crate::routing::prediction::{Sample, Samples};
+use crate::routing::{Gauges, Limits, Rates, ReplicaKind, ReplicaSpec, Router, SettingsError};
+use crate::sim::engine::EngineSpec;
+use crate::sim::link::{Connection, Link, LinkKind, Weather};
+
+/// Prompt length at which a replica's rates are taken, tokens: about the mean of the bundled trace, as in `gorgo demo`.
+const RATE_TOKENS: u32 = 4096;
+
+/// A router with everything around it.
+pub(super) struct Node {
+    pub(super) router: Router,
+    /// Of its region.
+    pub(super) name: Arc<str>,
+    region: Region,
+    /// Its replicas in the router's order; the router's id of each is its index.
+    pub(super) targets: Vec<Target>,
+    /// Ways of the clients whose router it is, by group of clients; `None` beside the router itself or elsewhere.
+    pub(super) clients: Vec<Option<Link>>,
+    /// For when a look at the queue is planned.
+    pub(super) tick_at: Option<Time>,
+}
+
+/// A replica as a router reaches it.
+pub(super) struct Target {
+    pub(super) to: To,
+    pub(super) link: Link,
+    /// For probes, gauges and news.
+    pub(super) control: Box<Connection>,
+}
+
+/// Who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// A machine, by its index.
+    Engine(usize),
+    /// Another node, by its index.
+    Peer(usize),
+}
+
+impl Target {
+    /// The router's id of the target at `index`.
+    pub(super) fn id(index: usize) -> ReplicaId {
+        ReplicaId(index as u32)
+    }
+}
+
+/// All routers of a scenario, their replicas known, healthy and measured once, as a gateway's are after its first seconds.
+pub(super) fn all(scenario: &Scenario<'_>) -> Result<Vec<Node>, SettingsError> {
+    (0..scenario.fleet.routers.len()).map(|index| node(scenario, index)).collect()
+}
+
+fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
+    let fleet = scenario.fleet;
+    let region = fleet.routers[index].region.clone();
+    let central = fleet.routers.len() == 1;
+    let mut settings = scenario.routing.clone();
+    settings.seed = settings.seed.wrapping_add(index as u64);
+    let mut node = Node {
+        router: Router::new(settings)?,
+        name: region.as_str().into(),
+        region: region.clone(),
+        targets: Vec::new(),
+        clients: Vec::new(),
+        tick_at: None,
+    };
+    for (machine, replica) in fleet.replicas.iter().enumerate().filter(|(_, at)| central || at.region == region) {
+        let spec = &scenario.specs[machine];
+        let known = ReplicaSpec {
+            name: replica.name.as_str().into(),
+            region: replica.region.clone(),
+            kind: ReplicaKind::Engine,
+            models: Vec::new(),
+            limits: Limits::default(),
+            rates: rates(scenario, spec),
+        };
+        node.add(scenario, known, To::Engine(machine), machine as u64);
+    }
+    for (peer, router) in fleet.routers.iter().enumerate().filter(|(peer, _)| *peer != index) {
+        // Of the engines behind a peer the first stands for its rates.
+        let behind = fleet.replicas.iter().position(|replica| replica.region == router.region);
+        let known = ReplicaSpec {
+            name: router.region.as_str().into(),
+            region: router.region.clone(),
+            kind: ReplicaKind::Peer,
+            models: Vec::new(),
+            limits: Limits::default(),
+            rates: behind.map_or(Rates::default(), |machine| rates(scenario, &scenario.specs[machine])),
+        };
+        let number = fleet.replicas.len() + index * fleet.routers.len() + peer;
+        node.add(scenario, known, To::Peer(peer), number as u64);
+    }
+    node.clients = clients(scenario, &region);
+    Ok(node)
+}
+
+impl Node {
+    /// Adds a replica over link number `number` of the fleet.
+    fn add(&mut self, scenario: &Scenario<'_>, spec: ReplicaSpec, to: To, number: u64) {
+        let link = link(scenario, &self.region, &spec.region, number);
+        let control = link.control();
+        let rtt_ms = link.rtt_ms();
+        let engine = !is_peer(spec.kind);
+        let (id, _) = self.router.add_replica(Time::ZERO, spec);
+        debug_assert_eq!(id, Target::id(self.targets.len()), "ids are given out in order");
+        self.router.rtt(Time::ZERO, id, rtt_ms);
+        if engine && let To::Engine(machine) = to {
+            let kv_tokens = Some(scenario.specs[machine].kv_tokens as f64);
+            let idle = Gauges { kv_tokens, running: Some(0.0), waiting: Some(0.0), ..Gauges::default() };
+            self.router.gauges(Time::ZERO, id, idle);
+        }
+        self.router.health(Time::ZERO, id, true);
+        self.targets.push(Target { to, link, control });
+    }
+}
+
+/// Ways of all groups of clients to a router in `region`.
+fn clients(scenario: &Scenario<'_>, region: &Region) -> Vec<Option<Link>> {
+    let fleet = scenario.fleet;
+    let first = fleet.replicas.len() + fleet.routers.len() * fleet.routers.len();
+    let way = |(group, clients): (usize, &crate::workload::fleet::Clients)| {
+        let apart = clients.region != *region && fleet.routers[clients.router].region == *region;
+        apart.then(|| link(scenario, region, &clients.region, (first + group) as u64))
+    };
+    fleet.clients.iter().enumerate().map(way).collect()
+}
+
+fn link(scenario: &Scenario<'_>, from: &Region, to: &Region, number: u64) -> Link {
+    let fleet = scenario.fleet;
+    let kind = LinkKind {
+        jitter: fleet.jitter,
+        slow_start: scenario.edge.slow_start,
+        spells: scenario.edge.rtt_spells && from != to,
+    };
+    let weather = Weather::between(from.as_str(), to.as_str(), scenario.faults);
+    // A checked fleet knows every pair that is used.
+    let rtt_ms = fleet.rtt.rtt_ms(from, to).unwrap_or(0.0);
+    Link::new(rtt_ms, kind, scenario.seed.wrapping_add(number), weather)
+}
+
+/// The prefill time per token of a cold prompt of [`RATE_TOKENS`], for prefill and queue alike, where routers are told.
+fn rates(scenario: &Scenario<'_>, spec: &EngineSpec) -> Rates {
+    let told = scenario.edge.rates.then(|| spec.lone_prefill_ms(0, RATE_TOKENS) / f64::from(RATE_TOKENS));
+    Rates { prefill_ms_per_token: told, queue_ms_per_token: told }
+}
+
+/// Median of |predicted − observed| over the latest replies of all routers, ms.
+pub(super) fn prediction_error_ms(nodes: &[Node]) -> Option<f64> {
+    let replicas = nodes.iter().flat_map(|node| node.router.replicas());
+    let errors: Vec<f64> = replicas.flat_map(|replica| samples(&replica.ttft_ms)).collect();
+    nearest_rank(&sorted(errors), 500)
+}
+
+fn samples(samples: &Samples) -> impl Iterator<Item = f64> {
+    samples.iter().map(Sample::error)
+}
