@@ -144,7 +144,7 @@ fn machines_that_cannot_be_reached_say_why() {
     assert_eq!(open.code, Some(1));
     let (error, hint) = open.err.split_once("\n\n").expect("an error and a hint");
     assert!(error.starts_with("error: east: the private key may be read by others, so ssh ignores it"), "{error}");
-    assert_eq!(hint, "hint: `chmod 600` the key file\n");
+    assert_eq!(hint, format!("hint: `chmod 600 {}`\n", lab.path("client").display()));
     mode(0o600);
     let config = std::fs::read_to_string(lab.path("gorgo.toml")).expect("reads");
     let elsewhere =
