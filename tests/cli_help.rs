@@ -280,6 +280,7 @@ fn configuration_is_shown_with_its_origins() {
     routing.inject_usage         false             default
     proxy.listen                 "127.0.0.1:8000"  default
     proxy.admin                  "127.0.0.1:8001"  default
+    proxy.admin_token_file       -                 default
     proxy.region                 -                 default
     proxy.tls_certificate        -                 default
     proxy.tls_key                -                 default

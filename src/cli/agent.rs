@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Address for requests, and for peers [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
+    /// Address of the admin API; loopback, unless there is a token [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! Talks to the admin API of a running proxy or agent and says what to do when nobody answers.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -10,8 +12,15 @@ use serde::de::DeserializeOwned;
 use super::Context;
 use super::config_file::ConfigFile;
 use super::exit::{Exit, Failure};
+use crate::config::exposure::private;
+use crate::config::resolve::Proxy;
 use crate::config::{Flags, resolve};
+use crate::gateway::private_file;
+use crate::model::Secret;
 use crate::wire::ErrorBody;
+
+/// Variable with the token of the admin API.
+const TOKEN_VARIABLE: &str = "GORGO_ADMIN_TOKEN";
 
 /// Longest wait for a connection: the admin API is on this machine or behind a tunnel.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -24,6 +33,10 @@ pub(crate) struct Admin {
     /// Admin API of the proxy, where it is not on a node that `--remote` names [default: `proxy.admin` of gorgo.toml, or http://127.0.0.1:8001]
     #[arg(long = "admin", value_name = "URL", value_parser = base_url)]
     url: Option<Url>,
+    /// File with the token of an admin API that asks for one [default: variable `GORGO_ADMIN_TOKEN`, else
+    /// `proxy.admin_token_file` of gorgo.toml unless `--admin` names another API]
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
 }
 
 /// Options of commands that read.
@@ -66,6 +79,7 @@ impl Change {
 /// A connection-pooled client of one admin API.
 pub(crate) struct Client {
     base: Url,
+    token: Option<Secret>,
     http: reqwest::Client,
     /// What is at its other end, for messages.
     who: String,
@@ -80,6 +94,7 @@ impl Client {
     /// A client of the API on the node that `--remote` names, of the one that `--admin` names, else of the one that the configuration
     /// names. Nothing is sent yet.
     pub(crate) fn new(admin: &Admin, context: &Context) -> Result<Self, Failure> {
+        let mut token_file = None;
         let (base, who, hint) = match (&context.route, &admin.url) {
             (Some(_), Some(_)) => {
                 let error = anyhow!("`--remote` names a node, `--admin` an address; wanted one of them");
@@ -88,15 +103,21 @@ impl Client {
             (Some(route), None) => (route.url.clone(), route.to_string(), route.hint()),
             (None, Some(url)) => (url.clone(), format!("the proxy at {}", trimmed(url)), START.to_owned()),
             (None, None) => {
-                let url = configured(context)?;
+                let (url, file) = configured(context)?;
+                token_file = file;
                 let who = format!("the proxy at {}", trimmed(&url));
                 (url, who, START.to_owned())
             }
         };
+        let token = token(admin.admin_token_file.clone(), token_file)?;
+        if token.is_some() && readable(&base) {
+            let error = anyhow!("strangers could read the token on its way to {base}");
+            return Err(Failure::usage(error).with_hint("wanted https, or a loopback or private address"));
+        }
         // A proxy from the environment must not see, nor break, what goes to this machine.
         let http =
             reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).timeout(ANSWER_LIMIT).build()?;
-        Ok(Self { base, http, who, hint })
+        Ok(Self { base, token, http, who, hint })
     }
 
     /// The document at `path` (with its query, if any).
@@ -131,6 +152,9 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Failure> {
         let mut request = self.http.request(method, self.url(path)?);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
@@ -186,14 +210,46 @@ fn trimmed(url: &Url) -> &str {
     url.as_str().trim_end_matches('/')
 }
 
-/// The admin address that `proxy start` would take here.
-fn configured(context: &Context) -> Result<Url, Failure> {
+/// The admin API that `proxy start` would have here, and the file with its token.
+fn configured(context: &Context) -> Result<(Url, Option<PathBuf>), Failure> {
     let file = ConfigFile::find(context.config.as_deref())?;
     let (resolved, _) = resolve(&file.document, &Flags::default());
     if !file.problems.is_empty() {
         context.printer.warn(format_args!("{} has problems; `gorgo config check` lists them", file.name()));
     }
-    Ok(Url::parse(&format!("http://{}", resolved.proxy.admin))?)
+    let Proxy { admin, face, .. } = resolved.proxy;
+    Ok((Url::parse(&configured_url(admin, face.tls.is_some()))?, face.admin_token_file.map(PathBuf::from)))
+}
+
+/// Where an admin API is that listens there. What listens on all addresses is on this machine, too.
+fn configured_url(admin: SocketAddr, tls: bool) -> String {
+    match (admin.ip().is_unspecified(), tls && !admin.ip().is_loopback()) {
+        (true, true) => format!("https://localhost:{}", admin.port()),
+        (true, false) => format!("http://127.0.0.1:{}", admin.port()),
+        (false, true) => format!("https://{admin}"),
+        (false, false) => format!("http://{admin}"),
+    }
+}
+
+/// The token: of the file that was named, of the environment, of the file in the configuration. Never of the command line.
+fn token(named: Option<PathBuf>, configured: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
+    let variable = std::env::var(TOKEN_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    if let (None, Some(text)) = (&named, variable) {
+        return Ok(Some(Secret::new(text.trim().to_owned())));
+    }
+    let read = |path: PathBuf| private_file::token(&path);
+    named
+        .or(configured)
+        .map(read)
+        .transpose()
+        .map_err(|error| Failure::usage(error.context("failed to take the admin token")))
+}
+
+/// Would what is sent there pass strangers in the clear? Names other than `localhost` may stand for any address.
+fn readable(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let near = host == "localhost" || host.parse().is_ok_and(private);
+    base.scheme() != "https" && !near
 }
 
 /// An admin URL as typed: `http://host:port`, or just `host:port`.
@@ -208,7 +264,39 @@ fn base_url(text: &str) -> Result<Url, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::base_url;
+    use super::{base_url, configured_url, readable};
+
+    #[test]
+    fn a_configured_api_is_looked_for_where_it_listens() {
+        let cases = [
+            ("127.0.0.1:8001", true, "http://127.0.0.1:8001"),
+            ("10.0.0.5:8001", false, "http://10.0.0.5:8001"),
+            ("10.0.0.5:8001", true, "https://10.0.0.5:8001"),
+            ("[2001:db8::1]:8001", true, "https://[2001:db8::1]:8001"),
+            ("0.0.0.0:8001", true, "https://localhost:8001"),
+            ("[::]:8001", false, "http://127.0.0.1:8001"),
+        ];
+        for (admin, tls, wanted) in cases {
+            assert_eq!(configured_url(admin.parse().expect("an address"), tls), wanted);
+        }
+    }
+
+    #[test]
+    fn a_token_goes_where_strangers_cannot_read_it() {
+        let cases = [
+            ("http://127.0.0.1:8001", false),
+            ("http://localhost:8001", false),
+            ("http://[::1]:8001", false),
+            ("http://10.0.0.5:8001", false),
+            ("http://203.0.113.9:8001", true),
+            ("http://router.example", true),
+            ("https://router.example", false),
+            ("https://203.0.113.9:8001", false),
+        ];
+        for (url, wanted) in cases {
+            assert_eq!(readable(&base_url(url).expect("a URL")), wanted, "{url}");
+        }
+    }
 
     #[test]
     fn an_admin_url_may_leave_out_its_scheme() {

@@ -21,6 +21,9 @@ pub(super) struct FaceArgs {
     /// Private key of the certificate (PEM, not readable by everybody)
     #[arg(long, value_name = "FILE")]
     pub(super) tls_key: Option<String>,
+    /// File (mode 0600) with the token that the admin API asks for; wanted where it does not listen on loopback
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_token_file: Option<String>,
     /// Take requests only with an API key of this file; `gorgo proxy keys` makes and revokes them
     #[arg(long, value_name = "FILE")]
     pub(super) api_keys: Option<String>,
@@ -37,6 +40,7 @@ impl FaceArgs {
             region: region.map(str::to_owned),
             tls_certificate: self.tls_certificate.clone(),
             tls_key: self.tls_key.clone(),
+            admin_token_file: self.admin_token_file.clone(),
             api_keys: self.api_keys.clone(),
             audit: self.audit.clone(),
         }
@@ -52,6 +56,7 @@ impl FaceArgs {
 pub(super) fn apply(face: Face, config: &mut GatewayConfig) {
     config.region = face.region.as_deref().map(Region::new);
     config.tls = face.tls.map(|(certificate, key)| TlsFiles { certificate: certificate.into(), key: key.into() });
+    config.admin_token = face.admin_token_file.map(Into::into);
     config.api_keys = face.api_keys.map(Into::into);
     config.audit = match face.audit {
         Audit::Off => AuditTarget::Off,

@@ -25,7 +25,9 @@ pub fn exposed(listen: SocketAddr) -> Option<Problem> {
     Some(Problem::new("--listen", message))
 }
 
-fn private(ip: IpAddr) -> bool {
+/// Does this address belong to this machine or to a private network?
+#[must_use]
+pub fn private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared(ip),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),

@@ -1,7 +1,10 @@
 //! What a router shows to its clients: where it stands, TLS, keys, and what is written down.
 
 use std::collections::BTreeMap;
+// The type only; sockets are opened elsewhere.
+use core::net::SocketAddr;
 
+use super::exposure::private;
 use super::resolve::Resolver;
 
 /// What was given on the command line.
@@ -15,6 +18,8 @@ pub struct FaceFlags {
     pub tls_key: Option<String>,
     /// `--api-keys`.
     pub api_keys: Option<String>,
+    /// `--admin-token-file`.
+    pub admin_token_file: Option<String>,
     /// `--audit`.
     pub audit: Option<String>,
 }
@@ -26,6 +31,8 @@ pub struct Face {
     pub region: Option<String>,
     /// Files of certificate and key; `None` = plain HTTP.
     pub tls: Option<(String, String)>,
+    /// File with the admin API's token; `None` = none is asked for.
+    pub admin_token_file: Option<String>,
     /// File of API keys; `None` = no key is wanted.
     pub api_keys: Option<String>,
     /// Where audit lines go.
@@ -46,6 +53,8 @@ pub enum Audit {
 impl Resolver<'_> {
     pub(super) fn face(&mut self, flags: &FaceFlags) -> Face {
         let file = self.document.file.proxy.clone();
+        let token = flags.admin_token_file.clone();
+        let admin_token_file = self.pick("proxy.admin_token_file", token, file.admin_token_file);
         let region = self.pick("proxy.region", flags.region.clone(), file.region);
         let certificate = self.pick("proxy.tls_certificate", flags.tls_certificate.clone(), file.tls_certificate);
         let key = self.pick("proxy.tls_key", flags.tls_key.clone(), file.tls_key);
@@ -60,7 +69,28 @@ impl Resolver<'_> {
         }
         let api_keys = self.pick("proxy.api_keys", flags.api_keys.clone(), file.api_keys);
         let audit = self.pick("proxy.audit", flags.audit.clone(), file.audit);
-        Face { region, tls: certificate.zip(key), api_keys, audit: self.audit(audit.as_deref()) }
+        let audit = self.audit(audit.as_deref());
+        Face { region, tls: certificate.zip(key), admin_token_file, api_keys, audit }
+    }
+
+    /// What strangers can reach must not be open to them, and a token must not travel where they can read it.
+    pub(super) fn admin(&mut self, admin: SocketAddr, face: &Face) {
+        let ip = admin.ip().to_canonical();
+        if ip.is_loopback() {
+            return;
+        }
+        let message = if face.admin_token_file.is_none() {
+            format!(
+                "{admin} can be reached from outside and no token is asked for; wanted a loopback address, e.g. 127.0.0.1:8001, or `admin_token_file`"
+            )
+        } else if face.tls.is_none() && !private(ip) {
+            format!(
+                "{admin} can be reached by strangers and the token would not be encrypted; wanted a private or loopback address, or `tls_certificate` and `tls_key`"
+            )
+        } else {
+            return;
+        };
+        self.wrong("proxy.admin", "--admin", &message);
     }
 
     /// Who has rules about regions wants to know how they are kept.
@@ -107,6 +137,7 @@ mod tests {
         let of_file = Face {
             region: Some("a".into()),
             tls: Some(("c".into(), "k".into())),
+            admin_token_file: None,
             api_keys: Some("f".into()),
             audit: Audit::Off,
         };
@@ -127,6 +158,27 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(face(text, FaceFlags::default()).0.audit, wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_admin_api_for_others_wants_a_token_and_a_private_way() {
+        let (token, tls) = ("admin_token_file = \"t\"\n", "tls_certificate = \"c\"\ntls_key = \"k\"\n");
+        let cases = [
+            ("127.0.0.1:9001", "", true),
+            ("[::1]:9001", "", true),
+            ("10.0.0.5:9001", "", false),
+            ("10.0.0.5:9001", tls, false),
+            ("10.0.0.5:9001", token, true),
+            ("203.0.113.9:9001", token, false),
+            ("0.0.0.0:9001", token, false),
+            ("203.0.113.9:9001", &format!("{token}{tls}"), true),
+            ("0.0.0.0:9001", &format!("{token}{tls}"), true),
+        ];
+        for (admin, more, fine) in cases {
+            let text = format!("[proxy]\nadmin = \"{admin}\"\n{more}");
+            let problems = face(&text, FaceFlags::default()).1;
+            assert_eq!(problems.is_empty(), fine, "{text}: {problems:?}");
         }
     }
 

@@ -85,6 +85,7 @@ pub struct RoutingSection {
 pub struct ProxySection {
     pub listen: Option<String>,
     pub admin: Option<String>,
+    pub admin_token_file: Option<String>,
     pub region: Option<String>,
     pub tls_certificate: Option<String>,
     pub tls_key: Option<String>,

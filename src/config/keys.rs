@@ -255,7 +255,18 @@ pub const SECTIONS: [Section; 9] = [
         help: "The central router's addresses and limits",
         shape: Shape::One(&[
             key("listen", Kind::Text, "\"127.0.0.1:8000\"", "Address for requests; port 0 = any free one"),
-            key("admin", Kind::Text, "\"127.0.0.1:8001\"", "Address of the admin API; loopback only"),
+            key(
+                "admin",
+                Kind::Text,
+                "\"127.0.0.1:8001\"",
+                "Address of the admin API; others than loopback want `admin_token_file`",
+            ),
+            key(
+                "admin_token_file",
+                Kind::Text,
+                "",
+                "File (mode 0600) with the token that the admin API asks for: 32 characters or more; a changed file is taken within a second",
+            ),
             key(
                 "region",
                 Kind::Text,

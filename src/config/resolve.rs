@@ -73,7 +73,7 @@ pub struct Setting {
 pub struct Proxy {
     /// Address for requests.
     pub listen: SocketAddr,
-    /// Address of the admin API, loopback.
+    /// Address of the admin API.
     pub admin: SocketAddr,
     /// Registered strategy.
     pub strategy: String,
@@ -173,6 +173,7 @@ impl<'a> Resolver<'a> {
         let residency_by_model = self.residency_by_model();
         let (listen, admin) = self.addresses(flags);
         let face = self.face(&flags.face);
+        self.admin(admin, &face);
         let limits = self.limits(file);
         Proxy {
             listen,
@@ -282,13 +283,6 @@ impl<'a> Resolver<'a> {
         let file = &self.document.file.proxy;
         let listen = self.address("proxy.listen", flags.listen, file.listen.as_deref());
         let admin = self.address("proxy.admin", flags.admin, file.admin.as_deref());
-        if !admin.ip().is_loopback() {
-            self.wrong(
-                "proxy.admin",
-                "--admin",
-                &format!("{admin} can be reached from outside and the admin API has no password; wanted a loopback address, e.g. 127.0.0.1:8001"),
-            );
-        }
         if listen == admin && listen.port() != 0 {
             self.wrong(
                 "proxy.admin",
@@ -481,7 +475,7 @@ mod tests {
         line 7: replica[1].url: `a` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         line 6: replica[1].name: the name `a` is taken by replica[0].name
         line 10: proxy.listen: `8000` is not ADDRESS:PORT; wanted e.g. 127.0.0.1:8000
-        line 11: proxy.admin: 0.0.0.0:8001 can be reached from outside and the admin API has no password; wanted a loopback address, e.g. 127.0.0.1:8001
+        line 11: proxy.admin: 0.0.0.0:8001 can be reached from outside and no token is asked for; wanted a loopback address, e.g. 127.0.0.1:8001, or `admin_token_file`
         ");
         let flags = Flags {
             listen: Some(([127, 0, 0, 1], 8001).into()),

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
-use super::admin::{self, Admin};
+use super::admin::{self, Admin, Token};
 use super::agent::Agent;
 use super::audit::Audit;
 use super::brain::{Brain, BrainSettings};
@@ -64,8 +64,9 @@ impl Gateway {
         // What fails from here on ends the tasks that were begun.
         let guard = stopped.clone().drop_guard();
         let access = access(&config, &metrics, &stopped)?;
+        let token = config.admin_token.as_deref().map(|path| Token::open(path, stopped.clone())).transpose()?;
         let tls = config.tls.as_ref().map(|files| tls::acceptor(files, stopped.clone())).transpose()?;
-        let admin_listener = admin::bind(config.admin).await?;
+        let admin_listener = admin::bind(config.admin, config.admin_token.is_some()).await?;
         let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
         let data = bind(config.listen).await?;
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
@@ -101,11 +102,14 @@ impl Gateway {
             }
         });
         tokio::spawn(accept(data, shared.clone()));
-        let admin = Arc::new(Admin { shared: shared.clone(), fleet: fleet.clone(), listen });
+        let admin_tls = shared.tls.clone().filter(|_| !config.admin.ip().is_loopback());
+        let admin_url = url(admin_tls.is_some(), admin_address);
+        let admin = Admin { shared: shared.clone(), fleet: fleet.clone(), listen, token, tls: admin_tls };
+        let admin = Arc::new(admin);
         tokio::spawn(admin::run(admin_listener, admin));
         tracing::info!(%listen, admin = %admin_address, "listening");
         guard.disarm();
-        Ok(GatewayHandle { shared, fleet, listen, admin: admin_address })
+        Ok(GatewayHandle { shared, fleet, listen, admin: admin_address, admin_url })
     }
 }
 
@@ -122,6 +126,10 @@ fn everybody(limits: &Limits) -> u32 {
     u32::try_from(limits.max_connections).unwrap_or(u32::MAX)
 }
 
+fn url(tls: bool, address: SocketAddr) -> String {
+    format!("{}://{address}", if tls { "https" } else { "http" })
+}
+
 /// Binds the data listener; the error says what to try.
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -135,6 +143,7 @@ pub struct GatewayHandle {
     fleet: Arc<Fleet>,
     listen: SocketAddr,
     admin: SocketAddr,
+    admin_url: String,
 }
 
 impl GatewayHandle {
@@ -142,6 +151,12 @@ impl GatewayHandle {
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Base URL of the admin API.
+    #[must_use]
+    pub fn admin_url(&self) -> &str {
+        &self.admin_url
     }
 
     /// Returns when somebody has asked over the admin API that the process end; [`GatewayHandle::drain`] is to follow.
@@ -158,8 +173,7 @@ impl GatewayHandle {
     /// Base URL that takes requests.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.listen)
+        url(self.shared.tls.is_some(), self.listen)
     }
 
     /// Its replicas.

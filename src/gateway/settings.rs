@@ -16,8 +16,10 @@ use crate::routing::{Limits as ReplicaLimits, Rates, ReplicaKind, Settings as Ro
 pub struct GatewayConfig {
     /// Address for requests; port 0 = any free one.
     pub listen: SocketAddr,
-    /// Address of the admin API: loopback only.
+    /// Address of the admin API: loopback, or any with a token. Other addresses than loopback have TLS if requests have it.
     pub admin: SocketAddr,
+    /// File with the token that the admin API asks for; `None` = none, on loopback only.
+    pub admin_token: Option<PathBuf>,
     /// Where it stands, for the audit log: what leaves this region is written down. `None` = not known, so everything is.
     pub region: Option<Region>,
     /// TLS towards clients; `None` = plain HTTP.
@@ -53,6 +55,7 @@ impl GatewayConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             admin: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            admin_token: None,
             region: None,
             tls: None,
             api_keys: None,

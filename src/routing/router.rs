@@ -318,12 +318,13 @@ impl Router {
         self.release(now)
     }
 
-    /// Reasons why a decision now could not dispatch at all, for `/health`.
+    /// Why a request that came now would find nobody who is known to serve, for `/health`. A replica that was never checked may be tried
+    /// by a request that is here already, but nobody should be sent here on its account.
     pub fn can_serve(&self) -> Result<(), Refusal> {
         if self.fleet.is_empty() {
             return Err(Refusal::NoReplica);
         }
-        let serving = self.fleet.iter().any(|replica| !replica.is_draining() && replica.health() != Health::Unhealthy);
+        let serving = self.fleet.iter().any(|replica| !replica.is_draining() && replica.health() == Health::Healthy);
         if serving { Ok(()) } else { Err(Refusal::NoneHealthy) }
     }
 

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 mod admin;
+mod admin_token;
 mod agents;
 mod client;
 mod client_tls;
 mod failure;
 mod forward;
+mod health;
 mod keys;
 mod limits;
 mod mock;

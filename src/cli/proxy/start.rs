@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Address for requests [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// Address of the admin API, loopback only [default: 127.0.0.1:8001]
+    /// Address of the admin API; loopback, unless there is a token [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
     /// Where this router stands, e.g. `us-east-1`; for the audit log
@@ -188,7 +188,7 @@ fn whole(value: u64) -> usize {
 
 /// Both addresses on stdout, so that a script that asked for port 0 can read them.
 pub(in crate::cli) fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
-    context.printer.data(format_args!("requests  {}\nadmin     http://{}", gateway.url(), gateway.admin()))?;
+    context.printer.data(format_args!("requests  {}\nadmin     {}", gateway.url(), gateway.admin_url()))?;
     context.printer.talk("ready; Ctrl-C or `gorgo proxy stop` finishes what is in flight and ends");
     Ok(())
 }

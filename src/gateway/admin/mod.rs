@@ -1,9 +1,9 @@
 //! The admin API: how a running router is looked at and changed. `GET` never changes anything.
 //!
-//! On a listener of its own, on loopback only: who can reach it can reroute everything. It is no place for web pages either, so
-//! what comes from a browser, or under a name that is not this machine's, is refused.
+//! On a listener of its own: who can use it can reroute everything. So it listens on loopback, or asks for a token ([`guard`]).
 
 mod changes;
+mod guard;
 mod listener;
 mod views;
 
@@ -11,16 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_rustls::TlsAcceptor;
 
+pub(super) use self::guard::Token;
+use self::guard::guard;
 pub(super) use self::listener::{bind, run};
+use super::access::Caller;
 use super::fleet::Fleet;
+use super::origin::Origin;
 use super::reject::Rejection;
 use super::serve::Shared;
 use crate::model::RequestId;
+use crate::routing::residency::Classes;
 use crate::wire::paths;
 
 /// Decisions listed when the query names no number.
@@ -34,24 +40,30 @@ pub(super) struct Admin {
     pub(super) fleet: Arc<Fleet>,
     /// Address of the data listener.
     pub(super) listen: std::net::SocketAddr,
+    /// What is asked for; `None` = nothing, on loopback only.
+    pub(super) token: Option<Arc<Token>>,
+    /// TLS, where the listener can be reached from outside.
+    pub(super) tls: Option<TlsAcceptor>,
 }
 
 type Answer = Result<Response<Bytes>, Rejection>;
 
 impl Admin {
-    /// Answers one request.
-    pub(super) fn answer(
-        &self,
-        method: &Method,
-        uri: &http::Uri,
-        headers: &HeaderMap,
-        body: &Bytes,
-    ) -> Response<Bytes> {
-        let answer = guard(headers).and_then(|()| match *method {
+    /// Lets a request in, or not; to be asked before its body is read.
+    fn admit(&self, head: &http::request::Parts, origin: &Origin) -> Result<(), Rejection> {
+        guard(&head.headers, head.uri.path(), self.token.as_deref()).inspect_err(|rejection| {
+            let caller = Caller { origin, key: None };
+            self.shared.access.audit_refusal(None, rejection, (&caller, &Classes::default()));
+        })
+    }
+
+    /// Answers one request that was let in.
+    fn answer(&self, method: &Method, uri: &http::Uri, body: &Bytes) -> Response<Bytes> {
+        let answer = match *method {
             Method::GET | Method::HEAD => self.get(uri),
             Method::POST => self.post(uri.path(), body),
             _ => Err(Rejection::method("GET, HEAD, POST")),
-        });
+        };
         answer.unwrap_or_else(|rejection| rejection.response())
     }
 
@@ -108,21 +120,6 @@ impl Admin {
     }
 }
 
-/// Refuses what a web page could send: a request with an origin, or one under a foreign name that resolves to this machine.
-fn guard(headers: &HeaderMap) -> Result<(), Rejection> {
-    let refused = |message| Err(Rejection::new(StatusCode::FORBIDDEN, "not_for_browsers", message));
-    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return refused("the admin API takes no requests from web pages");
-    }
-    let Some(host) = headers.get(HOST) else { return Ok(()) };
-    let host = host.to_str().ok().and_then(|text| text.parse::<http::uri::Authority>().ok());
-    let local = host.is_some_and(|authority| {
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
-    });
-    if local { Ok(()) } else { refused("the admin API answers under an IP address or `localhost` only") }
-}
-
 fn limit(query: Option<&str>) -> Result<usize, Rejection> {
     let mut limit = DECISIONS_LISTED;
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -159,29 +156,7 @@ fn text(text: impl Into<Bytes>) -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
-    use super::{guard, limit};
-
-    #[test]
-    fn browsers_and_foreign_names_are_refused() {
-        let cases = [
-            (&[("host", "127.0.0.1:8001")][..], true),
-            (&[("host", "localhost")], true),
-            (&[("host", "[::1]:8001")], true),
-            (&[], true),
-            (&[("host", "evil.example")], false),
-            (&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1")], false),
-            (&[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")], false),
-        ];
-        for (fields, allowed) in cases {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.insert(*name, value.parse().unwrap());
-            }
-            assert_eq!(guard(&headers).is_ok(), allowed, "{fields:?}");
-        }
-    }
+    use super::limit;
 
     #[test]
     fn the_query_knows_limit_only() {

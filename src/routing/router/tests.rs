@@ -471,7 +471,7 @@ fn an_unknown_request_or_replica_changes_nothing() {
 fn can_serve_says_why_not() {
     let mut script = Script::new(settings("gorgo"));
     let mut log = String::new();
-    for line in ["", "add a r1", "down a", "down a", "down a", "up a", "up a", "drain a on", "add b r2"] {
+    for line in ["", "add a r1", "up a", "down a", "down a", "down a", "up a", "up a", "drain a on", "add b r2"] {
         if !line.is_empty() {
             script.play(&format!("0 {line}"));
         }
@@ -479,14 +479,15 @@ fn can_serve_says_why_not() {
     }
     assert_snapshot!(log, @r"
     : no_replica
-    add a r1: ok
+    add a r1: none_healthy
+    up a: ok
     down a: ok
     down a: ok
     down a: none_healthy
     up a: none_healthy
     up a: ok
     drain a on: none_healthy
-    add b r2: ok
+    add b r2: none_healthy
     ");
 }
 
