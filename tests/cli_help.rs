@@ -181,7 +181,7 @@ fn usage_errors_say_what_was_wanted_and_end_with_2() {
 
     $ gorgo proxy start --replica name=a,url=http://a,region=eu --admin 0.0.0.0:1
     error: 1 problem in the configuration
-      --admin: 0.0.0.0:1 can be reached from outside and the admin API has no password; wanted a loopback address, e.g. 127.0.0.1:8001
+      --admin: 0.0.0.0:1 can be reached from outside and no token is asked for; wanted a loopback address, e.g. 127.0.0.1:8001, or `admin_token_file`
 
     $ gorgo config check --config missing.toml
     error: cannot read the configuration file `missing.toml` (`--config`)
