@@ -13,13 +13,13 @@ use super::load::{Load, complete, complete_at};
 use super::user::{Ran, User};
 
 /// Streams at once while the cluster is changed.
-const STREAMS: usize = 50;
+pub(crate) const STREAMS: usize = 50;
 
 /// The hosts of the cluster and their user.
-struct Cluster<'a> {
-    hosts: &'a Hosts,
-    nodes: &'a [Host],
-    user: User,
+pub(crate) struct Cluster<'a> {
+    pub(crate) hosts: &'a Hosts,
+    pub(crate) nodes: &'a [Host],
+    pub(crate) user: User,
 }
 
 #[test]
@@ -30,6 +30,10 @@ fn a_cluster_is_set_up_used_changed_and_taken_down() {
     cluster.is_set_up_and_then_left_alone();
     cluster.has_units_that_systemd_accepts();
     cluster.serves_through_every_node();
+    cluster.shows_itself();
+    cluster.has_its_faults_found();
+    cluster.forgets_what_it_has_cached();
+    cluster.balances_otherwise_without_losing_a_stream();
     cluster.serves_on_when_an_engine_is_killed();
     cluster.tells_what_happened();
     cluster.has_a_central_router_for_a_while();
@@ -38,7 +42,7 @@ fn a_cluster_is_set_up_used_changed_and_taken_down() {
 }
 
 #[expect(clippy::print_stdout, reason = "the numbers are what the test is run for")]
-fn measured(what: &str, took: Duration) {
+pub(crate) fn measured(what: &str, took: Duration) {
     println!("measured: {what}: {:.1} s", took.as_secs_f64());
 }
 
@@ -66,12 +70,12 @@ impl<'a> Cluster<'a> {
         Self { hosts, nodes, user: User::new(nodes) }
     }
 
-    fn addresses(&self) -> Vec<&str> {
+    pub(crate) fn addresses(&self) -> Vec<&str> {
         self.nodes.iter().map(|node| node.address.as_str()).collect()
     }
 
     /// A shell line on every node; what each says.
-    fn everywhere(&self, line: &str) -> Vec<String> {
+    pub(crate) fn everywhere(&self, line: &str) -> Vec<String> {
         self.nodes.iter().map(|node| self.hosts.say(node, line)).collect()
     }
 

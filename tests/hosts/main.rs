@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 mod harness;
 mod load;
+mod operations;
 mod refusals;
 #[path = "../units/render.rs"]
 mod render;
