@@ -48,7 +48,7 @@ pub async fn status(members: &[Member]) -> Vec<(String, Result<Facts, RemoteErro
     seen.into_iter().map(|(_, name, facts)| (name, facts)).collect()
 }
 
-/// Looks at all nodes and makes their plans with `plan`, e.g. [`setup`].
+/// Looks at all nodes and makes their plans with `plan`, e.g. `setup`.
 pub async fn plans(
     members: &[Member],
     plan: impl Fn(&NodeSpec, &Facts) -> Plan,

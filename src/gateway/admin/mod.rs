@@ -1,6 +1,6 @@
 //! The admin API: how a running router is looked at and changed. `GET` never changes anything.
 //!
-//! On a listener of its own: who can use it can reroute everything. So it listens on loopback, or asks for a token ([`guard`]).
+//! On a listener of its own: who can use it can reroute everything. So it listens on loopback, or asks for a token ([`mod@guard`]).
 
 mod changes;
 mod guard;
