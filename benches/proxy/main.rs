@@ -1,4 +1,5 @@
-//! What the proxy costs: added TTFT, CPU per request, memory. `cargo bench --bench proxy`, under two minutes.
+//! What the proxy costs: added TTFT, a forward between agents, CPU per request, memory.
+//! `cargo bench --bench proxy`, some two minutes; `-- hop` for one part.
 //!
 //! Instant mock engines, the proxy and the client are three processes on loopback; an open loop of
 //! 300 requests/s over 64 connections for latency, a closed loop for CPU, 50,000 distinct prompts for memory. Each figure stands
@@ -6,6 +7,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
+mod hop;
 mod load;
 mod mock;
 mod process;
@@ -43,9 +45,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         Some("mock") => runtime(1).and_then(|runtime| runtime.block_on(mock::child(ENGINES))),
+        Some("agent") => runtime(2).and_then(|runtime| runtime.block_on(hop::agent(&arguments[1..]))),
+        Some("wan") => runtime(1).and_then(|runtime| runtime.block_on(hop::line(&arguments[1..]))),
         Some("proxy") => runtime(2).and_then(|runtime| runtime.block_on(proxy(&arguments[1..]))),
         _ if arguments.iter().any(|argument| argument == "--bench") => {
-            runtime(1).and_then(|runtime| runtime.block_on(bench()))
+            runtime(1).and_then(|runtime| runtime.block_on(bench(&arguments)))
         }
         // `cargo test --all-targets` runs benches too, without this flag and without optimisation.
         _ => {
@@ -104,12 +108,24 @@ fn start_proxy(strategy: &str, engines: &[SocketAddr]) -> anyhow::Result<(Child,
     Ok((child, addresses[0]))
 }
 
-async fn bench() -> anyhow::Result<()> {
+/// All parts, or those that are named: `latency`, `hop`, `cost`, `memory`.
+async fn bench(arguments: &[String]) -> anyhow::Result<()> {
     println!("machine: {} cores; three processes share them: read differences, not absolutes", cores());
     let (mock, engines) = Child::start(&["mock".to_owned()], ENGINES)?;
-    latency(&engines).await?;
-    cost(&engines).await?;
-    memory(&engines).await?;
+    let named: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| *name == part);
+    if wanted("latency") {
+        latency(&engines).await?;
+    }
+    if wanted("hop") {
+        hop::measure(engines[0]).await?;
+    }
+    if wanted("cost") {
+        cost(&engines).await?;
+    }
+    if wanted("memory") {
+        memory(&engines).await?;
+    }
     drop(mock);
     Ok(())
 }

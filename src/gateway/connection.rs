@@ -241,8 +241,10 @@ mod tests {
         pulse.read_some(b"{}");
         assert_eq!(after(&pulse, 1e9, &limits), Judgement::Keep, "the engine has limits of its own");
         pulse.write_blocked(true);
+        assert!(pulse.is_blocked());
         assert_eq!(after(&pulse, 51_000.0, &limits), Judgement::Stuck, "a client that takes nothing");
         pulse.write_blocked(false);
+        assert!(!pulse.is_blocked());
         drop(request);
         assert_eq!(after(&pulse, 11_000.0, &limits), Judgement::Keep);
         assert_eq!(after(&pulse, 101_000.0, &limits), Judgement::Idle);

@@ -48,14 +48,7 @@ impl Gateway {
 
     async fn begin(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
-        let mut routing: Settings = config.routing.clone();
-        if config.agent.is_some() {
-            routing.strategy = on_agent(&routing.strategy).to_owned();
-        }
-        let mut router = Router::new(routing)?;
-        if config.agent.is_some() {
-            router.publish();
-        }
+        let router = router(config.routing.clone(), config.agent.is_some())?;
         let settings =
             BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
         let metrics = Arc::new(Metrics::new());
@@ -85,12 +78,9 @@ impl Gateway {
             stopping: CancellationToken::new(),
             stopped,
         });
-        let watching = Watching {
-            probe: config.probe.clone(),
-            peers: config.peers.clone(),
-            name: shared.agent.as_ref().map(|agent| agent.name().clone()),
-        };
-        let fleet = Arc::new(Fleet::new(brain, config.pool.clone(), watching));
+        let name = shared.agent.as_ref().map(|agent| agent.name().clone());
+        let watching = Watching { probe: config.probe, peers: config.peers, name };
+        let fleet = Arc::new(Fleet::new(brain, config.pool, watching));
         for replica in config.replicas {
             fleet.add(replica)?;
         }
@@ -119,6 +109,17 @@ fn access(config: &GatewayConfig, metrics: &Metrics, stopped: &CancellationToken
     let audit = Audit::open(&config.audit, metrics.audit_dropped.clone())?;
     let region = config.agent.as_ref().map(|agent| agent.region.clone()).or_else(|| config.region.clone());
     Ok(Access { keys, residency: config.routing.residency.clone(), region, audit })
+}
+
+/// The router of a proxy or an agent, which tells its peers what its engine holds.
+fn router(mut settings: Settings, is_agent: bool) -> anyhow::Result<Router> {
+    if !is_agent {
+        return Ok(Router::new(settings)?);
+    }
+    settings.strategy = on_agent(&settings.strategy).to_owned();
+    let mut router = Router::new(settings)?;
+    router.publish();
+    Ok(router)
 }
 
 /// Connections at once, as the semaphore counts them.

@@ -103,7 +103,9 @@ impl Filters<'_> {
     #[must_use]
     pub fn gate_closed(&self, replica: &Replica) -> bool {
         let gauges = replica.fresh_gauges(self.now, GATE_GAUGE_AGE_MS);
-        let others = replica.peer.others(self.now).map_or(0.0, |others| others.in_flight());
+        // Of one that has fallen silent, as many as it used to have.
+        let others = replica.peer.others(self.now).or_else(|| replica.peer.mean());
+        let others = others.map_or(0.0, |others| others.in_flight());
         self.gate.is_some_and(|gate| gate.closed(self.ledger.load(replica.id), others, gauges))
     }
 

@@ -186,8 +186,10 @@ impl Admin {
         }
         for (id, stats) in &index.replicas {
             if let Some(replica) = find(&replicas, *id) {
+                let of = snapshot.replicas.iter().find(|of| of.id == *id);
+                let digest_bytes = of.and_then(|of| of.peer).map_or(0, |peer| peer.digest_bytes);
                 replica.metrics.index_blocks.set(stats.blocks as i64);
-                replica.metrics.index_bytes.set(stats.bytes as i64);
+                replica.metrics.index_bytes.set((stats.bytes + digest_bytes) as i64);
             }
         }
         let mut response = Response::new(Bytes::from(metrics.page()));

@@ -161,6 +161,36 @@ mod tests {
     }
 
     #[test]
+    fn what_others_have_at_a_peer_counts_like_what_was_sent_from_here() {
+        let log = scores(
+            "gorgo",
+            "",
+            "
+            prompt=1000
+            own rtt=2 sent=20000
+            busy peer=1 rtt=10 sent=1000 others=15000,4000
+            idle peer=1 rtt=40 others=500
+
+            # ties, too
+            prompt=100
+            a rtt=5
+            b peer=1 rtt=5 sent=100
+            c peer=1 rtt=5 others=100
+            ",
+        );
+        assert_snapshot!(log, @r"
+        own      284.000 = network 2.000 + prefill 94.000 + queue 188.000
+        busy     292.000 = network 10.000 + prefill 94.000 + queue 188.000
+        idle     138.700 = network 40.000 + prefill 94.000 + queue 4.700  <-
+
+        # ties, too
+        a         14.400 = network 5.000 + prefill 9.400 + queue 0.000  <-
+        b         15.340 = network 5.000 + prefill 9.400 + queue 0.940
+        c         15.340 = network 5.000 + prefill 9.400 + queue 0.940
+        ");
+    }
+
+    #[test]
     fn weights_and_rates() {
         let log = scores(
             "gorgo",

@@ -148,6 +148,11 @@ mod tests {
             prompt=1000
             slow rtt=2 sent=1000 prefill=0.2
             fast rtt=97 sent=1000 prefill=0.05
+
+            # others' prompts at a peer until their headers
+            prompt=1000
+            own sent=1000
+            a peer=1 rtt=10 others=1000,1000
             ",
         );
         assert_snapshot!(log, @r"
@@ -166,6 +171,10 @@ mod tests {
         # a replica's own rate holds for all its tokens
         slow     302.000 = network 2.000 + running 100.000 + queue 0.000 + prefill 200.000
         fast     172.000 = network 97.000 + running 25.000 + queue 0.000 + prefill 50.000  <-
+
+        # others' prompts at a peer until their headers
+        own      151.000 = network 10.000 + running 47.000 + queue 0.000 + prefill 94.000  <-
+        a        198.000 = network 10.000 + running 94.000 + queue 0.000 + prefill 94.000
         ");
     }
 
@@ -194,6 +203,11 @@ mod tests {
             prompt=1000
             a rtt=2 waiting=3
             b rtt=97 waiting=0 age=60001
+
+            # at a peer the mean is over others' prompts as well
+            prompt=1000
+            a peer=1 rtt=2 waiting=1 others=1000,3000
+            b rtt=97 waiting=0
             ",
         );
         assert_snapshot!(log, @r"
@@ -212,6 +226,10 @@ mod tests {
         # so would one whose gauges are too old
         a         96.000 = network 2.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
         b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000
+
+        # at a peer the mean is over others' prompts as well
+        a        660.000 = network 2.000 + running 376.000 + queue 188.000 + prefill 94.000
+        b        191.000 = network 97.000 + running 0.000 + queue 0.000 + prefill 94.000  <-
         ");
     }
 

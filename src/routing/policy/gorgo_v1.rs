@@ -26,7 +26,8 @@
 //! Different from the authors' code, on purpose: the round trip is a smoothed probe of the network instead of the time to fetch a metrics
 //! page; a prompt that is wholly cached counts as such; the index keys are prompts, and a shared prefix keeps its owners when paths split;
 //! requests in the engine are this agent's own count, which is exact, instead of gauges of which one was never emitted; requests
-//! in the queue do not wait for each other's end; a forward has the usual time limits. An engine that is out of rotation is not
+//! in the queue do not wait for each other's end; a forward has the usual time limits. What a peer holds is known from its own word as well,
+//! not from forwards alone. An engine that is out of rotation is not
 //! compared either: its requests go to the cheapest peer.
 
 use super::gorgo::PAPER_MS_PER_TOKEN;

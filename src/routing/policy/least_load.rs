@@ -107,6 +107,11 @@ mod tests {
             prompt=100
             a rtt=200 cached=0
             b rtt=2 cached=64 sent=1
+
+            # others' prompts at a peer count like our own
+            prompt=100
+            own sent=300
+            a peer=1 sent=100 others=150
             ",
         );
         assert_snapshot!(log, @r"
@@ -129,6 +134,10 @@ mod tests {
         # cache and distance are not looked at
         a          0.000 = running 0.000 + waiting 0.000 + used_kv 0.000 + in_flight 0.000  <-
         b          1.000 = running 0.000 + waiting 0.000 + used_kv 0.000 + in_flight 1.000
+
+        # others' prompts at a peer count like our own
+        own      300.000 = running 0.000 + waiting 0.000 + used_kv 0.000 + in_flight 300.000
+        a        250.000 = running 0.000 + waiting 0.000 + used_kv 0.000 + in_flight 250.000  <-
         ");
     }
 }

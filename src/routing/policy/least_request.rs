@@ -68,6 +68,12 @@ mod tests {
             a sent=10
             b decoding=10
             c decoding=10
+
+            # others' requests at a peer, by its word or by its gauge
+            prompt=100
+            own sent=10,10,10
+            a peer=1 sent=10 others=10,10,10
+            b peer=1 sent=10 others=10 running=2
             ",
         );
         assert_snapshot!(log, @r"
@@ -84,6 +90,11 @@ mod tests {
         a          1.000 = running 1.000
         b          1.000 = running 1.000  <-
         c          1.000 = running 1.000
+
+        # others' requests at a peer, by its word or by its gauge
+        own        3.000 = running 3.000
+        a          4.000 = running 4.000
+        b          2.000 = running 2.000  <-
         ");
     }
 }

@@ -81,6 +81,11 @@ mod tests {
             a sent=5,5
             b sent=5
             c sent=5,5,5
+
+            # others' requests at a peer count
+            prompt=100
+            a sent=5
+            b peer=1 others=5,5
             ",
         );
         assert_snapshot!(log, @r"
@@ -100,6 +105,10 @@ mod tests {
         a          6.000 = in_flight 2.000 + not_drawn 4.000
         b          1.000 = in_flight 1.000 + not_drawn 0.000  <-
         c          3.000 = in_flight 3.000 + not_drawn 0.000
+
+        # others' requests at a peer count
+        a          1.000 = in_flight 1.000 + not_drawn 0.000  <-
+        b          2.000 = in_flight 2.000 + not_drawn 0.000
         ");
     }
 
