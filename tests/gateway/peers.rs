@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::client::{BOUND, Client, STREAM, chat, code, config, get, until, whole};
@@ -302,14 +303,15 @@ async fn odd_peer(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let mut kept = Vec::new();
+        let mut connections = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
-            if !answer.is_empty() {
+            // Each on its own: some are opened ahead of need and ask nothing.
+            connections.spawn(async move {
                 let mut head = [0; 4096];
-                let _ = stream.read(&mut head).await;
-                let _ = stream.write_all(answer).await;
-            }
-            kept.push(stream);
+                while let Ok(1..) = stream.read(&mut head).await {
+                    let _ = stream.write_all(answer).await;
+                }
+            });
         }
     });
     address
