@@ -33,9 +33,9 @@ impl Table {
     }
 
     /// Adds a row of as many cells as there are columns.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.alignments.len(), "a row has a cell for every column");
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let row = self.cells(cells);
+        debug_assert_eq!(row.len(), self.alignments.len(), "a row has a cell for every column");
         self.inner.add_row(row);
     }
 

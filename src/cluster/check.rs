@@ -88,12 +88,14 @@ fn root(facts: &Facts) -> Option<Refusal> {
 pub fn program(binary: &AgentBinary, facts: &Facts) -> Option<Refusal> {
     if binary.arch != facts.arch {
         let what = format!("the machine is {}, the program to install is for {}", facts.arch, binary.arch);
-        let hint = format!("build gorgo on a {} machine and name the file with `--agent-binary PATH`", facts.arch);
+        let hint = format!(
+            "`scripts/release` on a machine that is {} builds one; name it with `--agent-binary PATH`, once for each kind of machine",
+            facts.arch
+        );
         return Some(refusal(what, hint));
     }
     let wanted = binary.glibc?;
-    let hint =
-        "build one that runs on glibc 2.28 and newer with `scripts/release`, and name it with `--agent-binary PATH`";
+    let hint = "`scripts/release` builds one that runs on glibc 2.28 and newer; name it with `--agent-binary PATH`";
     match facts.glibc {
         None => Some(refusal(format!("the machine has no glibc; the program needs {}", dotted(wanted)), hint)),
         Some(found) if found < wanted => {

@@ -251,6 +251,8 @@ pub struct Desired {
     pub allow_public_plaintext: bool,
     /// The program.
     pub binary: AgentBinary,
+    /// The program for other kinds of machines, at most one for each.
+    pub others: Vec<AgentBinary>,
     /// Token for model files.
     pub hf_token: Option<Secret>,
     /// Its nodes, in order; names are unique.
@@ -260,6 +262,14 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// The same with the program for such a machine (`uname -m`) in its place; where there is none, the cluster as it is.
+    #[must_use]
+    pub fn on_machine(&self, arch: &str) -> Self {
+        let fits = |program: &&AgentBinary| program.arch == arch;
+        let program = [&self.binary].into_iter().chain(&self.others).find(fits).unwrap_or(&self.binary);
+        Self { binary: program.clone(), ..self.clone() }
+    }
+
     /// How agents balance where nothing else was asked for.
     #[must_use]
     pub fn configured(&self) -> Balance {

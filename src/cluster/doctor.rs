@@ -29,7 +29,8 @@ type Trouble = (String, String);
 /// so that each must know exactly the others.
 pub async fn doctor(members: &[Member], desired: &Desired, version: &str, whole: bool) -> Vec<Finding> {
     let seen = status(members).await;
-    let programs: Vec<_> = seen.iter().map(|(name, facts)| (name.as_str(), program(facts))).collect();
+    let programs: Vec<Program<'_>> =
+        seen.iter().filter_map(|(name, facts)| program(name, facts.as_ref().ok()?)).collect();
     let mut findings = Vec::new();
     for ((node, facts), member) in seen.iter().zip(members) {
         let found = match facts {
@@ -45,8 +46,15 @@ pub async fn doctor(members: &[Member], desired: &Desired, version: &str, whole:
     findings
 }
 
-fn program(facts: &Result<Facts, RemoteError>) -> Option<&str> {
-    facts.as_ref().ok()?.binary_sha256.as_deref()
+/// The program that a node has.
+struct Program<'a> {
+    node: &'a str,
+    arch: &'a str,
+    sha256: &'a str,
+}
+
+fn program<'a>(node: &'a str, facts: &'a Facts) -> Option<Program<'a>> {
+    Some(Program { node, arch: &facts.arch, sha256: facts.binary_sha256.as_deref()? })
 }
 
 fn unreachable(error: &RemoteError) -> Trouble {
@@ -121,12 +129,12 @@ fn version_trouble(facts: &Facts, version: &str) -> Option<Trouble> {
     Some((format!("its program is {theirs}, this one is {version}"), hint))
 }
 
-/// Nodes with different programs of one version: a test of some that was not ended, or an upload that was cut short.
-fn mixed(facts: &Facts, programs: &[(&str, Option<&str>)]) -> Option<Trouble> {
+/// Nodes of one kind with different programs of one version: a test of some that was not ended, or an upload that was cut short.
+fn mixed(facts: &Facts, programs: &[Program<'_>]) -> Option<Trouble> {
     let own = facts.binary_sha256.as_deref()?;
-    let (first, theirs) = programs.iter().find_map(|(name, program)| Some((*name, (*program)?)))?;
-    (own != theirs).then(|| {
-        let what = format!("its program is another build than that of {first}");
+    let first = programs.iter().find(|it| it.arch == facts.arch)?;
+    (own != first.sha256).then(|| {
+        let what = format!("its program is another build than that of {}", first.node);
         (what, "`gorgo cluster upload` brings the same to all".to_owned())
     })
 }

@@ -16,6 +16,11 @@ pub struct Gpu {
     pub name: String,
     /// Its memory.
     pub memory_mib: u64,
+    /// Memory in use; `None` = the driver does not tell, e.g. of a card in MIG mode.
+    pub memory_used_mib: Option<u64>,
+    /// Share of the last second or less in which something ran on it (`nvidia-smi`'s `utilization.gpu`), %; `None` = the driver does not
+    /// tell.
+    pub busy_percent: Option<u8>,
 }
 
 /// What a service answered.
@@ -178,11 +183,18 @@ fn glibc(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
 }
 
-/// `570.148.08, NVIDIA A100-SXM4-40GB, 40960`.
+/// `570.148.08, NVIDIA A100-SXM4-40GB, 40960, 36211, 97`; `[N/A]` stands for what the driver does not tell.
 fn gpu(text: &str) -> Option<Gpu> {
     let (driver, rest) = text.split_once(", ")?;
-    let (name, memory) = rest.rsplit_once(", ")?;
-    Some(Gpu { driver: driver.to_owned(), name: name.to_owned(), memory_mib: memory.parse().unwrap_or(0) })
+    let mut figures = rest.rsplitn(4, ", ");
+    let (busy, used, memory, name) = (figures.next()?, figures.next()?, figures.next()?, figures.next()?);
+    Some(Gpu {
+        driver: driver.to_owned(),
+        name: name.to_owned(),
+        memory_mib: memory.parse().unwrap_or(0),
+        memory_used_mib: used.parse().ok(),
+        busy_percent: busy.parse().ok(),
+    })
 }
 
 /// `engine 200 {…}`.
@@ -208,7 +220,8 @@ libc glibc 2.35
 os Ubuntu 22.04.4 LTS
 systemd 249
 disk_free  502511173632
-gpu 570.148.08, NVIDIA A100-SXM4-40GB, 40960
+gpu 570.148.08, NVIDIA A100-SXM4-40GB, 40960, 36211, 97
+gpu 570.148.08, NVIDIA H100, MIG, 81559, [N/A], [N/A]
 docker 24.0.7
 image lmsysorg/sglang:v0.5.19-cu129
 binary_sha256 aa
@@ -226,8 +239,13 @@ end
         let facts = parse(A100, ASKED).unwrap();
         assert_eq!((facts.arch.as_str(), facts.glibc, facts.systemd), ("x86_64", Some((2, 35)), Some(249)));
         assert_eq!((facts.disk_free, facts.clock_ahead_ms), (502_511_173_632, 0));
-        let gpu = Gpu { driver: "570.148.08".into(), name: "NVIDIA A100-SXM4-40GB".into(), memory_mib: 40960 };
-        assert_eq!((facts.gpus.as_slice(), facts.driver_major()), ([gpu].as_slice(), Some(570)));
+        let gpu = |name: &str, memory_mib, memory_used_mib, busy_percent| {
+            let driver = "570.148.08".to_owned();
+            Gpu { driver, name: name.to_owned(), memory_mib, memory_used_mib, busy_percent }
+        };
+        let gpus =
+            [gpu("NVIDIA A100-SXM4-40GB", 40960, Some(36211), Some(97)), gpu("NVIDIA H100, MIG", 81559, None, None)];
+        assert_eq!((facts.gpus.as_slice(), facts.driver_major()), (gpus.as_slice(), Some(570)));
         assert_eq!(facts.docker.as_deref(), Some("24.0.7"));
         assert!(facts.images.contains("lmsysorg/sglang:v0.5.19-cu129"));
         assert_eq!((facts.files["gorgo/agent.env"].as_str(), facts.files["done/engine"].as_str()), ("bb", "cc"));

@@ -35,7 +35,7 @@ answers() {
 exec 4< <(answers "$@")
 
 if command -v nvidia-smi >/dev/null; then
-    timeout 30 nvidia-smi --query-gpu=driver_version,name,memory.total --format=csv,noheader,nounits 2>/dev/null |
+    timeout 30 nvidia-smi --query-gpu=driver_version,name,memory.total,memory.used,utilization.gpu --format=csv,noheader,nounits 2>/dev/null |
         sed 's/^/gpu /'
 fi
 if command -v docker >/dev/null; then

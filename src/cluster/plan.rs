@@ -64,6 +64,7 @@ impl Plan {
 /// Everything that makes the node what it is to be.
 #[must_use]
 pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    let desired = &desired.on_machine(&facts.arch);
     Plan::new(node, refusals(desired, node, facts), || {
         let mut steps = Vec::new();
         steps.extend(folders(facts));
@@ -130,6 +131,7 @@ pub fn agent_restart(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan 
 /// A new program for what is installed already; definitions stay.
 #[must_use]
 pub fn upload(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
+    let desired = &desired.on_machine(&facts.arch);
     let mut reasons: Vec<Refusal> = program(&desired.binary, facts).into_iter().collect();
     reasons.extend(nothing_installed(facts));
     Plan::new(node, reasons, || {

@@ -145,6 +145,7 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         pinned: BTreeMap::new(),
         allow_public_plaintext: false,
         binary: binary(PROGRAM),
+        others: Vec::new(),
         hf_token: None,
         nodes,
         proxies: Vec::new(),

@@ -83,6 +83,12 @@ fn a_router_is_put_on_a_node_serves_and_goes() {
     assert!(set_up.err.contains("nothing to do"), "it belongs to the cluster: {set_up:?}");
     assert_eq!(json(user.gorgo("proxy --remote eu status --json"))["pid"], status["pid"], "nothing was restarted");
 
+    let other = user.gorgo("proxy deploy eu --strategy random");
+    assert_eq!(other.code, Some(2), "it asks before it restarts what is in use: {other:?}");
+    assert!(
+        other.err.contains("restart gorgo-proxy.service on eu: it finishes what it has in flight first"),
+        "{other:?}"
+    );
     assert_eq!(user.gorgo("proxy deploy eu --remove").code, Some(2), "it asks first");
     good(user.gorgo("proxy deploy eu --remove --yes"));
     assert!(TcpStream::connect(format!("127.0.0.1:{at}")).is_err(), "nobody listens any more");

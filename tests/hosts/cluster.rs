@@ -62,7 +62,7 @@ impl<'a> Cluster<'a> {
             line.starts_with("node3: cannot be set up: the machine has glibc 2.31, the program needs 2."),
             "{plan}"
         );
-        assert!(plan.contains("  hint: build one that runs on glibc 2.28 and newer with `scripts/release`"), "{plan}");
+        assert!(plan.contains("  hint: `scripts/release` builds one that runs on glibc 2.28 and newer"), "{plan}");
         println!(
             "left out: the host with the old glibc; set GORGO_TEST_BINARY to what `scripts/release --for-tests` prints"
         );

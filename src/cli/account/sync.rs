@@ -13,10 +13,9 @@ use crate::cli::exit::{Exit, Outcome};
 use crate::cli::nodes::{Node, look};
 use crate::cli::provider::{Provider, Setup, cloud_failure};
 use crate::cloud::lambda::wire::{CreateRuleset, FirewallRule, PatchRuleset, PortRange, Protocol, Ruleset};
+use crate::cluster::layout::Ports;
 use crate::model::Region;
 
-/// What the nodes of a cluster open to each other: port and what listens there. Whatever else a cluster needs is one more line.
-const AMONG_NODES: [(u16, &str); 1] = [(8000, "agent")];
 /// How texts of our own rules begin; a rule with another text was made by somebody else.
 const OURS: &str = "gorgo: ";
 /// The region in which Lambda has no firewall.
@@ -28,6 +27,9 @@ pub(crate) struct Sync {
     /// Where SSH may come from, an IPv4 network (repeatable)
     #[arg(long, value_name = "CIDR", value_parser = network, default_value = "0.0.0.0/0")]
     ssh_from: Vec<String>,
+    /// Where requests may come from besides the nodes themselves, an IPv4 network (repeatable): to agents and to central routers
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    requests_from: Vec<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -54,7 +56,9 @@ pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context:
         return Ok(Exit::NothingSuitable);
     }
     let existing = cloud.rulesets().await.map_err(cloud_failure)?;
-    let changes = changes(&setup.fleet.cluster, &regions, &peers(&nodes), &args.ssh_from, &existing);
+    let need =
+        Need { peers: peers(&nodes), routers: routers(&nodes), ssh: args.ssh_from, requests: args.requests_from };
+    let changes = changes(&setup.fleet.cluster, &regions, &need, &existing);
     warn_unattached(setup, &nodes, &existing, context);
     if changes.is_empty() {
         context.printer.talk("every ruleset is as the cluster needs it");
@@ -95,37 +99,68 @@ fn peers(nodes: &[Node]) -> BTreeMap<String, Ipv4Addr> {
     nodes.iter().filter(|node| node.is_there()).filter_map(address).collect()
 }
 
-/// SSH from where it is wanted, and from every node of the cluster what nodes ask each other.
-fn needed(peers: &BTreeMap<String, Ipv4Addr>, ssh_from: &[String]) -> Vec<FirewallRule> {
-    let rule = |port, source_network: String, description: String| FirewallRule {
-        protocol: Protocol::Tcp,
-        port_range: Some(PortRange::single(port)),
-        source_network,
-        description,
-    };
-    let ssh = ssh_from.iter().map(|network| rule(SSH, network.clone(), format!("{OURS}ssh")));
-    let nodes = AMONG_NODES.iter().flat_map(|(port, what)| {
-        peers.iter().map(move |(name, address)| rule(*port, format!("{address}/32"), format!("{OURS}{what} of {name}")))
-    });
-    ssh.chain(nodes).collect()
+/// Ports of the central routers by region, as far as they take requests from elsewhere.
+fn routers(nodes: &[Node]) -> BTreeMap<Region, BTreeSet<u16>> {
+    let mut routers: BTreeMap<Region, BTreeSet<u16>> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| node.is_there()) {
+        let wish = node.record.as_ref().and_then(|record| record.proxy.as_ref());
+        let (Some(wish), Some(instance)) = (wish, &node.instance) else { continue };
+        match wish.listen {
+            Some(listen) if listen.ip().is_loopback() => {}
+            listen => {
+                let port = listen.map_or(Ports::default().proxy, |listen| listen.port());
+                routers.entry(instance.region.clone()).or_default().insert(port);
+            }
+        }
+    }
+    routers
 }
 
-fn changes(
-    cluster: &str,
-    regions: &BTreeSet<Region>,
-    peers: &BTreeMap<String, Ipv4Addr>,
-    ssh_from: &[String],
-    existing: &[Ruleset],
-) -> Vec<Change> {
-    let rules = needed(peers, ssh_from);
+/// What a cluster has to let in.
+#[derive(Debug, Default)]
+struct Need {
+    /// Its nodes.
+    peers: BTreeMap<String, Ipv4Addr>,
+    /// Ports of central routers, by the region where they stand.
+    routers: BTreeMap<Region, BTreeSet<u16>>,
+    /// Where SSH may come from.
+    ssh: Vec<String>,
+    /// Where requests may come from besides the nodes.
+    requests: Vec<String>,
+}
+
+impl Need {
+    /// SSH from where it is wanted; requests to the agents, and to central routers where there are some, from every node of the cluster
+    /// and from where they are wanted.
+    fn rules(&self, region: &Region) -> Vec<FirewallRule> {
+        let rule = |port, source_network: String, description: String| FirewallRule {
+            protocol: Protocol::Tcp,
+            port_range: Some(PortRange::single(port)),
+            source_network,
+            description,
+        };
+        let mut rules: Vec<FirewallRule> =
+            self.ssh.iter().map(|network| rule(SSH, network.clone(), format!("{OURS}ssh"))).collect();
+        let routers = self.routers.get(region).into_iter().flatten().map(|port| (*port, "router for"));
+        for (port, what) in [(Ports::default().agent, "agent for")].into_iter().chain(routers) {
+            let nodes = self.peers.iter().map(|(name, address)| (format!("{address}/32"), name.as_str()));
+            let others = self.requests.iter().map(|network| (network.clone(), "clients"));
+            rules.extend(nodes.chain(others).map(|(from, who)| rule(port, from, format!("{OURS}{what} {who}"))));
+        }
+        rules
+    }
+}
+
+fn changes(cluster: &str, regions: &BTreeSet<Region>, need: &Need, existing: &[Ruleset]) -> Vec<Change> {
     let change = |region: &Region| {
+        let rules = need.rules(region);
         let name = ruleset_name(cluster, region);
         let Some(ruleset) = existing.iter().find(|it| it.name == name && it.region.name == *region) else {
-            return Some(Change::Create(CreateRuleset { name, region: region.clone(), rules: rules.clone() }));
+            return Some(Change::Create(CreateRuleset { name, region: region.clone(), rules }));
         };
         let now = ruleset.rules.clone();
         let differs = difference(&now, &rules).iter().any(|line| !line.starts_with("  "));
-        differs.then(|| Change::Replace { id: ruleset.id.clone(), name, now, rules: rules.clone() })
+        differs.then(|| Change::Replace { id: ruleset.id.clone(), name, now, rules })
     };
     regions.iter().filter_map(change).collect()
 }
@@ -188,19 +223,30 @@ fn warn_unattached(setup: &Setup, nodes: &[Node], existing: &[Ruleset], context:
 mod tests {
     use insta::assert_snapshot;
 
+    use std::collections::BTreeMap;
+
     use super::super::rules::rule;
-    use super::{Change, changes, needed};
-    use crate::cloud::lambda::wire::{RegionInfo, Ruleset};
+    use super::{Change, Need, changes, routers};
+    use crate::cli::nodes::Node;
+    use crate::cloud::lambda::wire::{FirewallRule, RegionInfo, Ruleset};
+    use crate::cloud::{Instance, InstanceId, Status};
+    use crate::cluster::desired::ProxyWish;
+    use crate::cluster::inventory::NodeRecord;
     use crate::model::Region;
 
-    fn plan(existing: &[Ruleset]) -> String {
-        let regions = ["us-east-1", "us-west-1"].map(Region::new).into();
+    /// One node, and SSH from anywhere.
+    fn need() -> Need {
         let peers = [("east".to_owned(), [198, 51, 100, 7].into())].into();
-        let changes = changes("lab", &regions, &peers, &["0.0.0.0/0".to_owned()], existing);
+        Need { peers, ssh: vec!["0.0.0.0/0".to_owned()], ..Need::default() }
+    }
+
+    fn plan(need: &Need, existing: &[Ruleset]) -> String {
+        let regions = ["us-east-1", "us-west-1"].map(Region::new).into();
+        let changes = changes("lab", &regions, need, existing);
         changes.iter().map(Change::shown).collect::<Vec<_>>().join("\n")
     }
 
-    fn ruleset(name: &str, region: &str, rules: Vec<crate::cloud::lambda::wire::FirewallRule>) -> Ruleset {
+    fn ruleset(name: &str, region: &str, rules: Vec<FirewallRule>) -> Ruleset {
         Ruleset {
             id: name.into(),
             name: name.into(),
@@ -213,21 +259,77 @@ mod tests {
 
     #[test]
     fn each_region_gets_what_the_cluster_needs_and_others_are_left_alone() {
-        let peers = [("east".to_owned(), [198, 51, 100, 7].into())].into();
-        let right = needed(&peers, &["0.0.0.0/0".to_owned()]);
+        let right = need().rules(&Region::new("us-east-1"));
         let mut odd = right.clone();
         odd[1].source_network = "203.0.113.9/32".into();
-        assert_snapshot!(plan(&[ruleset("mine", "us-east-1", vec![]), ruleset("gorgo-lab-us-west-1", "us-west-1", odd)]), @"
+        let existing = [ruleset("mine", "us-east-1", vec![]), ruleset("gorgo-lab-us-west-1", "us-west-1", odd)];
+        assert_snapshot!(plan(&need(), &existing), @"
         make the ruleset gorgo-lab-us-east-1, for machines launched from now on:
         + tcp:22:0.0.0.0/0:gorgo: ssh
-        + tcp:8000:198.51.100.7/32:gorgo: agent of east
+        + tcp:8000:198.51.100.7/32:gorgo: agent for east
         change the ruleset gorgo-lab-us-west-1:
           tcp:22:0.0.0.0/0:gorgo: ssh
-        - tcp:8000:203.0.113.9/32:gorgo: agent of east
-        + tcp:8000:198.51.100.7/32:gorgo: agent of east
+        - tcp:8000:203.0.113.9/32:gorgo: agent for east
+        + tcp:8000:198.51.100.7/32:gorgo: agent for east
         ");
         let all = ["us-east-1", "us-west-1"].map(|it| ruleset(&format!("gorgo-lab-{it}"), it, right.clone()));
-        assert_eq!(plan(&all), "");
+        assert_eq!(plan(&need(), &all), "");
+    }
+
+    #[test]
+    fn a_router_is_let_in_to_where_it_stands_and_as_long_as_it_does() {
+        let with_router = Need { routers: [(Region::new("us-west-1"), [8080].into())].into(), ..need() };
+        let before = ["us-east-1", "us-west-1"]
+            .map(|region| ruleset(&format!("gorgo-lab-{region}"), region, need().rules(&Region::new(region))));
+        assert_snapshot!(plan(&with_router, &before), @"
+        change the ruleset gorgo-lab-us-west-1:
+          tcp:22:0.0.0.0/0:gorgo: ssh
+          tcp:8000:198.51.100.7/32:gorgo: agent for east
+        + tcp:8080:198.51.100.7/32:gorgo: router for east
+        ");
+        let open = Need { requests: vec!["203.0.113.0/24".to_owned()], ..with_router };
+        assert_snapshot!(plan(&open, &before), @"
+        change the ruleset gorgo-lab-us-east-1:
+          tcp:22:0.0.0.0/0:gorgo: ssh
+          tcp:8000:198.51.100.7/32:gorgo: agent for east
+        + tcp:8000:203.0.113.0/24:gorgo: agent for clients
+        change the ruleset gorgo-lab-us-west-1:
+          tcp:22:0.0.0.0/0:gorgo: ssh
+          tcp:8000:198.51.100.7/32:gorgo: agent for east
+        + tcp:8000:203.0.113.0/24:gorgo: agent for clients
+        + tcp:8080:198.51.100.7/32:gorgo: router for east
+        + tcp:8080:203.0.113.0/24:gorgo: router for clients
+        ");
+    }
+
+    #[test]
+    fn routers_are_those_that_are_deployed_and_listen_beyond_loopback() {
+        let node = |name: &str, region: &str, listen: Option<Option<&str>>| {
+            let instance = Instance {
+                id: InstanceId(name.to_owned()),
+                name: Some(name.to_owned()),
+                status: Status::Active,
+                address: None,
+                region: Region::new(region),
+                instance_type: String::new(),
+                price_cents_per_hour: None,
+                tags: BTreeMap::new(),
+            };
+            let proxy = listen.map(|listen| ProxyWish {
+                listen: listen.map(|text| text.parse().expect("an address")),
+                ..ProxyWish::default()
+            });
+            let record = NodeRecord { proxy, ..NodeRecord::new(name) };
+            Node { name: name.to_owned(), record: Some(record), instance: Some(instance) }
+        };
+        let nodes = [
+            node("east", "us-east-1", Some(None)),
+            node("second", "us-east-1", Some(Some("0.0.0.0:9000"))),
+            node("inside", "us-west-1", Some(Some("127.0.0.1:8080"))),
+            node("none", "us-west-1", None),
+            Node { instance: None, ..node("gone", "us-west-2", Some(None)) },
+        ];
+        assert_eq!(routers(&nodes), [(Region::new("us-east-1"), [8080, 9000].into())].into());
     }
 
     #[test]
@@ -236,11 +338,12 @@ mod tests {
         let now = rules(&[
             "tcp:22:0.0.0.0/0:gorgo: ssh",
             "tcp:443:0.0.0.0/0:web",
-            "tcp:8000:198.51.100.9:gorgo: agent of old",
+            "tcp:8000:198.51.100.9:gorgo: agent for old",
         ]);
         let regions = ["us-east-1"].map(Region::new).into();
         let existing = [ruleset("gorgo-lab-us-east-1", "us-east-1", now)];
-        let changes = changes("lab", &regions, &[].into(), &["198.51.100.7/32".to_owned()], &existing);
+        let need = Need { ssh: vec!["198.51.100.7/32".to_owned()], ..Need::default() };
+        let changes = changes("lab", &regions, &need, &existing);
         let warnings: Vec<String> = changes.iter().flat_map(Change::warnings).collect();
         assert_snapshot!(warnings.join("\n"), @"
         gorgo-lab-us-east-1: SSH from 0.0.0.0/0 ends

@@ -1,5 +1,6 @@
 //! What a program file needs of a machine, read from the file itself.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::PathBuf;
 
@@ -26,6 +27,29 @@ pub(super) fn inspect(path: PathBuf) -> Result<AgentBinary, Failure> {
     let sum = Sha256::digest(&bytes);
     let sha256 = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(AgentBinary { sha256, bytes: bytes.len() as u64, arch: arch.to_owned(), glibc: glibc(&bytes), path })
+}
+
+/// The programs that nodes are to get, at most one for each kind of machine; for machines of its own kind this one, unless one is named.
+pub(super) fn named(paths: &[PathBuf]) -> Result<Vec<AgentBinary>, Failure> {
+    let mut programs: Vec<AgentBinary> = Vec::new();
+    for path in paths {
+        let program = inspect(path.clone())?;
+        if let Some(other) = programs.iter().find(|other| other.arch == program.arch) {
+            let (first, second, arch) = (other.path.display(), program.path.display(), &program.arch);
+            let error = anyhow!("--agent-binary: `{first}` and `{second}` are both for {arch}");
+            return Err(Failure::usage(error).with_hint("wanted one program for each kind of machine"));
+        }
+        programs.push(program);
+    }
+    if programs.iter().all(|program| program.arch != ARCH) {
+        match own().and_then(inspect) {
+            Ok(own) => programs.push(own),
+            // Of another system than Linux: what was named has to do.
+            Err(_) if !programs.is_empty() => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(programs)
 }
 
 /// The program that runs now.
@@ -59,7 +83,9 @@ fn glibc(bytes: &[u8]) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{arch, glibc, inspect};
+    use std::path::{Path, PathBuf};
+
+    use super::{ARCH, arch, glibc, inspect, named};
     use crate::cli::Exit;
 
     #[test]
@@ -69,6 +95,33 @@ mod tests {
         assert_eq!((arch(b""), arch(b"#!/bin/sh\necho not a program\n")), (None, None));
         assert_eq!(glibc(b"\0GLIBC_2.4\0GLIBC_2.28\0GLIBC_2.17\0GLIBC_PRIVATE\0"), Some((2, 28)));
         assert_eq!(glibc(b"no such thing GLIBC_2."), None);
+    }
+
+    #[test]
+    fn one_program_for_each_kind_of_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = |name: &str, machine: u16| -> PathBuf {
+            let path = folder.path().join(name);
+            let head = [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 11], &machine.to_le_bytes()].concat();
+            std::fs::write(&path, [head, name.into()].concat()).unwrap();
+            path
+        };
+        let (intel, again, arm) = (program("intel", 62), program("again", 62), program("arm", 183));
+        let own = std::env::current_exe().unwrap();
+        let paths = |paths: &[&Path]| {
+            let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
+            let programs = named(&paths)?;
+            Ok::<_, crate::cli::exit::Failure>(programs.into_iter().map(|program| program.path).collect::<Vec<_>>())
+        };
+        let (mine, foreign) = if ARCH == "x86_64" { (&intel, &arm) } else { (&arm, &intel) };
+        assert_eq!(paths(&[]).unwrap(), [own.clone()]);
+        assert_eq!(paths(&[mine]).unwrap(), [mine.clone()]);
+        assert_eq!(paths(&[foreign]).unwrap(), [foreign.clone(), own], "this one for machines of its kind");
+        assert_eq!(paths(&[foreign, mine]).unwrap(), [foreign.clone(), mine.clone()]);
+        let failure = paths(&[&intel, &arm, &again]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        let shown = failure.to_string();
+        assert!(shown.contains("intel` and `") && shown.contains("again` are both for x86_64"), "{shown}");
     }
 
     #[test]

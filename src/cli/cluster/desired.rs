@@ -48,6 +48,7 @@ pub(super) fn desired(
         pinned: BTreeMap::new(),
         allow_public_plaintext,
         binary,
+        others: Vec::new(),
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),
         nodes: specs,
         proxies,

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use super::binary;
 use super::desired::spec;
 use super::scene::{Access, Scene};
-use super::work::{Task, carry_out, plans};
+use super::work::{Task, carry_out, interruptions, plans};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -70,6 +70,10 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     if args.consent.is_dry_run() {
         context.printer.data(dry_run(&plans.plans).trim_end())?;
         return Ok(if plans.unreachable.is_empty() { Exit::Done } else { Exit::Failed });
+    }
+    // A removal has been asked about: it is what was typed.
+    if let Some(question) = interruptions(&plans.interrupts).filter(|_| !args.remove) {
+        args.consent.ask(&context.printer, &question, "do that?")?;
     }
     let Some(mut inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
     // Noted before anything is done, so that a run that is cut off is taken up by `cluster setup`; forgotten when all is gone.

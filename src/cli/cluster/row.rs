@@ -189,30 +189,45 @@ fn serving(rows: &[Row<'_>], own: &AgentBinary) -> Table {
     table
 }
 
+/// How busy and how full a node's cards are, on average: `97 %, 90 % full`, `8x 50 %, 61 % full`; `None` = it has none.
+fn cards(facts: &Facts) -> Option<String> {
+    let gpus = &facts.gpus;
+    let busy: Option<Vec<u32>> = gpus.iter().map(|gpu| gpu.busy_percent.map(u32::from)).collect();
+    let used: Option<u64> = gpus.iter().map(|gpu| gpu.memory_used_mib).sum();
+    let all: u64 = gpus.iter().map(|gpu| gpu.memory_mib).sum();
+    let count = u32::try_from(gpus.len()).ok().filter(|count| *count > 0)?;
+    let busy = busy.map(|busy| format!("{} %", busy.iter().sum::<u32>() / count));
+    let full = used.and_then(|used| (100 * used).checked_div(all)).map(|full| format!("{full} % full"));
+    let told: Vec<String> = busy.into_iter().chain(full).collect();
+    let told = if told.is_empty() { "?".to_owned() } else { told.join(", ") };
+    Some(if count == 1 { told } else { format!("{count}x {told}") })
+}
+
+/// A column for graphics cards only where there are some.
 fn machines(rows: &[Row<'_>]) -> Table {
-    let mut table = Table::new(&[
-        Column::Text("node"),
-        Column::Text("region"),
-        Column::Text("type"),
-        Column::Text("address"),
-        Column::Number("disk free"),
-        Column::Number("clock"),
-        Column::Number("price"),
-    ]);
+    let with_cards = rows.iter().filter_map(Row::facts).any(|facts| !facts.gpus.is_empty());
+    let mut columns = vec![Column::Text("node"), Column::Text("region"), Column::Text("type"), Column::Text("address")];
+    columns.extend(with_cards.then_some(Column::Text("gpu")));
+    columns.extend(["disk free", "clock", "price"].map(Column::Number));
+    let mut table = Table::new(&columns);
     for row in rows {
         let instance = row.node.instance.as_ref();
         let record = row.node.record.as_ref();
         let region = instance.map(|it| &it.region).or_else(|| record?.region.as_ref());
         let kind = instance.map(|it| &it.instance_type).or_else(|| record?.instance_type.as_ref());
-        table.row([
+        let mut cells = vec![
             row.node.name.clone(),
             or_unknown(region, ToString::to_string),
             or_unknown(kind.filter(|it| !it.is_empty()), Clone::clone),
             or_unknown(instance.and_then(|it| it.address), |it| it.to_string()),
+        ];
+        cells.extend(with_cards.then(|| or_unknown(row.facts().and_then(cards), |it| it)));
+        cells.extend([
             or_unknown(row.facts(), |it| human::bytes(it.disk_free)),
             or_unknown(row.facts(), |it| clock(it.clock_ahead_ms)),
             or_unknown(instance.and_then(|it| it.price_cents_per_hour), |cents| human::price(cents.into())),
         ]);
+        table.row(cells);
     }
     table
 }

@@ -60,9 +60,9 @@ pub(crate) struct Choice {
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) choice: Choice,
-    /// The gorgo to put on the nodes [default: this one]
+    /// The gorgo to put on the nodes (repeatable, one for each kind of machine: x86_64, aarch64) [default: this one]
     #[arg(long, value_name = "PATH")]
-    agent_binary: Option<PathBuf>,
+    agent_binary: Vec<PathBuf>,
     /// Let agents listen on public addresses although they speak plain text there
     #[arg(long)]
     allow_public_plaintext: bool,
@@ -95,10 +95,10 @@ pub(super) struct Plans {
 pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, context: &Context) -> Outcome {
     let show_only = choice.consent.is_dry_run();
     let mut scene = Scene::look(context, if show_only { Access::Read } else { Access::Change }).await?;
-    let path = args.and_then(|args| args.agent_binary.clone());
-    let binary = binary::inspect(path.map_or_else(binary::own, Ok)?)?;
+    let mut programs = binary::named(args.map_or(&[], |args| &args.agent_binary))?;
     let allow = args.is_some_and(|args| args.allow_public_plaintext);
-    let desired = scene.desired(binary, allow)?;
+    let mut desired = scene.desired(programs.remove(0), allow)?;
+    desired.others = programs;
     let members = scene.members(&choice.names)?;
     let lines = NodeLines::new(&context.printer, members.iter().map(|member| member.spec.name.as_str()));
     let plans = plans(task, Some(&desired), &members, &lines, context).await;
@@ -151,7 +151,7 @@ pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
 }
 
 /// What runs and is cut off or started anew, for whoever has to say yes to it; `None` = nothing.
-fn interruptions(interrupts: &BTreeMap<Role, Vec<String>>) -> Option<String> {
+pub(super) fn interruptions(interrupts: &BTreeMap<Role, Vec<String>>) -> Option<String> {
     let line = |(role, nodes): (&Role, &Vec<String>)| {
         let what = match role {
             Role::Engine => "the requests that it runs end, and its cache is lost",

@@ -1,5 +1,5 @@
 use super::{Finding, doctor};
-use crate::cluster::desired::Desired;
+use crate::cluster::desired::{AgentBinary, Desired};
 use crate::cluster::layout::{BINARY, Role};
 use crate::cluster::testing::{Break, binary, fleet, set_up};
 
@@ -48,6 +48,16 @@ async fn another_program_here_is_no_finding_but_another_version_there_is() {
         lines(&doctor(&members, &other, "gorgo 0.2.0", true).await),
         ["node1: its program is gorgo 0.1.0, this one is gorgo 0.2.0"]
     );
+}
+
+#[tokio::test]
+async fn machines_of_different_kinds_have_different_programs() {
+    let (one, fakes, members) = fleet(3);
+    let arm = AgentBinary { arch: "aarch64".into(), ..binary("program for arm") };
+    let wanted = Desired { others: vec![arm], ..one };
+    fakes[1].change(|state| state.arch = "aarch64");
+    set_up(&wanted, &members).await;
+    assert_eq!(doctor(&members, &wanted, VERSION, true).await, []);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Plan, deploy_proxy, down, dry_run, remove_proxy, rollback, setup, upload};
 use crate::cluster::apply::{ApplyReport, Job, Outcome, StepJournal, apply};
 use crate::cluster::crash::CrashHook;
-use crate::cluster::desired::{Desired, EngineChoice, ProxySpec};
+use crate::cluster::desired::{AgentBinary, Desired, EngineChoice, ProxySpec};
 use crate::cluster::facts::Facts;
 use crate::cluster::inventory::FinishedStep;
 use crate::cluster::layout::{BINARY, Role};
@@ -16,8 +16,8 @@ use crate::cluster::plan::sha256;
 use crate::cluster::step::Action;
 use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, container, desired, emulator, node, token};
 
-const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960";
-const GH200: &str = "580.105.08, NVIDIA GH200 480GB, 97871";
+const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960, 0, 0";
+const GH200: &str = "580.105.08, NVIDIA GH200 480GB, 97871, 0, 0";
 
 #[derive(Default)]
 struct Memory(Vec<(String, String)>);
@@ -443,6 +443,32 @@ fn a_cluster_is_taken_down_and_its_models_stay() {
     assert!(down(&fake.spec, &see(&fake), false).is_empty());
     converge(&desired, &fake);
     assert_converged(&desired, &fake);
+}
+
+#[test]
+fn each_machine_gets_the_program_for_its_kind_or_nothing() {
+    let arm = AgentBinary { arch: "aarch64".into(), ..binary("program for arm") };
+    let one = desired(vec![node(1, "us-east-1", emulator()), node(2, "us-east-1", emulator())]);
+    let both = Desired { others: vec![arm], ..one.clone() };
+    let fakes = one.nodes.iter().map(|spec| FakeNode::new(spec.clone())).collect::<Vec<_>>();
+    fakes[1].change(|state| state.arch = "aarch64");
+
+    let refused = setup(&one, &fakes[1].spec, &see(&fakes[1]));
+    assert_eq!(refused.steps, [], "nothing is uploaded");
+    assert_snapshot!(dry_run(&[refused]), @"
+    node2: cannot be set up: the machine is aarch64, the program to install is for x86_64
+      hint: `scripts/release` on a machine that is aarch64 builds one; name it with `--agent-binary PATH`, once for each kind of machine
+    ");
+    for (fake, wanted) in fakes.iter().zip([PROGRAM, "program for arm"]) {
+        converge(&both, fake);
+        assert_eq!(setup(&both, &fake.spec, &see(fake)).steps, []);
+        assert_converged(&both.on_machine(fake.change(|state| state.arch)), fake);
+        assert_eq!(fake.change(|state| String::from_utf8(state.files[BINARY].clone()).unwrap()), wanted);
+    }
+    let newer = Desired { binary: binary("program 2"), ..both };
+    let uploads = |fake: &FakeNode| upload(&newer, &fake.spec, &see(fake)).steps.len();
+    assert!(uploads(&fakes[0]) > 0);
+    assert_eq!(uploads(&fakes[1]), 0, "its program is the same");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::config::EngineOptions;
 use crate::config::engine::is_reserved;
 
 fn facts(driver: &str, name: &str, gpus: usize) -> Facts {
-    let gpu = Gpu { driver: driver.into(), name: name.into(), memory_mib: 40960 };
+    let (driver, name) = (driver.to_owned(), name.to_owned());
+    let gpu = Gpu { driver, name, memory_mib: 40960, memory_used_mib: None, busy_percent: None };
     Facts { gpus: vec![gpu; gpus], systemd: Some(255), ..Facts::default() }
 }
 

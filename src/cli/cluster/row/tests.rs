@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use serde_json::json;
 
-use super::{Row, clock, document, tables};
+use super::{Row, cards, clock, document, tables};
 use crate::cli::nodes::Node;
 use crate::cloud::{Instance, InstanceId, Status};
 use crate::cluster::desired::{AgentBinary, Balance, Container, EngineChoice, NodeSpec};
@@ -55,11 +55,16 @@ fn agent(in_flight: u64, healthy: u32) -> Answer {
     )
 }
 
+fn gpu(memory_used_mib: Option<u64>, busy_percent: Option<u8>) -> Gpu {
+    let (driver, name) = ("570.148.08".to_owned(), "NVIDIA A100".to_owned());
+    Gpu { driver, name, memory_mib: 40960, memory_used_mib, busy_percent }
+}
+
 fn facts() -> Facts {
     let state =
         |restarts| ServiceState { installed: true, running: true, pid: Some(9), restarts, definition_sha256: None };
     let completion = json!({ "model": "mistral", "choices": [{ "text": "yes" }] });
-    let gpu = Gpu { driver: "570.148.08".into(), name: "NVIDIA A100".into(), memory_mib: 40960 };
+    let gpu = gpu(Some(36_864), Some(97));
     Facts {
         arch: "x86_64".into(),
         disk_free: 400 << 30,
@@ -104,14 +109,33 @@ fn every_node_is_a_row_whatever_became_of_it() {
     new     -                 -       -      -  sglang                -        -                     none                                      nothing is installed
     away    -                 -       -      -  -                     -        -                     -                                         unreachable: connection timed out
 
-    NODE    REGION     TYPE         ADDRESS   DISK FREE    CLOCK    PRICE
-    east    us-east-1  gpu_1x_a100  10.0.0.7  400.0 GiB  in step  $1.99/h
-    odd     us-east-1  gpu_1x_a100  10.0.0.7  400.0 GiB    -31 s  $1.99/h
-    killed  us-east-1  gpu_1x_a100  10.0.0.7  400.0 GiB  in step  $1.99/h
-    mute    us-east-1  gpu_1x_a100  10.0.0.7  400.0 GiB  in step  $1.99/h
-    new     us-east-1  gpu_1x_a100  10.0.0.7    1.0 TiB  in step  $1.99/h
-    away    us-east-1  gpu_1x_a100  10.0.0.7          -        -  $1.99/h
+    NODE    REGION     TYPE         ADDRESS   GPU              DISK FREE    CLOCK    PRICE
+    east    us-east-1  gpu_1x_a100  10.0.0.7  97 %, 90 % full  400.0 GiB  in step  $1.99/h
+    odd     us-east-1  gpu_1x_a100  10.0.0.7  97 %, 90 % full  400.0 GiB    -31 s  $1.99/h
+    killed  us-east-1  gpu_1x_a100  10.0.0.7  97 %, 90 % full  400.0 GiB  in step  $1.99/h
+    mute    us-east-1  gpu_1x_a100  10.0.0.7  97 %, 90 % full  400.0 GiB  in step  $1.99/h
+    new     us-east-1  gpu_1x_a100  10.0.0.7  -                  1.0 TiB  in step  $1.99/h
+    away    us-east-1  gpu_1x_a100  10.0.0.7  -                        -        -  $1.99/h
     ");
+}
+
+#[test]
+fn cards_are_told_of_as_far_as_their_driver_does() {
+    let cases = [
+        (vec![], None),
+        (vec![gpu(Some(36_864), Some(97))], Some("97 %, 90 % full")),
+        (vec![gpu(Some(40_960), Some(100)), gpu(Some(0), Some(0))], Some("2x 50 %, 50 % full")),
+        (vec![gpu(None, Some(8))], Some("8 %")),
+        (vec![gpu(Some(4_096), None)], Some("10 % full")),
+        (vec![gpu(None, None); 8], Some("8x ?")),
+    ];
+    for (gpus, wanted) in cases {
+        assert_eq!(cards(&Facts { gpus, ..facts() }).as_deref(), wanted);
+    }
+    let none = Facts { gpus: Vec::new(), ..facts() };
+    let (east, away) = (node("east"), node("away"));
+    let rows = [row(&east, Ok(none)), row(&away, Err((String::new(), None)))];
+    assert!(!tables(&rows, &own()).contains("GPU"), "a cluster without cards has no column for them");
 }
 
 #[test]
@@ -181,8 +205,10 @@ fn programs_get_all_of_it() {
           },
           "gpus": [
             {
+              "busy_percent": 97,
               "driver": "570.148.08",
               "memory_mib": 40960,
+              "memory_used_mib": 36864,
               "name": "NVIDIA A100"
             }
           ],
