@@ -1,7 +1,5 @@
 //! What can happen in a simulated fleet.
 
-use std::sync::Arc;
-
 use super::exchange::Told;
 use crate::model::Time;
 use crate::routing::Gauges;
@@ -11,7 +9,7 @@ use crate::routing::Gauges;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) request: u32,
-    /// 0: from the router that the client spoke to; 1: from the peer that got it forwarded.
+    /// Index of its leg. 0: from the router that the client spoke to; else from a peer that got it forwarded.
     pub(super) hop: u8,
     /// Unique in its request.
     pub(super) number: u16,
@@ -46,7 +44,7 @@ pub(super) enum Answer {
     Silence,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Event {
     /// A session's next request is due at its client.
     Due { session: u32 },
@@ -71,7 +69,7 @@ pub(super) enum Event {
     /// A cancelled job has to leave its engine.
     Abort { machine: u32, job: u64 },
     /// A peer learns that nobody waits for a forwarded request any more.
-    Gone { request: u32 },
+    Gone { request: u32, hop: u8 },
     /// The end of a request has reached its client.
     Ended { request: u32 },
     /// A router wants to look at its queue.
@@ -85,7 +83,13 @@ pub(super) enum Event {
     /// A router tells its peers how it is.
     Tell { node: u32 },
     /// A router hears how one of them is, or was.
-    Hear { node: u32, target: u32, told: Arc<Told> },
+    Hear { node: u32, target: u32, told: Box<Told> },
+    /// A router may have heard nothing of a peer for too long.
+    Listen { node: u32, target: u32 },
+    /// A router asks a peer for a new stream.
+    Call { node: u32, target: u32 },
+    /// The peer has got it, to whom the caller is this target.
+    Called { node: u32, target: u32 },
     /// A fault begins or ends.
     Fault { fault: u32, ends: bool },
 }

@@ -5,7 +5,7 @@ use super::World;
 use super::event::{Attempt, Event};
 use super::node::{Target, To};
 use super::outcome::{cut, refused, silent, too_large, worth_another_try};
-use super::request::Stage;
+use super::request::{Request, Stage};
 use super::serve::{id, job};
 use crate::routing::{Outcome, Refusal, Verdict};
 
@@ -16,12 +16,11 @@ impl World<'_> {
             return;
         }
         let request = attempt.request;
-        let open = self.leave(attempt, Outcome::Cancelled, true);
+        self.leave(attempt, Outcome::Cancelled, true);
         if attempt.hop == 0 {
             self.close(request, too_large());
-        } else if open {
-            let entry = self.request(request).attempt(request, 0);
-            self.back(entry, Event::TooLarge(entry));
+        } else {
+            self.hand_back(attempt, Event::TooLarge);
         }
     }
 
@@ -56,12 +55,11 @@ impl World<'_> {
             return;
         }
         let request = attempt.request;
-        let open = self.leave(attempt, Outcome::Broken, false);
+        self.leave(attempt, Outcome::Broken, false);
         if attempt.hop == 0 {
             self.close(request, cut());
-        } else if open {
-            let entry = self.request(request).attempt(request, 0);
-            self.back(entry, Event::Broken(entry));
+        } else {
+            self.hand_back(attempt, Event::Broken);
         }
     }
 
@@ -71,14 +69,14 @@ impl World<'_> {
         if hop == 0 {
             return self.close(request, refused(reason));
         }
-        let entry = self.request(request).attempt(request, 0);
-        let recorded = self.request(request).recorded;
-        if recorded {
+        let attempt = self.request(request).attempt(request, hop);
+        if worth_another_try(reason) {
+            self.hand_back(attempt, |entry| Event::Lost { attempt: entry, gone: false });
+        } else {
+            self.hand_back(attempt, Event::TooLarge);
+        }
+        if self.request(request).recorded {
             self.forget(request);
-        } else if self.is_present(entry) {
-            let again = worth_another_try(reason);
-            let event = if again { Event::Lost { attempt: entry, gone: false } } else { Event::TooLarge(entry) };
-            self.back(entry, event);
         }
     }
 
@@ -96,14 +94,26 @@ impl World<'_> {
             return self.schedule.at(due, Event::Silent(attempt));
         }
         self.call_off(attempt);
-        let open = self.leave(attempt, Outcome::Broken, false);
+        self.leave(attempt, Outcome::Broken, false);
         if hop == 0 {
             self.close(request, silent());
-        } else if open {
-            let entry = self.request(request).attempt(request, 0);
-            if self.is_present(entry) {
-                self.back(entry, Event::Lost { attempt: entry, gone: false });
-            }
+        } else {
+            self.hand_back(attempt, |entry| Event::Lost { attempt: entry, gone: false });
+        }
+    }
+
+    /// A peer has fallen silent: its line is dead, and with it what waits for an answer of it.
+    pub(super) fn lose_waiting(&mut self, node: usize, target: usize) {
+        let waits = |(request, open): (usize, &Option<Box<Request>>)| {
+            let open = open.as_deref()?;
+            let leg = open.legs.first()?;
+            let there = leg.stage == Stage::Sent && (leg.node, leg.target) == (node, target);
+            there.then(|| open.attempt(request as u32, 0))
+        };
+        let waiting: Vec<Attempt> = self.requests.iter().enumerate().filter_map(waits).collect();
+        for attempt in waiting {
+            self.call_off(attempt);
+            self.lost(attempt, false);
         }
     }
 
@@ -111,14 +121,18 @@ impl World<'_> {
     fn call_off(&mut self, attempt: Attempt) {
         let now = self.now;
         let open = self.requests[attempt.request as usize].as_deref_mut().expect("an attempt that is under way");
-        let leg = &mut open.legs[usize::from(attempt.hop)];
+        let leg = &open.legs[usize::from(attempt.hop)];
         let target = &mut self.nodes[leg.node].targets[leg.target];
-        let Some(connection) = &mut leg.connection else { return };
-        let exit = connection.up.exit(now, 0);
         let event = match target.to {
             To::Engine(machine) => Event::Abort { machine: machine as u32, job: job(attempt) },
-            To::Peer(_) => Event::Gone { request: attempt.request },
+            To::Peer(_) => {
+                // Who has not got it yet will find that nobody waits for it.
+                let Some(hop) = open.legs.iter().position(|leg| leg.of == Some(attempt)) else { return };
+                Event::Gone { request: attempt.request, hop: hop as u8 }
+            }
         };
+        let Some(connection) = &mut open.legs[usize::from(attempt.hop)].connection else { return };
+        let exit = connection.up.exit(now, 0);
         if let Some(at) = target.link.arrival(now, exit) {
             self.schedule.at(at, event);
         }
@@ -130,10 +144,10 @@ impl World<'_> {
     }
 
     /// A peer learns that a forwarded request is not wanted any more.
-    pub(super) fn gone(&mut self, request: u32) {
+    pub(super) fn gone(&mut self, request: u32, hop: usize) {
         let Some(open) = self.requests[request as usize].as_deref() else { return };
-        let attempt = open.attempt(request, 1);
-        match open.legs[1].stage {
+        let attempt = open.attempt(request, hop);
+        match open.legs[hop].stage {
             Stage::Over => return,
             Stage::Held => {}
             Stage::Sent | Stage::Answering => self.call_off(attempt),

@@ -27,8 +27,13 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "peers_every_ms",
-        help: "time between two words of an agent to its peers (1000)",
+        help: "time between two states of an agent that its peers are told (200)",
         set: |edge, text| put(&mut edge.peers_every_ms, interval(text)),
+    },
+    Key {
+        name: "peers_silence_ms",
+        help: "a peer that has said nothing for so long is given up (3000)",
+        set: |edge, text| put(&mut edge.peers_silence_ms, interval(text)),
     },
     Key {
         name: "probe_timeout_ms",

@@ -143,7 +143,7 @@ impl<'a> World<'a> {
             Event::Broken(attempt) => self.broken(attempt),
             Event::Silent(attempt) => self.silent(attempt),
             Event::Abort { machine, job } => self.abort(machine as usize, job),
-            Event::Gone { request } => self.gone(request),
+            Event::Gone { request, hop } => self.gone(request, usize::from(hop)),
             Event::Ended { request } => self.ended(request),
             Event::Tick { node } => self.tick(node as usize),
             Event::Ask(ask) => self.ask(ask),
@@ -151,6 +151,9 @@ impl<'a> World<'a> {
             Event::Answered { ask, answer } => self.answered(ask, answer),
             Event::Tell { node } => self.tell(node as usize),
             Event::Hear { node, target, told } => self.hear(node as usize, target as usize, &told),
+            Event::Listen { node, target } => self.listen(node as usize, target as usize),
+            Event::Call { node, target } => self.call(node as usize, target as usize),
+            Event::Called { node, target } => self.called(node as usize, target as usize),
             Event::Fault { fault, ends } => self.fault(fault as usize, ends),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::exchange::{EPOCH, Ear, Mouth};
 use super::is_peer;
 use super::scenario::Scenario;
 use crate::model::{Region, ReplicaId, Time};
@@ -34,6 +35,10 @@ pub(super) struct Target {
     pub(super) link: Link,
     /// For probes, gauges and news.
     pub(super) control: Box<Connection>,
+    /// What this peer is told.
+    pub(super) mouth: Option<Mouth>,
+    /// What is heard of this peer.
+    pub(super) ear: Ear,
 }
 
 /// Who is there.
@@ -97,11 +102,31 @@ fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
         let number = fleet.replicas.len() + index * fleet.routers.len() + peer;
         node.add(scenario, known, To::Peer(peer), number as u64);
     }
+    if !central {
+        node.router.publish();
+        node.speak();
+    }
     node.clients = clients(scenario, &region);
     Ok(node)
 }
 
 impl Node {
+    /// Opens a stream to every peer.
+    fn speak(&mut self) {
+        for target in 0..self.targets.len() {
+            if let To::Peer(_) = self.targets[target].to {
+                self.open_stream(target, 0);
+            }
+        }
+    }
+
+    /// Opens a stream of this number to a peer.
+    pub(super) fn open_stream(&mut self, target: usize, stream: u32) {
+        let listener = self.router.replicas().nth(target).map(|peer| peer.spec.region.clone());
+        let listener = listener.expect("targets stand in the router's order");
+        self.targets[target].mouth = Some(Mouth::new(stream, &self.router, &listener));
+    }
+
     /// Adds a replica over link number `number` of the fleet.
     fn add(&mut self, scenario: &Scenario<'_>, spec: ReplicaSpec, to: To, number: u64) {
         let link = link(scenario, &self.region, &spec.region, number);
@@ -117,7 +142,9 @@ impl Node {
             self.router.gauges(Time::ZERO, id, idle);
         }
         self.router.health(Time::ZERO, id, true);
-        self.targets.push(Target { to, link, control });
+        self.router.greet(id, EPOCH);
+        let ear = Ear { stream: 0, heard: Some(Time::ZERO) };
+        self.targets.push(Target { to, link, control, mouth: None, ear });
     }
 }
 

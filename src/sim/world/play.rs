@@ -136,7 +136,7 @@ impl World<'_> {
             connection = Some(own);
         }
         let apart = connection.is_some();
-        let legs = [Leg::at(node), Leg { stage: Stage::Over, ..Leg::at(node) }];
+        let legs = vec![Leg::at(node)];
         let made = Request {
             session,
             step,

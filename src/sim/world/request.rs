@@ -1,4 +1,4 @@
-//! A request under way and its legs: from the client's router, and from the peer that got it forwarded.
+//! A request under way and its legs: from the client's router, and from each peer that got it forwarded.
 
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Leg {
     pub(super) node: usize,
+    /// The attempt of the client's router that brought it to this peer; `None` = this is the client's router.
+    pub(super) of: Option<Attempt>,
     pub(super) stage: Stage,
     /// Present attempt.
     pub(super) number: u16,
@@ -33,6 +35,8 @@ pub(super) struct Leg {
     pub(super) connection: Option<Box<Connection>>,
     /// When it was sent, then when its first token came.
     pub(super) heard: Time,
+    /// Prompt tokens that the engine found in its cache, once it has said so.
+    pub(super) cached_tokens: Option<u32>,
     /// Nothing comes back before what was sent back earlier.
     pub(super) back_at: Time,
 }
@@ -41,11 +45,13 @@ impl Leg {
     pub(super) fn at(node: usize) -> Self {
         Self {
             node,
+            of: None,
             stage: Stage::Held,
             number: 0,
             target: 0,
             connection: None,
             heard: Time::ZERO,
+            cached_tokens: None,
             back_at: Time::ZERO,
         }
     }
@@ -63,9 +69,9 @@ pub(super) struct Request {
     pub(super) step: u32,
     pub(super) sample: Sample,
     pub(super) features: Arc<Features>,
-    /// The client's router's, then the peer's.
-    pub(super) legs: [Leg; 2],
-    /// Attempts so far, of both legs.
+    /// The client's router's, then those of the peers that got it, one after the other.
+    pub(super) legs: Vec<Leg>,
+    /// Attempts so far, of all legs.
     pub(super) sends: u16,
     /// When the engine made the latest token; ZERO = none yet.
     pub(super) token_at: Time,
@@ -80,6 +86,11 @@ impl Request {
     pub(super) fn is_present(&self, attempt: Attempt) -> bool {
         let leg = &self.legs[usize::from(attempt.hop)];
         leg.is_away() && leg.number == attempt.number
+    }
+
+    /// Does what comes of this attempt reach the client's router? Not if that has given it up for another one.
+    pub(super) fn serves(&self, attempt: Attempt) -> bool {
+        self.legs[usize::from(attempt.hop)].of.is_none_or(|entry| self.is_present(entry))
     }
 
     /// The present attempt of a hop.

@@ -37,8 +37,10 @@ pub struct Edge {
     pub rtt_every_ms: f64,
     /// Time between two readings of an engine's gauges, ms.
     pub gauges_every_ms: f64,
-    /// Time between two words of an agent to its peers about itself, ms.
+    /// Time between two states of an agent that its peers are told, ms.
     pub peers_every_ms: f64,
+    /// A peer that has said nothing for so long is given up, and what waits for an answer of it tried elsewhere, ms.
+    pub peers_silence_ms: f64,
     /// Longest wait for the answer to a probe, ms.
     pub probe_timeout_ms: f64,
     /// Longest silence of an engine, ms.
@@ -70,7 +72,8 @@ impl Default for Edge {
         Self {
             rtt_every_ms: 1000.0,
             gauges_every_ms: 500.0,
-            peers_every_ms: 1000.0,
+            peers_every_ms: 200.0,
+            peers_silence_ms: 3000.0,
             probe_timeout_ms: 5000.0,
             upstream_timeout_ms: 600_000.0,
             usage: 1.0,

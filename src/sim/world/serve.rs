@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::World;
 use super::event::{Attempt, Event};
-use super::exchange::Told;
-use super::node::{Target, To};
+use super::node::To;
 use super::request::{Leg, Stage};
 use super::scenario::News;
 use crate::model::{ReplicaId, RequestId};
@@ -19,29 +18,24 @@ use crate::workload::reblock::chained_blocks;
 const ENVELOPE_BYTES: u64 = 500;
 
 impl World<'_> {
-    /// A request reaches a router: the client's (hop 0) or the peer's (hop 1).
+    /// A request reaches a router: the client's (hop 0) or a peer's.
     pub(super) fn arrive(&mut self, request: u32, hop: usize) {
         let node = self.request(request).legs[hop].node;
         if self.scenario.edge.news == News::Oracle {
             self.enlighten(node);
         }
         let features = Arc::clone(&self.request(request).features);
-        let features = if hop == 0 { features } else { Arc::new(Features { forwarded: true, ..(*features).clone() }) };
+        let features = if hop == 0 { features } else { self.forwarded(request, &features) };
         let now = self.now;
         let decision = self.nodes[node].router.arrive(now, id(request), features);
         self.act(request, hop, &decision);
         self.keep_time(node);
     }
 
-    /// A router knows at once what its peers would tell it now.
-    fn enlighten(&mut self, node: usize) {
-        let now = self.now;
-        for target in 0..self.nodes[node].targets.len() {
-            let To::Peer(peer) = self.nodes[node].targets[target].to else { continue };
-            let told = Told::of(&self.nodes[peer].router, now);
-            let effects = told.hear(&mut self.nodes[node].router, now, Target::id(target));
-            self.deliver(node, effects);
-        }
+    /// As a peer sees it: it has made its hop, and comes from the client's router.
+    fn forwarded(&self, request: u32, features: &Features) -> Arc<Features> {
+        let origin = Arc::clone(&self.nodes[self.request(request).legs[0].node].name);
+        Arc::new(Features { forwarded: true, origin: Some(origin), ..features.clone() })
     }
 
     /// Does what a router decided.
@@ -57,8 +51,10 @@ impl World<'_> {
     pub(super) fn deliver(&mut self, node: usize, effects: Vec<Effect>) {
         for Effect::Released(decision) in effects {
             let request = u32::try_from(decision.request.0).expect("requests are numbered by this world");
-            let hop = usize::from(self.request(request).legs[0].node != node);
-            self.act(request, hop, &decision);
+            // A request is at most once at a router: whoever had it is not asked again.
+            let legs = &self.request(request).legs;
+            let hop = legs.iter().position(|leg| leg.node == node && leg.stage == Stage::Held);
+            self.act(request, hop.expect("what is released was held"), &decision);
         }
         self.keep_time(node);
     }
@@ -67,7 +63,9 @@ impl World<'_> {
         let now = self.now;
         let open = self.requests[request as usize].as_deref_mut().expect("a request that is being sent");
         open.sends += 1;
-        open.sample.gaps_ms.clear();
+        if hop == 0 {
+            open.sample.gaps_ms.clear();
+        }
         let leg = &mut open.legs[hop];
         let target = replica.0 as usize;
         let to = &mut self.nodes[leg.node].targets[target];
@@ -82,6 +80,7 @@ impl World<'_> {
             target,
             connection: Some(connection),
             heard: now,
+            of: leg.of,
             ..Leg::at(node)
         };
         let attempt = open.attempt(request, hop);
@@ -117,8 +116,10 @@ impl World<'_> {
             }
             To::Peer(peer) => {
                 self.forwarded += 1;
-                self.request_mut(request).legs[1] = Leg::at(peer);
-                self.arrive(request, 1);
+                let legs = &mut self.request_mut(request).legs;
+                legs.push(Leg { of: Some(attempt), ..Leg::at(peer) });
+                let hop = legs.len() - 1;
+                self.arrive(request, hop);
             }
         }
     }
@@ -142,14 +143,19 @@ impl World<'_> {
             match event {
                 EngineEvent::FirstToken { at, cached_tokens, .. } => {
                     let open = self.request_mut(attempt.request);
-                    open.token_at = at;
-                    open.sample.cached_tokens = Some(cached_tokens);
+                    open.legs[usize::from(attempt.hop)].cached_tokens = Some(cached_tokens);
+                    if open.serves(attempt) {
+                        open.token_at = at;
+                        open.sample.cached_tokens = Some(cached_tokens);
+                    }
                     self.back(attempt, Event::First(attempt));
                 }
                 EngineEvent::Token { at, .. } => {
                     let open = self.request_mut(attempt.request);
-                    open.sample.gaps_ms.push(at.since_ms(open.token_at) as f32);
-                    open.token_at = at;
+                    if open.serves(attempt) {
+                        open.sample.gaps_ms.push(at.since_ms(open.token_at) as f32);
+                        open.token_at = at;
+                    }
                 }
                 EngineEvent::Done { .. } => self.back(attempt, Event::Done(attempt)),
                 EngineEvent::TooLarge { .. } => self.back(attempt, Event::TooLarge(attempt)),
@@ -189,9 +195,10 @@ impl World<'_> {
         match (hop, self.nodes[node].targets[target].to) {
             (0, to) => self.show_first(request, to),
             (_, To::Engine(machine)) => {
-                self.name_server(request, machine);
-                let entry = self.request(request).attempt(request, 0);
-                self.back(entry, Event::First(entry));
+                if self.request(request).serves(attempt) {
+                    self.name_server(request, machine);
+                }
+                self.hand_back(attempt, Event::First);
             }
             (_, To::Peer(_)) => {}
         }
@@ -221,10 +228,8 @@ impl World<'_> {
             return;
         }
         let request = attempt.request;
-        let usage = self.usage(request);
-        if !self.leave(attempt, Outcome::Done(usage), true) {
-            return;
-        }
+        let usage = self.usage(attempt);
+        self.leave(attempt, Outcome::Done(usage), true);
         if attempt.hop == 0 {
             let step = {
                 let open = self.request(request);
@@ -233,30 +238,40 @@ impl World<'_> {
             self.request_mut(request).sample.output_tokens = step.output_tokens;
             self.close(request, Ending::Ok);
         } else {
-            let entry = self.request(request).attempt(request, 0);
-            self.back(entry, Event::Done(entry));
+            self.hand_back(attempt, Event::Done);
+        }
+    }
+
+    /// A peer hands on to the client's router what has come of a forwarded request, if that still waits for it.
+    pub(super) fn hand_back(&mut self, attempt: Attempt, event: impl FnOnce(Attempt) -> Event) {
+        let Some(open) = self.requests[attempt.request as usize].as_deref() else { return };
+        let entry = open.legs[usize::from(attempt.hop)].of.filter(|entry| open.is_present(*entry));
+        if let Some(entry) = entry {
+            self.back(entry, event(entry));
         }
     }
 
     /// What the answer says of itself, if it is one of those that do: every request draws by its number, whatever the strategy.
-    fn usage(&self, request: u32) -> Usage {
-        let open = self.request(request);
+    fn usage(&self, attempt: Attempt) -> Usage {
+        let open = self.request(attempt.request);
         let place = [open.session.to_le_bytes(), open.step.to_le_bytes()].concat();
         let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&place, self.scenario.seed) as f64 / u64::MAX as f64;
         if draw >= self.scenario.edge.usage && self.scenario.edge.usage < 1.0 {
             return Usage::default();
         }
         let step = &self.scenario.plan.sessions[open.session as usize].steps[open.step as usize];
+        let told = open.legs[usize::from(attempt.hop)].cached_tokens;
+        // What a peer's engine said comes through with the answer.
+        let cached = told.or(open.sample.cached_tokens);
         Usage {
             prompt_tokens: Some(step.input_tokens),
-            cached_tokens: open.sample.cached_tokens,
+            cached_tokens: cached,
             completion_tokens: Some(step.output_tokens),
         }
     }
 
-    /// A router is done with an attempt. A connection that `lives` is kept for the next request. False if nobody has to do with the
-    /// request any more.
-    pub(super) fn leave(&mut self, attempt: Attempt, outcome: Outcome, lives: bool) -> bool {
+    /// A router is done with an attempt. A connection that `lives` is kept for the next request.
+    pub(super) fn leave(&mut self, attempt: Attempt, outcome: Outcome, lives: bool) {
         let (now, request) = (self.now, attempt.request);
         let leg = &mut self.request_mut(request).legs[usize::from(attempt.hop)];
         leg.stage = Stage::Over;
@@ -269,7 +284,6 @@ impl World<'_> {
         if self.request(request).recorded {
             self.forget(request);
         }
-        self.requests[request as usize].is_some()
     }
 
     /// Is this attempt the present one of its hop?

@@ -1,16 +1,17 @@
 //! What routers learn by asking and telling: round trips, health, gauges, and how their peers are.
 
-use std::sync::Arc;
-
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::World;
 use super::event::{Answer, Ask, Event, Question};
-use super::exchange::Told;
+use super::exchange::{Ear, Told};
 use super::node::{Target, To};
 use super::scenario::News;
 use crate::model::Time;
+
+/// Pause before another attempt to get a stream, ms (the gateway's longest).
+const CALL_AGAIN_MS: f64 = 1000.0;
 
 /// Random numbers for the first questions, apart from those of links.
 const STREAM: u64 = u64::MAX - 1;
@@ -32,6 +33,10 @@ impl World<'_> {
             }
             if self.nodes.len() > 1 && edge.news == News::Told {
                 self.schedule.at(within(edge.peers_every_ms), Event::Tell { node: index as u32 });
+                for (target, _) in node.targets.iter().enumerate().filter(|(_, to)| matches!(to.to, To::Peer(_))) {
+                    let listen = Event::Listen { node: index as u32, target: target as u32 };
+                    self.schedule.at(Time::from_ms(edge.peers_silence_ms), listen);
+                }
             }
         }
     }
@@ -100,26 +105,106 @@ impl World<'_> {
 
     /// A router tells all its peers how it is now.
     pub(super) fn tell(&mut self, node: usize) {
-        let (now, edge) = (self.now, self.scenario.edge);
-        let told = Arc::new(Told::of(&self.nodes[node].router, now));
-        let limit = now.plus_ms(edge.probe_timeout_ms);
         for target in 0..self.nodes[node].targets.len() {
-            let to = &mut self.nodes[node].targets[target];
-            let To::Peer(peer) = to.to else { continue };
-            let exit = to.control.up.exit(now, 0);
-            // What is held up for longer is out of date: the next word replaces it.
-            let arrival = to.link.arrival(now, exit).filter(|at| *at <= limit);
-            let me = self.nodes[peer].targets.iter().position(|back| back.to == To::Peer(node));
-            if let (Some(at), Some(me)) = (arrival, me) {
-                let told = Arc::clone(&told);
-                self.schedule.at(at, Event::Hear { node: peer as u32, target: me as u32, told });
-            }
+            self.tell_one(node, target);
         }
-        self.schedule.at(now.plus_ms(edge.peers_every_ms), Event::Tell { node: node as u32 });
+        let again = self.now.plus_ms(self.scenario.edge.peers_every_ms);
+        self.schedule.at(again, Event::Tell { node: node as u32 });
+    }
+
+    fn tell_one(&mut self, node: usize, target: usize) {
+        let now = self.now;
+        let To::Peer(peer) = self.nodes[node].targets[target].to else { return };
+        let Some(me) = self.target_of(peer, node) else { return };
+        let listener = self.nodes[peer].name.clone();
+        let teller = &mut self.nodes[node];
+        let to = &mut teller.targets[target];
+        let Some(mouth) = &mut to.mouth else { return };
+        let told = mouth.say(&teller.router, now, &listener);
+        let exit = to.control.up.exit(now, 0);
+        if let Some(at) = to.link.arrival(now, exit) {
+            self.schedule.at(at, Event::Hear { node: peer as u32, target: me as u32, told: Box::new(told) });
+        }
+    }
+
+    /// Which of a node's targets another node is.
+    fn target_of(&self, node: usize, peer: usize) -> Option<usize> {
+        self.nodes[node].targets.iter().position(|target| target.to == To::Peer(peer))
     }
 
     pub(super) fn hear(&mut self, node: usize, target: usize, told: &Told) {
-        let effects = told.hear(&mut self.nodes[node].router, self.now, Target::id(target));
+        let now = self.now;
+        let ear = &mut self.nodes[node].targets[target].ear;
+        if told.stream < ear.stream || (told.stream == ear.stream && ear.heard.is_none()) {
+            // Of a stream that was given up.
+            return;
+        }
+        let deaf = ear.heard.is_none();
+        *ear = Ear { stream: told.stream, heard: Some(now) };
+        if deaf {
+            self.plan_listening(node, target);
+        }
+        let effects = told.hear(&mut self.nodes[node].router, now, Target::id(target));
         self.deliver(node, effects);
+    }
+
+    fn plan_listening(&mut self, node: usize, target: usize) {
+        let Some(heard) = self.nodes[node].targets[target].ear.heard else { return };
+        let due = heard.plus_ms(self.scenario.edge.peers_silence_ms);
+        self.schedule.at(due, Event::Listen { node: node as u32, target: target as u32 });
+    }
+
+    /// Gives a peer up that has said nothing for too long.
+    pub(super) fn listen(&mut self, node: usize, target: usize) {
+        let now = self.now;
+        let Some(heard) = self.nodes[node].targets[target].ear.heard else { return };
+        if now < heard.plus_ms(self.scenario.edge.peers_silence_ms) {
+            return self.plan_listening(node, target);
+        }
+        self.nodes[node].targets[target].ear.heard = None;
+        let effects = self.nodes[node].router.unreachable(now, Target::id(target));
+        self.deliver(node, effects);
+        self.lose_waiting(node, target);
+        self.schedule.at(now, Event::Call { node: node as u32, target: target as u32 });
+    }
+
+    /// Asks a peer for a new stream, again and again until it comes.
+    pub(super) fn call(&mut self, node: usize, target: usize) {
+        let (now, silence_ms) = (self.now, self.scenario.edge.peers_silence_ms);
+        let to = &mut self.nodes[node].targets[target];
+        let To::Peer(peer) = to.to else { return };
+        if to.ear.heard.is_some() {
+            return;
+        }
+        let exit = to.control.up.exit(now, 0);
+        let arrival = to.link.arrival(now, exit).filter(|at| *at <= now.plus_ms(silence_ms));
+        if let (Some(at), Some(me)) = (arrival, self.target_of(peer, node)) {
+            self.schedule.at(at, Event::Called { node: peer as u32, target: me as u32 });
+        }
+        let again = now.plus_ms(silence_ms + CALL_AGAIN_MS);
+        self.schedule.at(again, Event::Call { node: node as u32, target: target as u32 });
+    }
+
+    /// A listener wants a new stream, and gets the first state at once.
+    pub(super) fn called(&mut self, node: usize, target: usize) {
+        let To::Peer(peer) = self.nodes[node].targets[target].to else { return };
+        let Some(me) = self.target_of(peer, node) else { return };
+        let stream = self.nodes[peer].targets[me].ear.stream + 1;
+        self.nodes[node].open_stream(target, stream);
+        self.tell_one(node, target);
+    }
+
+    /// A router knows at once what its peers would tell it now.
+    pub(super) fn enlighten(&mut self, node: usize) {
+        let now = self.now;
+        for target in 0..self.nodes[node].targets.len() {
+            let To::Peer(peer) = self.nodes[node].targets[target].to else { continue };
+            let Some(me) = self.target_of(peer, node) else { continue };
+            let Ok([listener, teller]) = self.nodes.get_disjoint_mut([node, peer]) else { continue };
+            let Some(mouth) = &mut teller.targets[me].mouth else { continue };
+            let to = (&mut listener.router, &*listener.name);
+            let effects = mouth.pour(&teller.router, now, to, Target::id(target));
+            self.deliver(node, effects);
+        }
     }
 }

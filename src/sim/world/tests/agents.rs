@@ -97,13 +97,15 @@ fn a_partition_keeps_everybody_at_home_and_heals() {
     let plan = plan(pairs.collect());
     let case = Case { faults: &["cut:b@30..60"], ..Case::new(&agents, &plan, "least-request") };
     let played = case.play();
-    assert!(played.samples.iter().all(crate::report::Sample::ok), "what was under way arrives after the healing");
+    assert!(played.samples.iter().all(crate::report::Sample::ok));
+    // What waits at `b` when the line is cut is tried again at home once `b` has been silent for 3 s, instead of waiting for 30 s.
+    let worst = ttft_ms(&played).into_iter().fold(0.0, f64::max);
+    assert!(played.retried > 0 && worst < 20_000.0, "{} retried, {worst:.0} ms", played.retried);
     let abroad = |from: f64, to: f64| {
         let sent = played.samples.iter().filter(|sample| (from..to).contains(&sample.sent.ms()));
         sent.filter(|sample| sample.region.as_deref() == Some("b")).count()
     };
     assert!(abroad(0.0, 30_000.0) > 40, "{}", abroad(0.0, 30_000.0));
-    // Three probes of at most 5 s find out; then nothing is sent across.
-    assert_eq!(abroad(50_000.0, 60_000.0), 0);
+    assert_eq!(abroad(34_000.0, 60_000.0), 0, "whoever is silent is sent nothing");
     assert!(abroad(70_000.0, 120_000.0) > 60, "{}", abroad(70_000.0, 120_000.0));
 }
