@@ -114,8 +114,8 @@ mod tests {
             Ok::<_, crate::cli::exit::Failure>(programs.into_iter().map(|program| program.path).collect::<Vec<_>>())
         };
         let (mine, foreign) = if ARCH == "x86_64" { (&intel, &arm) } else { (&arm, &intel) };
-        assert_eq!(paths(&[]).unwrap(), [own.clone()]);
-        assert_eq!(paths(&[mine]).unwrap(), [mine.clone()]);
+        assert_eq!(paths(&[]).unwrap(), vec![own.clone()]);
+        assert_eq!(paths(&[mine]).unwrap(), vec![mine.clone()]);
         assert_eq!(paths(&[foreign]).unwrap(), [foreign.clone(), own], "this one for machines of its kind");
         assert_eq!(paths(&[foreign, mine]).unwrap(), [foreign.clone(), mine.clone()]);
         let failure = paths(&[&intel, &arm, &again]).unwrap_err();

@@ -11,11 +11,7 @@ use crate::remote::{Remote, RemoteErrorKind};
 
 /// Each node costs one round trip, because its four questions are sent at once, and 32 are looked at together: two rounds for 50 nodes.
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "the time is printed, and nothing is asserted of it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the time is printed, and nothing is asserted of it")]
 async fn fifty_nodes_are_looked_at_side_by_side_and_in_order() {
     let gauge = Arc::new(Gauge::default());
     let slow = |number| FakeNode {
