@@ -202,6 +202,7 @@ fn every_header_is_documented() {
         headers::RESIDENCY,
         headers::HOP,
         headers::PEER,
+        headers::TRACE,
     ];
     for name in names {
         assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}: 1`")), "`{name}`");

@@ -22,6 +22,9 @@ use anyhow::Context;
 use gorgo::gateway::{Gateway, GatewayConfig, ReplicaConfig};
 use gorgo::inference::engine::SGLANG;
 use gorgo::routing::Settings;
+use gorgo::wire::paths::{TRACE_START, TRACE_STOP};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
 use self::load::{Plan, Shape, run};
@@ -86,6 +89,7 @@ async fn proxy(arguments: &[String]) -> anyhow::Result<()> {
     let gateway = Gateway::start(config).await?;
     gateway.ready(Duration::from_secs(10)).await?;
     announce(gateway.listen());
+    announce(gateway.admin());
     parent_gone().await
 }
 
@@ -102,13 +106,19 @@ fn announce(address: SocketAddr) {
 
 /// Starts the proxy over the engines.
 fn start_proxy(strategy: &str, engines: &[SocketAddr]) -> anyhow::Result<(Child, SocketAddr)> {
-    let mut arguments = vec!["proxy".to_owned(), strategy.to_owned()];
-    arguments.extend(engines.iter().map(ToString::to_string));
-    let (child, addresses) = Child::start(&arguments, 1)?;
-    Ok((child, addresses[0]))
+    let (child, [listen, _]) = start_with_admin(strategy, engines)?;
+    Ok((child, listen))
 }
 
-/// All parts, or those that are named: `latency`, `hop`, `cost`, `memory`.
+/// The same with the address of its admin API behind that for requests.
+fn start_with_admin(strategy: &str, engines: &[SocketAddr]) -> anyhow::Result<(Child, [SocketAddr; 2])> {
+    let mut arguments = vec!["proxy".to_owned(), strategy.to_owned()];
+    arguments.extend(engines.iter().map(ToString::to_string));
+    let (child, addresses) = Child::start(&arguments, 2)?;
+    Ok((child, [addresses[0], addresses[1]]))
+}
+
+/// All parts, or those that are named: `latency`, `hop`, `cost`, `tracing`, `memory`.
 async fn bench(arguments: &[String]) -> anyhow::Result<()> {
     println!("machine: {} cores; three processes share them: read differences, not absolutes", cores());
     let (mock, engines) = Child::start(&["mock".to_owned()], ENGINES)?;
@@ -122,6 +132,9 @@ async fn bench(arguments: &[String]) -> anyhow::Result<()> {
     }
     if wanted("cost") {
         cost(&engines).await?;
+    }
+    if wanted("tracing") {
+        tracing(&engines).await?;
     }
     if wanted("memory") {
         memory(&engines).await?;
@@ -202,6 +215,46 @@ async fn cost(engines: &[SocketAddr]) -> anyhow::Result<()> {
     println!(
         "for orientation (measured on another machine with 2 cores): plain hyper 0.015 (8 KB JSON), 0.096 (8 KB SSE); sglang-router 0.3.2 0.073, 0.136"
     );
+    Ok(())
+}
+
+/// What spans cost: the same load with and without them, in turns, so that a drifting machine shows.
+async fn tracing(engines: &[SocketAddr]) -> anyhow::Result<()> {
+    let (mut proxy, [address, admin]) = start_with_admin("gorgo", engines)?;
+    println!("\nspans of requests, 8 KB JSON, closed loop over {CONNECTIONS} connections");
+    println!("{:>8}  {:>14}", "spans", "CPU-s per 1000");
+    for on in [false, true, false, true, false, true] {
+        let plan = Plan {
+            shape: Shape::Json,
+            bytes: 8 << 10,
+            rate: None,
+            connections: CONNECTIONS,
+            requests: CLOSED.0,
+            warm_up: CLOSED.1,
+            first: 0,
+            shared: true,
+        };
+        if on {
+            post(admin, TRACE_START).await?;
+        }
+        let mut before = 0.0;
+        run(address, plan, || before = proxy.cpu_s()).await?;
+        println!("{:>8}  {:>14.3}", if on { "on" } else { "off" }, (proxy.cpu_s() - before) / CLOSED.0 as f64 * 1000.0);
+        if on {
+            post(admin, TRACE_STOP).await?;
+        }
+    }
+    println!("off costs one relaxed load per request: what differs between the runs without spans is the machine");
+    Ok(())
+}
+
+/// Asks the admin API for a change that has no body.
+async fn post(admin: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(format!("POST {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    anyhow::ensure!(answer.starts_with(b"HTTP/1.0 200"), "{path}: {}", String::from_utf8_lossy(&answer));
     Ok(())
 }
 

@@ -136,6 +136,11 @@ impl Client {
         self.document(change.path, &text)
     }
 
+    /// Sends a change and gives the answer as it came.
+    pub(crate) async fn post_text(&self, change: &Change) -> Result<String, Failure> {
+        self.send(Method::POST, change.path, Some(change.body.clone())).await
+    }
+
     /// What `post` would send.
     pub(crate) fn describe(&self, change: &Change) -> Result<String, Failure> {
         Ok(format!("POST {}\n{}", self.url(change.path)?, change.body))

@@ -15,6 +15,7 @@ mod demo;
 mod emulate;
 mod exit;
 mod face;
+mod file;
 mod human;
 mod instances;
 mod measure;
@@ -29,6 +30,7 @@ mod simulate;
 mod state;
 mod supervise;
 mod table;
+mod trace;
 mod version;
 
 use std::ffi::OsString;

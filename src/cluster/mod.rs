@@ -20,3 +20,4 @@ pub mod script;
 pub mod step;
 #[cfg(test)]
 mod testing;
+pub mod trace;

@@ -461,7 +461,9 @@ impl State {
         }
         let replicas =
             json!({ "total": 1, "healthy": u32::from(!self.sick), "unhealthy": 0, "unknown": 0, "draining": 0 });
-        if self.old && ["/admin/v1/policy", "/admin/v1/tune"].contains(&path) {
+        if self.old
+            && ["/admin/v1/policy", "/admin/v1/tune", "/admin/v1/trace/start", "/admin/v1/trace/stop"].contains(&path)
+        {
             return Some((404, json!({ "error": { "message": "no such path" } })));
         }
         let q = service.weights.get("q").copied().unwrap_or(0.0);
@@ -486,6 +488,13 @@ impl State {
                 "/admin/v1/drain" => {
                     json!({ "draining": service.draining, "stopping": false, "in_flight": self.in_flight })
                 }
+                "/admin/v1/trace/start" => {
+                    json!({ "node": role.name(), "started_us": 1, "buffer_bytes": body["buffer_bytes"] })
+                }
+                "/admin/v1/trace/stop" => json!({
+                    "kind": "node", "schema": "gorgo.trace/1", "node": role.name(), "region": null, "started_us": 1, "stopped_us": 2,
+                    "now_us": 600_000_000, "buffer_bytes": 4096, "dropped": 0, "unfinished": 0, "lines": 0,
+                }),
                 other => panic!("nobody knows {method} {other}"),
             },
         ))

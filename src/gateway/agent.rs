@@ -118,6 +118,7 @@ impl Shared {
             queued: report.queued as u64,
             kv_usage: report.kv_usage,
             kv_tokens: report.kv_tokens,
+            clock_us: Some(self.brain.clock().now().micros()),
         })
     }
 

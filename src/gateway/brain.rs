@@ -14,6 +14,7 @@ use super::clock::{Clock, wall_micros};
 use super::journal::{Ended, Journal};
 use super::metrics::Metrics;
 use super::replica::Replica;
+use super::trace::Recording;
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::{Decision, Effect, Features, Outcome, Refusal, Router, Usage, Verdict};
 use crate::wire::{OutcomeKind, RequestCounts};
@@ -153,18 +154,28 @@ impl Brain {
     }
 
     /// A request arrives; where it goes is asked with [`Ticket::next`].
-    pub(super) fn arrive(self: &Arc<Self>, request: RequestId, features: Arc<Features>, started: Time) -> Ticket {
+    pub(super) fn arrive(
+        self: &Arc<Self>,
+        request: RequestId,
+        features: Arc<Features>,
+        started: Time,
+        mut recording: Option<Box<Recording>>,
+    ) -> Ticket {
         let model = features.model.clone();
         let mut state = self.lock();
         let now = self.clock.now();
         state.counts.total += 1;
         state.counts.in_flight += 1;
         let decision = state.router.arrive(now, request, features);
-        self.metrics.decision.observe(self.clock.now().since_ms(now) / 1000.0);
+        let made = self.clock.now();
+        self.metrics.decision.observe(made.since_ms(now) / 1000.0);
         state.journal.open(request, model, decision.clone());
         let stage = state.stage(&decision);
         drop(state);
-        Ticket { brain: self.clone(), request, started, stage, sent: None, ended: Ended::default() }
+        if let Some(recording) = &mut recording {
+            recording.decided(now, made, &decision);
+        }
+        Ticket { brain: self.clone(), request, started, stage, sent: None, ended: Ended::default(), recording }
     }
 }
 
@@ -253,6 +264,8 @@ pub(super) struct Ticket {
     /// Where it went last, and the decision that sent it there: kept here because the journal is bounded.
     sent: Option<(Arc<Decision>, Arc<Replica>)>,
     ended: Ended,
+    /// What is written down of it, if that is wanted.
+    recording: Option<Box<Recording>>,
 }
 
 impl Ticket {
@@ -273,12 +286,40 @@ impl Ticket {
         match &step {
             Step::Go(decision, replica) => {
                 replica.dispatched();
+                if let Some(recording) = &mut self.recording {
+                    recording.sent(self.brain.clock.now(), decision, replica);
+                }
                 self.sent = Some((decision.clone(), replica.clone()));
                 self.stage = Stage::Sent;
             }
-            Step::Refused(..) => self.stage = Stage::Refused,
+            Step::Refused(decision, ..) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.decided(decision.at, decision.at, decision);
+                }
+                self.stage = Stage::Refused;
+            }
         }
         step
+    }
+
+    /// The head of an answer came, good or bad; a peer's has its own name for the request.
+    pub(super) fn answered(&mut self, status: u16, there: Option<RequestId>) {
+        if let Some(recording) = &mut self.recording {
+            recording.headers(self.brain.clock.now(), status, there);
+        }
+        if let Some(there) = there {
+            self.brain.lock().journal.named(self.request, there);
+        }
+    }
+
+    /// Why the attempt is to no avail; [`Ticket::failed`] or [`Ticket::gave_up`] follows.
+    pub(super) fn tried_in_vain(&mut self, reason: &dyn std::fmt::Display) {
+        let reason = reason.to_string();
+        let now = self.brain.clock.now();
+        if let Some(recording) = &mut self.recording {
+            recording.failed(now, reason.clone());
+        }
+        self.brain.lock().journal.failed(self.request, now, reason);
     }
 
     /// The attempt failed before its first byte; [`Ticket::next`] tells where it goes instead.
@@ -299,6 +340,7 @@ impl Ticket {
         let mut state = self.brain.lock();
         let now = self.brain.clock.now();
         let (decision, effects) = event(&mut state.router, now, request);
+        let made = self.recording.as_ref().map(|_| self.brain.clock.now());
         state.journal.decided(request, decision.clone());
         if !matches!(decision.verdict, Verdict::Reject { .. }) {
             state.counts.retried += 1;
@@ -306,6 +348,10 @@ impl Ticket {
         }
         self.stage = state.stage(&decision);
         state.deliver(now, effects);
+        drop(state);
+        if let (Some(recording), Some(made)) = (&mut self.recording, made) {
+            recording.decided(now, made, &decision);
+        }
     }
 
     /// The head of an answer came.
@@ -323,6 +369,10 @@ impl Ticket {
         let now = self.brain.event(|state, now| (now, state.router.first_token(now, request)));
         let ttft_ms = now.since_ms(started);
         self.ended.ttft_ms = Some(ttft_ms);
+        self.ended.dispatch_ttft_ms = self.sent.as_ref().map(|(decision, _)| now.since_ms(decision.at));
+        if let Some(recording) = &mut self.recording {
+            recording.first_token(now);
+        }
         if let Some((_, replica)) = &self.sent {
             replica.metrics.ttft.observe(ttft_ms / 1000.0);
         }
@@ -387,6 +437,9 @@ impl Ticket {
             e2e_ms = self.ended.e2e_ms,
             "ended"
         );
+        if let Some(recording) = self.recording.take() {
+            recording.finish(now, kind, &self.ended);
+        }
         if let Some((decision, replica)) = &self.sent {
             replica.ended(kind, &self.ended, decision.chosen().map_or(0, |chosen| chosen.cached_tokens));
         }
@@ -467,7 +520,8 @@ mod tests {
             let mut held: Vec<Held> = Vec::new();
             for _ in 0..300 {
                 if held.is_empty() || random.random_range(0..3) == 0 {
-                    let ticket = brain.arrive(brain.request_id(), Arc::new(Features::default()), brain.clock().now());
+                    let ticket =
+                        brain.arrive(brain.request_id(), Arc::new(Features::default()), brain.clock().now(), None);
                     held.push(Held::Undecided(ticket));
                     continue;
                 }

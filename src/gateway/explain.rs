@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use super::journal::{Entry, Foreseen, foreseen};
+use super::journal::{Entry, Foreseen, Tried, foreseen};
 use crate::model::{RequestId, Time};
 use crate::routing;
 use crate::wire;
@@ -63,7 +63,20 @@ pub(super) fn explanation(request: RequestId, entry: &Entry, now: Time) -> wire:
         request: request.to_string(),
         model: entry.model.as_deref().map(str::to_owned),
         decisions: entry.decisions.iter().map(|of| decision(of, now.since_ms(of.at).max(0.0))).collect(),
+        attempts: entry.attempts.iter().map(|tried| attempt(entry, tried)).collect(),
         outcome: finished(entry),
+    }
+}
+
+fn attempt(entry: &Entry, tried: &Tried) -> wire::Attempt {
+    let decided =
+        entry.decisions.iter().rfind(|decision| decision.attempt == tried.attempt).map(|decision| decision.at);
+    let failed_after_ms = tried.failure.as_ref().zip(decided).map(|((_, failed), decided)| failed.since_ms(decided));
+    wire::Attempt {
+        attempt: tried.attempt,
+        peer_request: tried.request_there.map(|request| request.to_string()),
+        failure: tried.failure.as_ref().map(|(why, _)| why.clone()),
+        failed_after_ms,
     }
 }
 
@@ -92,6 +105,7 @@ fn finished(entry: &Entry) -> Option<wire::Finished> {
         replica: replica.as_deref().map(str::to_owned),
         status: ended.status,
         ttft_ms: ended.ttft_ms,
+        dispatch_ttft_ms: ended.dispatch_ttft_ms,
         e2e_ms: ended.e2e_ms,
         prompt_tokens: ended.usage.prompt_tokens,
         cached_tokens: ended.usage.cached_tokens,

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::access::{self, Access, Caller};
 use super::agent::Agent;
 use super::brain::{Step, Ticket};
+use super::budget::Share;
 use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
 use super::explain::decision_header;
@@ -25,6 +26,8 @@ use super::reject::Rejection;
 use super::relay::{Content, Manner, Relay};
 use super::replica::Replica;
 use super::serve::Shared;
+use super::settings::Limits;
+use super::trace::Context;
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
 use crate::routing::residency::Classes;
@@ -37,6 +40,8 @@ const NO_ROOM_RETRY_MS: f64 = 1_000.0;
 struct Job<'a> {
     shared: &'a Arc<Shared>,
     id: RequestId,
+    /// The request at the first router of its way.
+    trace: RequestId,
     dialect: Dialect,
     pulse: &'a Arc<Pulse>,
     method: Method,
@@ -66,17 +71,14 @@ pub(super) async fn forward(
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Content>, Rejection> {
     let (parts, incoming) = request.into_parts();
-    let limits = &shared.limits;
-    let bounds = Bounds {
-        bytes: limits.max_body_bytes,
-        pause: limits.body_timeout,
-        total: limits.body_total_timeout,
-        waits: parts.headers.contains_key(EXPECT),
-    };
+    let mut recording = shared.tracer.begin(id, started);
     // Given back when the head of an answer is there: no attempt can follow then.
     let mut share = shared.bodies.share();
-    let collected = collect(incoming, &bounds, &mut share).await;
-    let body = collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))?;
+    let waits = parts.headers.contains_key(EXPECT);
+    let body = whole(incoming, waits, &shared.limits, &mut share).await?;
+    if let Some(recording) = &mut recording {
+        recording.collected(shared.brain.clock().now(), body.len());
+    }
     let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
         .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
     features.forwarded = shared.forwarded(&parts.headers, caller.origin);
@@ -84,17 +86,46 @@ pub(super) async fn forward(
         shared.speaker(&parts.headers, caller.origin).filter(|_| features.forwarded).map(|peer| peer.name.clone());
     let classes = shared.access.classify(&mut features, caller.key.as_deref())?;
     let forwarded = features.forwarded;
-    let asked =
-        if shared.inject_usage && stream && !include_usage && openai(dialect) { ask_for_usage(&body) } else { None };
+    let context = parts.headers.get(&headers::TRACE).filter(|_| forwarded).and_then(Context::parse);
+    if let Some(recording) = &mut recording {
+        recording.extracted(shared.brain.clock().now(), &features, context);
+    }
     let explain = parts.headers.get(&headers::EXPLAIN).is_some_and(|value| value.as_bytes() == b"1");
-    let injected = asked.is_some();
-    let body = asked.unwrap_or(body);
+    let (body, injected) = asking(shared.inject_usage && stream && !include_usage, dialect, body);
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-    let caller = caller.clone();
-    let job =
-        Job { shared, id, dialect, pulse, method, uri, headers, body, explain, caller, classes, forwarded, injected };
-    let ticket = shared.brain.arrive(id, Arc::new(features), started);
+    let job = Job {
+        shared,
+        id,
+        trace: context.map_or(id, |context| context.trace),
+        dialect,
+        pulse,
+        method,
+        uri,
+        headers,
+        body,
+        explain,
+        caller: caller.clone(),
+        classes,
+        forwarded,
+        injected,
+    };
+    let ticket = shared.brain.arrive(id, Arc::new(features), started, recording);
     Ok(job.run(ticket).await)
+}
+
+/// A body within the limits; `waits`: the client sends it when told to.
+async fn whole(body: Incoming, waits: bool, limits: &Limits, share: &mut Share) -> Result<Bytes, Rejection> {
+    let (bytes, pause, total) = (limits.max_body_bytes, limits.body_timeout, limits.body_total_timeout);
+    let collected = collect(body, &Bounds { bytes, pause, total, waits }, share).await;
+    collected.map_err(|error| collect_rejection(&error, limits.max_body_bytes))
+}
+
+/// The body, asking for usage where that is wanted and can be; true if it does so now.
+fn asking(wanted: bool, dialect: Dialect, body: Bytes) -> (Bytes, bool) {
+    match if wanted && openai(dialect) { ask_for_usage(&body) } else { None } {
+        Some(asking) => (asking, true),
+        None => (body, false),
+    }
 }
 
 fn openai(dialect: Dialect) -> bool {
@@ -165,10 +196,17 @@ impl Job<'_> {
             };
             self.shared.access.audit_forward(self.id, &replica, decision.attempt, (&self.caller, &self.classes));
             match self.attempt(&replica).await {
-                Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
+                Ok(response) => {
+                    ticket.answered(response.status().as_u16(), id_there(&response, &replica));
+                    return self.relay(response, Some(ticket), &decision, &replica);
+                }
                 Err(Failure::Silent) => return self.give_up(ticket, &decision, &replica),
                 Err(Failure::Elsewhere(reason)) => {
                     tracing::warn!(request = %self.id, replica = %replica.name, %reason, "attempt failed");
+                    if let Reason::Status(response) = &reason {
+                        ticket.answered(response.status().as_u16(), id_there(response, &replica));
+                    }
+                    ticket.tried_in_vain(&reason);
                     match reason {
                         Reason::Misdirected => ticket.declined(),
                         Reason::NoAnswer(_) | Reason::Status(_) => ticket.failed(),
@@ -185,7 +223,10 @@ impl Job<'_> {
         let path = self.uri.path_and_query().cloned().unwrap_or(http::uri::PathAndQuery::from_static("/"));
         let target = endpoint.target(&path).map_err(|error| no_answer(&error))?;
         let peer = replica.config.kind == ReplicaKind::Peer;
-        let headers = self.headers_for(replica, peer)?;
+        let mut headers = self.headers_for(replica, peer)?;
+        if peer {
+            headers.insert(headers::TRACE, Context { trace: self.trace, parent: self.id }.header());
+        }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
         let limit = self.shared.limits.upstream_timeout;
         let silent = replica.silent.notified();
@@ -302,11 +343,12 @@ impl Job<'_> {
     }
 
     /// The replica has been silent for too long.
-    fn give_up(&self, ticket: Ticket, decision: &Decision, replica: &Replica) -> Response<Content> {
+    fn give_up(&self, mut ticket: Ticket, decision: &Decision, replica: &Replica) -> Response<Content> {
         let seconds = self.shared.limits.upstream_timeout.as_secs_f64();
         let message = format!("replica `{}` gave no answer within {seconds} s", replica.name);
         tracing::warn!(request = %self.id, replica = %replica.name, "no answer within {seconds} s");
         let rejection = Rejection::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message);
+        ticket.tried_in_vain(&format_args!("no answer within {seconds} s"));
         ticket.gave_up(rejection.status.as_u16());
         self.reject(&rejection, decision, Some(replica))
     }
@@ -337,6 +379,12 @@ impl Job<'_> {
 fn name(headers: &mut HeaderMap, replica: &Replica) {
     headers.insert(headers::REPLICA, replica.name_header.clone());
     headers.insert(headers::REGION, replica.region_header.clone());
+}
+
+/// A peer's own name for the request, under which it can be asked for its decision.
+fn id_there(response: &Response<Reply>, replica: &Replica) -> Option<RequestId> {
+    let id = response.headers().get(&headers::REQUEST_ID).filter(|_| replica.config.kind == ReplicaKind::Peer)?;
+    id.to_str().ok()?.parse().ok()
 }
 
 fn no_answer(error: &dyn fmt::Display) -> Failure {

@@ -77,6 +77,7 @@ impl Gateway {
             bodies: Budget::new(config.limits.max_bodies_bytes),
             stopping: CancellationToken::new(),
             stopped,
+            tracer: Arc::default(),
         });
         let name = shared.agent.as_ref().map(|agent| agent.name().clone());
         let watching = Watching { probe: config.probe, peers: config.peers, name };

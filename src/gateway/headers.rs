@@ -31,6 +31,8 @@ pub const HOP: HeaderName = HeaderName::from_static("x-gorgo-hop");
 
 /// Which agent speaks, by the name that its peers have for it; worth nothing from anybody else.
 pub const PEER: HeaderName = HeaderName::from_static("x-gorgo-peer");
+/// Which request of which router this is; set between our own nodes, worth nothing from anybody else.
+pub const TRACE: HeaderName = HeaderName::from_static("x-gorgo-trace");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -86,6 +88,7 @@ fn for_upstream(headers: &mut HeaderMap, authority: &HeaderValue, via: HeaderVal
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOP);
     headers.remove(PEER);
+    headers.remove(TRACE);
     headers.insert(HOST, authority.clone());
     headers.append(VIA, via);
 }
@@ -155,6 +158,7 @@ mod tests {
             ("expect", "100-continue"),
             ("x-gorgo-hop", "1"),
             ("x-gorgo-peer", "east"),
+            ("x-gorgo-trace", "00000000000000a1-00000000000000a2"),
             ("x-gorgo-session", "s"),
             ("traceparent", "00-1-2-01"),
             ("x-anything", "stays"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::model::RequestId;
+use crate::model::{RequestId, Time};
 use crate::routing::{Decision, Unit, Usage};
 use crate::wire::OutcomeKind;
 
@@ -17,6 +17,8 @@ pub(super) struct Ended {
     pub(super) status: Option<u16>,
     /// Taken in → first token, ms.
     pub(super) ttft_ms: Option<f64>,
+    /// Decision that sent it → first token, ms: what a decision foresees.
+    pub(super) dispatch_ttft_ms: Option<f64>,
     /// Taken in → end, ms.
     pub(super) e2e_ms: f64,
     /// What the engine counted.
@@ -39,8 +41,21 @@ pub(super) struct Entry {
     pub(super) model: Option<Arc<str>>,
     /// Its decisions, first to last.
     pub(super) decisions: Vec<Arc<Decision>>,
+    /// What came of its attempts that failed, or went to a peer, in order.
+    pub(super) attempts: Vec<Tried>,
     /// How it ended, and the replica that answered.
     pub(super) outcome: Option<(OutcomeKind, Option<Arc<str>>, Ended)>,
+}
+
+/// What is told of an attempt besides the decision that sent it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tried {
+    /// As in [`Decision::attempt`].
+    pub(super) attempt: u32,
+    /// The request's identity at the peer that it went to.
+    pub(super) request_there: Option<RequestId>,
+    /// Why and when it failed, if it did.
+    pub(super) failure: Option<(String, Time)>,
 }
 
 /// The ring of entries.
@@ -75,7 +90,7 @@ impl Journal {
             self.entries.remove(&oldest);
         }
         self.order.push_back(request);
-        self.entries.insert(request, Entry { model, decisions: vec![decision], outcome: None });
+        self.entries.insert(request, Entry { model, decisions: vec![decision], attempts: Vec::new(), outcome: None });
     }
 
     /// A further decision.
@@ -85,6 +100,30 @@ impl Journal {
         {
             entry.decisions.push(decision);
         }
+    }
+
+    /// The peer that it was sent to last has this name for it.
+    pub(super) fn named(&mut self, request: RequestId, there: RequestId) {
+        if let Some(tried) = self.tried(request) {
+            tried.request_there = Some(there);
+        }
+    }
+
+    /// Why its last attempt failed.
+    pub(super) fn failed(&mut self, request: RequestId, at: Time, why: String) {
+        if let Some(tried) = self.tried(request) {
+            tried.failure = Some((why, at));
+        }
+    }
+
+    /// The attempt that its last decision began.
+    fn tried(&mut self, request: RequestId) -> Option<&mut Tried> {
+        let entry = self.entries.get_mut(&request)?;
+        let attempt = entry.decisions.last()?.attempt;
+        if entry.attempts.last().is_none_or(|last| last.attempt != attempt) && entry.attempts.len() < MAX_DECISIONS {
+            entry.attempts.push(Tried { attempt, ..Tried::default() });
+        }
+        entry.attempts.last_mut().filter(|last| last.attempt == attempt)
     }
 
     /// The end, and the replica that had it then.

@@ -38,6 +38,7 @@ mod replica;
 mod serve;
 pub mod settings;
 mod tls;
+mod trace;
 mod window;
 
 pub use audit::AuditTarget;

@@ -11,6 +11,7 @@ use super::journal::Ended;
 use super::metrics::ReplicaMetrics;
 use super::pool::Pool;
 use super::settings::ReplicaConfig;
+use super::trace::PeerClocks;
 use super::window::Window;
 use crate::inference::engine::Engine;
 use crate::model::ReplicaId;
@@ -52,6 +53,8 @@ pub(super) struct Figures {
     pub(super) ttft_ms: Window<f64>,
     /// Requests whose reply told its usage, and the sums over them.
     pub(super) usage: UsageSums,
+    /// How a peer's clock stands to ours.
+    pub(super) clocks: PeerClocks,
     /// Where a peer's connections come from.
     pub(super) addresses: Vec<IpAddr>,
     /// Ends what we tell it, if it is a peer that listens.
@@ -85,6 +88,7 @@ impl Replica {
             requests: ReplicaRequests::default(),
             ttft_ms: Window::new(WINDOW),
             usage: UsageSums::default(),
+            clocks: PeerClocks::default(),
             addresses: pool
                 .endpoint()
                 .host()

@@ -35,6 +35,7 @@ use super::peers::Speech;
 use super::reject::Rejection;
 use super::relay::{Content, Outbound};
 use super::settings::{Limits, PeerSettings};
+use super::trace::Tracer;
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
 use crate::routing::residency::Classes;
@@ -74,6 +75,8 @@ pub(super) struct Shared {
     pub(super) bodies: Arc<Budget>,
     /// Everything ends now.
     pub(super) stopped: CancellationToken,
+    /// Spans of requests, while they are wanted.
+    pub(super) tracer: Arc<Tracer>,
 }
 
 /// Accepts until `stopping`. Each connection is one task; at the limit new ones wait in the kernel's backlog.
@@ -232,6 +235,7 @@ fn refuse(
     tracing::debug!(request = %id, code = rejection.code, "refused");
     shared.access.audit_refusal(Some(id), rejection, (&Caller { origin, key: None }, &Classes::default()));
     shared.brain.refused_early(started);
+    shared.tracer.refused(id, started, shared.brain.clock(), rejection);
     shared.brain.metrics().refused(rejection.code);
     let mut response = rejection.response();
     response.headers_mut().insert(headers::REQUEST_ID, id_header(id));

@@ -43,8 +43,24 @@ pub struct Explanation {
     pub model: Option<String>,
     /// Its decisions, first to last.
     pub decisions: Vec<Decision>,
+    /// What came of its attempts that failed or went to a peer, first to last.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
     /// How it ended; `null` while it runs or waits.
     pub outcome: Option<Finished>,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// As in [`Decision::attempt`].
+    pub attempt: u32,
+    /// The request's identity at the peer that it went to: ask there why it went on as it did.
+    pub peer_request: Option<String>,
+    /// Why it failed; `null` if it did not.
+    pub failure: Option<String>,
+    /// Decision → failure, ms.
+    pub failed_after_ms: Option<f64>,
 }
 
 /// One decision. Also the compact JSON of the response header `x-gorgo-decision`.
@@ -75,6 +91,15 @@ pub struct Decision {
     pub candidates: Vec<Candidate>,
     /// Who was filtered before, in fleet order.
     pub excluded: Vec<Excluded>,
+}
+
+impl Decision {
+    /// The candidate that the request was sent to.
+    #[must_use]
+    pub fn chosen(&self) -> Option<&Candidate> {
+        let Verdict::Dispatch { replica } = &self.verdict else { return None };
+        self.candidates.iter().find(|candidate| candidate.replica == *replica)
+    }
 }
 
 /// What to do with a request.
@@ -142,6 +167,9 @@ pub struct Finished {
     pub status: Option<u16>,
     /// Taken in → first byte with content, ms.
     pub ttft_ms: Option<f64>,
+    /// Decision that sent it → first byte with content, ms: what `predicted_ttft_ms` of a decision foresees.
+    #[serde(default)]
+    pub dispatch_ttft_ms: Option<f64>,
     /// Taken in → last byte, ms.
     pub e2e_ms: f64,
     /// Prompt tokens as the engine counted them.

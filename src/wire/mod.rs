@@ -15,12 +15,14 @@ pub mod paths;
 pub mod peer;
 mod policy;
 mod replica;
+pub mod span;
 mod status;
 
 pub use audit::{AuditEvent, AuditLine};
 pub use cache::{Cache, CacheReplica, ClearCache, Cleared};
 pub use decision::{
-    Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term, Verdict,
+    Attempt, Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term,
+    Verdict,
 };
 pub use drain::{Drain, SetDrain};
 pub use error::{ErrorBody, ErrorObject};

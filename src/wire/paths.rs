@@ -16,6 +16,10 @@ pub const LATENCY: &str = "/admin/v1/latency";
 pub const DECISIONS: &str = "/admin/v1/decisions";
 /// `GET` → [`super::Drain`]; `POST` [`super::SetDrain`] → [`super::Drain`] after the change.
 pub const DRAIN: &str = "/admin/v1/drain";
+/// `POST` [`super::span::StartTrace`] → [`super::span::TraceStarted`]; 409 while one runs.
+pub const TRACE_START: &str = "/admin/v1/trace/start";
+/// `POST` [`super::span::StopTrace`] → JSON lines ([`super::span::Line`]), the same again until the next start; 409 before the first.
+pub const TRACE_STOP: &str = "/admin/v1/trace/stop";
 /// `GET` → Prometheus text.
 pub const METRICS: &str = "/metrics";
 /// `GET` → 200 while the process runs.

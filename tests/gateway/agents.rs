@@ -19,9 +19,9 @@ use super::client::{Client, STREAM, chat, code, config, get, piece, until, whole
 use super::mock::{Answer, HELLO, Mock, ROLE, Received, Step, WORLD, hello, send};
 
 /// A node: an engine and the agent beside it.
-struct Node {
-    engine: Mock,
-    agent: GatewayHandle,
+pub(super) struct Node {
+    pub(super) engine: Mock,
+    pub(super) agent: GatewayHandle,
     /// Ends one blocked request per permit.
     go: Arc<Semaphore>,
 }
@@ -56,7 +56,7 @@ fn peer(name: &str, url: &str) -> ReplicaConfig {
 }
 
 /// Nodes that all know each other.
-async fn cluster<const N: usize>(names: [&str; N]) -> [Node; N] {
+pub(super) async fn cluster<const N: usize>(names: [&str; N]) -> [Node; N] {
     let mut nodes = Vec::new();
     for name in names {
         nodes.push(node(name).await);
@@ -95,7 +95,7 @@ fn waiting() -> String {
 const SHORT_WAIT: &str = r#"{"model":"tiny","stream":true,"messages":[{"role":"user","content":"wait"}]}"#;
 
 /// Two requests that hold places in the engine.
-async fn fill(node: &Node) -> [(Client, Incoming); 2] {
+pub(super) async fn fill(node: &Node) -> [(Client, Incoming); 2] {
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(&node.agent).await;
@@ -312,8 +312,10 @@ async fn a_peer_learns_how_an_agent_is_doing_and_a_central_proxy_has_no_peers() 
         queued: 0,
         kv_usage: Some(0.25),
         kv_tokens: Some(40_000.0),
+        clock_us: told.clock_us,
     };
     assert_eq!(told, wanted);
+    assert!(told.clock_us.is_some_and(|us| us > 0));
     let listed: Replicas = admin_get(&a.agent, "/admin/v1/replicas").await;
     assert_eq!(
         listed.replicas.iter().map(|replica| replica.engine.as_str()).collect::<Vec<_>>(),

@@ -14,6 +14,8 @@ mod keys;
 mod limits;
 mod mock;
 mod peers;
+mod perfetto;
 mod residency;
 mod stop;
 mod tls;
+mod trace;

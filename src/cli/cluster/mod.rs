@@ -11,6 +11,7 @@ mod restart_lb;
 mod row;
 mod scene;
 mod status;
+mod trace;
 mod work;
 
 use clap::Subcommand;
@@ -30,6 +31,10 @@ pub(crate) enum Command {
     RestartLb(restart_lb::Args),
     /// Empty the caches of the engines and what the routers know of them
     FlushCache(flush::Args),
+    /// Begin to collect spans of requests on all nodes
+    StartTrace(trace::StartArgs),
+    /// End it and write the spans of all nodes into one file for Perfetto
+    StopTrace(trace::StopArgs),
     /// Find what is wrong, and say what to do about it
     Doctor(doctor::Args),
     /// Put this version of gorgo, or another file, on every node
@@ -51,6 +56,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Status(args) => Box::pin(status::run(&args, context)).await,
         Command::RestartLb(args) => Box::pin(restart_lb::run(&args, context)).await,
         Command::FlushCache(args) => Box::pin(flush::run(&args, context)).await,
+        Command::StartTrace(args) => Box::pin(trace::run_start(&args, context)).await,
+        Command::StopTrace(args) => Box::pin(trace::run_stop(&args, context)).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args, context)).await,
         Command::Down(args) => work::down(&args, context).await,
         Command::Logs(args) => Box::pin(logs::run(&args, context)).await,

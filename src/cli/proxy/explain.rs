@@ -7,7 +7,7 @@ use super::super::human;
 use super::super::table::{Column, Table};
 use crate::model::RequestId;
 use crate::wire::{
-    Candidate, Decision, DecisionSummary, Decisions, Explanation, Finished, OutcomeKind, Verdict, paths,
+    Attempt, Candidate, Decision, DecisionSummary, Decisions, Explanation, Finished, OutcomeKind, Verdict, paths,
 };
 
 /// Arguments of `gorgo proxy explain`.
@@ -92,12 +92,15 @@ fn line(it: &DecisionSummary) -> [String; 9] {
 fn explain(explanation: &Explanation) -> String {
     let model = explanation.model.as_deref().unwrap_or("no model named");
     let mut parts = vec![format!("request {} ({model})", explanation.request)];
-    parts.extend(explanation.decisions.iter().map(decision));
-    parts.push(explanation.outcome.as_ref().map_or_else(|| "still running".to_owned(), finished));
+    parts.extend(explanation.decisions.iter().map(|it| decision(it, &explanation.attempts)));
+    let last = explanation.decisions.iter().rfind(|it| it.chosen().is_some());
+    parts.push(
+        explanation.outcome.as_ref().map_or_else(|| "still running".to_owned(), |outcome| finished(outcome, last)),
+    );
     parts.join("\n\n")
 }
 
-fn decision(it: &Decision) -> String {
+fn decision(it: &Decision, attempts: &[Attempt]) -> String {
     let mut text = format!(
         "attempt {}, {}, by `{}`: {}\nprompt {} tokens",
         it.attempt,
@@ -122,6 +125,26 @@ fn decision(it: &Decision) -> String {
     }
     for excluded in &it.excluded {
         text += &format!("\nnot considered: {} ({})", excluded.replica, excluded.reason);
+    }
+    if let (Verdict::Dispatch { replica }, Some(tried)) =
+        (&it.verdict, attempts.iter().find(|tried| tried.attempt == it.attempt))
+    {
+        text += &attempt(replica, tried);
+    }
+    text
+}
+
+/// What came of it, where that is not told at the end.
+fn attempt(replica: &str, tried: &Attempt) -> String {
+    let mut text = String::new();
+    if let Some(id) = &tried.peer_request {
+        text += &format!(
+            "\n{replica} knows it as {id}: `gorgo proxy explain --remote {replica} {id}` tells why it went on as it did"
+        );
+    }
+    if let Some(failure) = &tried.failure {
+        let after = tried.failed_after_ms.map_or_else(String::new, |after| format!(" after {}", human::ms(after)));
+        text += &format!("\nfailed at {replica}{after}: {failure}");
     }
     text
 }
@@ -164,7 +187,7 @@ fn verdict(verdict: &Verdict) -> String {
     }
 }
 
-fn finished(it: &Finished) -> String {
+fn finished(it: &Finished, sent: Option<&Decision>) -> String {
     let mut text = format!("ended: {}", kind(it.kind));
     if let Some(replica) = &it.replica {
         text += &format!(", answered by {replica}");
@@ -180,6 +203,26 @@ fn finished(it: &Finished) -> String {
         .collect();
     if !told.is_empty() {
         text += &format!("\nthe engine counted, in tokens: {}", told.join(", "));
+    }
+    text + &foreseen(it, sent)
+}
+
+/// What the last decision foresaw beside what came.
+fn foreseen(it: &Finished, sent: Option<&Decision>) -> String {
+    let mut text = String::new();
+    let Some(sent) = sent else { return text };
+    if let (Some(predicted), Some(actual)) = (sent.predicted_ttft_ms, it.dispatch_ttft_ms) {
+        let off = actual - predicted;
+        let (off, way) = (human::ms(off.abs()), if off < 0.0 { "less" } else { "more" });
+        text += &format!(
+            "\ndecision to first token: predicted {}, took {} ({off} {way})",
+            human::ms(predicted),
+            human::ms(actual)
+        );
+    }
+    if let (Some(chosen), Some(cached)) = (sent.chosen(), it.cached_tokens) {
+        let (predicted, cached) = (human::count(u64::from(chosen.cached_tokens)), human::count(u64::from(cached)));
+        text += &format!("\ncached tokens: predicted {predicted}, the engine found {cached}");
     }
     text
 }
@@ -199,7 +242,8 @@ mod tests {
 
     use super::{explain, list};
     use crate::wire::{
-        Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term, Verdict,
+        Attempt, Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term,
+        Verdict,
     };
 
     fn candidate(replica: &str, cached_tokens: u32, terms: &[(&str, f64)]) -> Candidate {
@@ -218,6 +262,7 @@ mod tests {
             replica: Some("europe".into()),
             status: Some(200),
             ttft_ms: Some(131.0),
+            dispatch_ttft_ms: Some(118.5),
             e2e_ms: 1_840.0,
             prompt_tokens: Some(4_086),
             cached_tokens: Some(3_904),
@@ -260,6 +305,15 @@ mod tests {
             request,
             model: Some("mistral-7b".into()),
             decisions: vec![first, second],
+            attempts: vec![
+                Attempt {
+                    attempt: 1,
+                    failure: Some("connection to http://10.0.0.1:30000 broke before an answer".into()),
+                    failed_after_ms: Some(4.0),
+                    ..Attempt::default()
+                },
+                Attempt { attempt: 2, peer_request: Some("00000000000000b7".into()), ..Attempt::default() },
+            ],
             outcome: Some(done()),
         };
         assert_snapshot!(explain(&explanation), @"
@@ -273,6 +327,7 @@ mod tests {
           europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
         (score and terms in ms; kept local, where there was room: nothing was compared)
         not considered: asia (unhealthy)
+        failed at east after 4.00 ms: connection to http://10.0.0.1:30000 broke before an answer
 
         attempt 2, 4 s ago, by `gorgo`: to europe
         prompt 4,086 tokens, held 12.0 ms, predicted ttft 152 ms
@@ -281,9 +336,12 @@ mod tests {
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
         (score and terms in ms; the smallest score wins)
         not considered: east (tried)
+        europe knows it as 00000000000000b7: `gorgo proxy explain --remote europe 00000000000000b7` tells why it went on as it did
 
         ended: ok, answered by europe, status 200, ttft 131 ms, whole answer 1840 ms
         the engine counted, in tokens: prompt 4,086, cached 3,904, generated 38
+        decision to first token: predicted 152 ms, took 118 ms (34.0 ms less)
+        cached tokens: predicted 3,904, the engine found 3,904
         ");
     }
 

@@ -11,6 +11,7 @@ mod servers;
 pub(super) mod start;
 mod status;
 mod stop;
+mod trace;
 
 use clap::Subcommand;
 
@@ -64,6 +65,9 @@ pub(crate) enum Command {
     Keys(keys::Command),
     /// List the last decisions, or explain one: every candidate and every term
     Explain(explain::Args),
+    /// Collect spans of requests, and write them into a file for Perfetto
+    #[command(subcommand)]
+    Trace(trace::Command),
 }
 
 /// Every command and where it lives.
@@ -113,6 +117,7 @@ async fn here(command: Command, context: &Context) -> Outcome {
         Command::Metrics(args) => or_interrupted(metrics::run(&args, context)).await,
         Command::Keys(command) => keys::run(&command, context),
         Command::Explain(args) => or_interrupted(explain::run(&args, context)).await,
+        Command::Trace(command) => or_interrupted(trace::run(&command, context)).await,
     }
 }
 

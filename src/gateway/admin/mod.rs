@@ -5,6 +5,7 @@
 mod changes;
 mod guard;
 mod listener;
+mod trace;
 mod views;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::serve::Shared;
 use crate::model::RequestId;
 use crate::routing::residency::Classes;
 use crate::wire::paths;
+use crate::wire::span::StopTrace;
 
 /// Decisions listed when the query names no number.
 const DECISIONS_LISTED: usize = 50;
@@ -80,6 +82,7 @@ impl Admin {
             paths::METRICS => Ok(self.metrics()),
             paths::HEALTHZ => Ok(text("ok\n")),
             paths::READYZ => self.ready(),
+            paths::TRACE_START | paths::TRACE_STOP => Err(Rejection::method("POST")),
             path => self.decision(path),
         }
     }
@@ -91,6 +94,11 @@ impl Admin {
             paths::TUNE => document(&self.set_tune(read(body)?)?),
             paths::CACHE => document(&self.clear_cache(&read(body)?)?),
             paths::DRAIN => document(&self.set_drain(read(body)?)?),
+            paths::TRACE_START => document(&self.start_trace(read_or_default(body)?)?),
+            paths::TRACE_STOP => {
+                let StopTrace {} = read_or_default(body)?;
+                self.stop_trace()
+            }
             paths::STATUS | paths::LATENCY | paths::DECISIONS | paths::METRICS | paths::HEALTHZ | paths::READYZ => {
                 Err(Rejection::method("GET, HEAD"))
             }
@@ -132,6 +140,11 @@ fn limit(query: Option<&str>) -> Result<usize, Rejection> {
 /// Reads the body of a change. Unknown fields are errors: a typo must not look like success.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Rejection> {
     serde_json::from_slice(body).map_err(|error| bad_request(format!("the body is not what this path takes: {error}")))
+}
+
+/// The same where a change has nothing that must be said.
+fn read_or_default<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Rejection> {
+    if body.is_empty() { Ok(T::default()) } else { read(body) }
 }
 
 fn bad_request(message: String) -> Rejection {

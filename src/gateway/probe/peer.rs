@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::{FIRST_EVERY, FIRST_PROBES, Problem, Watcher, get};
 use crate::gateway::peers::Ear;
+use crate::model::Time;
 use crate::routing::Gauges;
 use crate::wire::PeerState;
 use crate::wire::paths::PEER;
@@ -32,6 +33,9 @@ impl Watcher {
                 self.measured(clock.now().since_ms(started));
             }
             warm = answer.is_ok();
+            if let Ok((StatusCode::OK, body)) = &answer {
+                self.clock(body, (started, clock.now()));
+            }
             if ear.is_none_or(Ear::refused) {
                 self.health(answer.and_then(|(status, body)| self.heard(status, &body).map_err(Problem::new)));
             }
@@ -50,6 +54,14 @@ impl Watcher {
         match tokio::net::lookup_host((endpoint.host(), endpoint.port())).await {
             Ok(found) => self.replica.figures().addresses = found.map(|address| address.ip().to_canonical()).collect(),
             Err(error) => tracing::warn!(peer = %self.replica.name, %error, "failed to look up a peer's address"),
+        }
+    }
+
+    /// What its clock showed between asking and being answered.
+    fn clock(&self, body: &Bytes, (asked, answered): (Time, Time)) {
+        let told = serde_json::from_slice::<PeerState>(body).ok().and_then(|told| told.clock_us);
+        if let Some(told_us) = told {
+            self.replica.figures().clocks.heard(asked, answered, told_us);
         }
     }
 

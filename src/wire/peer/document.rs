@@ -21,4 +21,7 @@ pub struct PeerState {
     pub kv_usage: Option<f64>,
     /// Its engine's KV capacity, tokens; `null` = unknown.
     pub kv_tokens: Option<f64>,
+    /// Its clock when it told this, µs since its process began; `null` from versions that do not tell.
+    #[serde(default)]
+    pub clock_us: Option<u64>,
 }
