@@ -17,6 +17,8 @@ pub enum CloudErrorKind {
     Transient,
     /// The answer was lost after a call that creates something: it may have happened.
     UnknownOutcome,
+    /// The user stopped it before it was sent: nothing has happened.
+    Stopped,
 }
 
 /// A failed call. `Display` is a lower-case fragment without secrets.

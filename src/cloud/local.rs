@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{CloudError, CloudErrorKind};
 use super::instance::{Instance, InstanceId, InstanceType, LaunchRequest, Status};
@@ -218,7 +219,7 @@ impl Cloud for LocalCloud {
         Ok(self.types.clone())
     }
 
-    async fn launch(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError> {
+    async fn launch(&self, request: &LaunchRequest, _stop: &CancellationToken) -> Result<InstanceId, CloudError> {
         let kind = self.check(request)?;
         self.change(|state| {
             if state.machines.iter().any(|machine| machine.name == request.name) {

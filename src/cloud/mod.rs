@@ -12,6 +12,7 @@ pub use error::{CloudError, CloudErrorKind};
 pub use instance::{Capacity, Instance, InstanceId, InstanceType, LaunchRequest, Status};
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 /// Knows machines.
 #[async_trait]
@@ -26,7 +27,9 @@ pub trait Cloud: Inventory {
     /// Instance types with prices, specifications and the regions that claim capacity now (advice, not a promise).
     async fn types(&self) -> Result<Vec<InstanceType>, CloudError>;
     /// Asks for one machine. [`CloudErrorKind::UnknownOutcome`] means that it may exist: list and adopt by tag, never launch again blindly.
-    async fn launch(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError>;
+    ///
+    /// `stop` ends the wait for the moment at which the provider allows it, with [`CloudErrorKind::Stopped`]; what was sent is not called back.
+    async fn launch(&self, request: &LaunchRequest, stop: &CancellationToken) -> Result<InstanceId, CloudError>;
     /// Ends machines for good. Already gone is success.
     async fn terminate(&self, ids: &[InstanceId]) -> Result<(), CloudError>;
     /// Reboots machines.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::tempdir;
+use tokio_util::sync::CancellationToken;
 
 use super::client;
 use super::document::{Document, Operation};
@@ -52,7 +53,9 @@ async fn make(cloud: &LambdaCloud, operation: &str, full: bool) -> Result<(), Cl
         "GET /instances/{id}" => cloud.instance(ID).await.map(drop),
         "POST /instances/{id}" => cloud.rename(ID, "another name").await.map(drop),
         "GET /instance-types" => cloud.types().await.map(drop),
-        "POST /instance-operations/launch" => cloud.launch(&launch_request(full)).await.map(drop),
+        "POST /instance-operations/launch" => {
+            cloud.launch(&launch_request(full), &CancellationToken::new()).await.map(drop)
+        }
         "POST /instance-operations/restart" => cloud.restart(&ids).await,
         "POST /instance-operations/terminate" => cloud.terminate(&ids).await,
         "GET /ssh-keys" => cloud.ssh_keys().await.map(drop),

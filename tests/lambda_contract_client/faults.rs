@@ -3,11 +3,12 @@
 use std::process::Command;
 use std::time::Duration;
 
-use gorgo::cloud::lambda::{Endpoint, LambdaCloud, LambdaSettings, wire};
+use gorgo::cloud::lambda::{Endpoint, LambdaCloud, LambdaSettings, Pace, wire};
 use gorgo::cloud::{Cloud as _, CloudError, CloudErrorKind, InstanceId, Inventory as _, LaunchRequest};
 use gorgo::model::{Region, Secret};
 use serde_json::{Value, json};
 use tempfile::tempdir;
+use tokio_util::sync::CancellationToken;
 
 use super::server::{Reply, Server};
 use super::{KEY, client};
@@ -48,7 +49,7 @@ async fn calls_say_who_they_are() {
     let server = Server::scripted(vec![no_instances(), launched()]).await;
     let cloud = client(&server.url, &state, 1);
     assert_eq!(cloud.list().await.unwrap(), []);
-    assert_eq!(cloud.launch(&request()).await.unwrap(), InstanceId("i-1".into()));
+    assert_eq!(cloud.launch(&request(), &CancellationToken::new()).await.unwrap(), InstanceId("i-1".into()));
     for seen in server.seen() {
         assert_eq!(seen.headers["authorization"], format!("Bearer {KEY}"));
         assert_eq!(seen.headers["user-agent"], concat!("gorgo/", env!("CARGO_PKG_VERSION")));
@@ -93,7 +94,7 @@ async fn faults_that_pass_are_passed_where_that_is_safe() {
         assert_eq!(server.seen().len(), 2);
 
         let server = Server::scripted(vec![fault.clone(), launched()]).await;
-        let result = client(&server.url, &state, 2).launch(&request()).await;
+        let result = client(&server.url, &state, 2).launch(&request(), &CancellationToken::new()).await;
         if certain {
             assert_eq!(result, Ok(InstanceId("i-1".into())), "{fault:?}");
             assert_eq!(server.seen().len(), 2);
@@ -118,9 +119,29 @@ async fn an_answer_that_never_comes_is_bounded_and_unknown_for_launches() {
     let endpoint = Endpoint::parse(&server.url).unwrap();
     let settings = LambdaSettings::new(endpoint, Secret::new(KEY.into()), state.path().into(), 1);
     let cloud = LambdaCloud::new(LambdaSettings { answer_limit: Duration::from_millis(200), ..settings }).unwrap();
-    let error = cloud.launch(&request()).await.unwrap_err();
+    let error = cloud.launch(&request(), &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::UnknownOutcome);
     insta::assert_snapshot!(error, @"the outcome of POST /instance-operations/launch is unknown: it did not answer in time; it may have happened and cost money");
+}
+
+/// The limit of one launch per so many seconds makes the second one wait: a Ctrl-C meanwhile is no launch after all.
+#[tokio::test]
+async fn a_launch_that_waits_for_its_turn_can_be_stopped_before_it_is_sent() {
+    let state = tempdir().unwrap();
+    let server = Server::start(|_| Reply::json(200, &json!({ "data": { "instance_ids": ["i-1"] } }))).await;
+    gorgo::cli::install_tls();
+    let settings =
+        LambdaSettings::new(Endpoint::parse(&server.url).unwrap(), Secret::new(KEY.into()), state.path().into(), 1);
+    let pace =
+        Pace { call: Duration::ZERO, launch: Duration::from_secs(3600), longest_wait: Duration::from_secs(3600) };
+    let cloud = LambdaCloud::new(LambdaSettings { pace, ..settings }).unwrap();
+    let stop = CancellationToken::new();
+    assert_eq!(cloud.launch(&request(), &stop).await.unwrap(), InstanceId("i-1".into()));
+    let request = request();
+    let (second, ()) = tokio::join!(cloud.launch(&request, &stop), async { stop.cancel() });
+    let error = second.unwrap_err();
+    assert_eq!((error.kind, server.seen().len()), (CloudErrorKind::Stopped, 1));
+    insta::assert_snapshot!(error, @"stopped before POST /instance-operations/launch was sent");
 }
 
 #[tokio::test]
@@ -129,7 +150,7 @@ async fn a_launch_that_found_nobody_listening_has_not_happened() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let error = client(&url, &state, 3).launch(&request()).await.unwrap_err();
+    let error = client(&url, &state, 3).launch(&request(), &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Transient);
     assert!(error.message.contains("could not be reached") && error.message.ends_with(", 3 attempts"), "{error}");
 }
@@ -228,7 +249,7 @@ async fn a_launch_that_names_no_machine_or_two_is_unknown_and_names_them() {
     let state = tempdir().unwrap();
     for (ids, shown) in [(json!([]), "0 machines"), (json!(["i-1", "i-2"]), "2 machines instead of one (i-1, i-2)")] {
         let server = Server::scripted(vec![Reply::json(200, &json!({"data": {"instance_ids": ids}}))]).await;
-        let error = client(&server.url, &state, 2).launch(&request()).await.unwrap_err();
+        let error = client(&server.url, &state, 2).launch(&request(), &CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.kind, CloudErrorKind::UnknownOutcome);
         assert!(error.message.contains(shown), "{error}");
     }

@@ -13,6 +13,7 @@ use reqwest::{Method, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Endpoint;
 use super::fault::{self, Refusal};
@@ -175,9 +176,20 @@ impl Client {
 
     /// Makes the call, again where that is safe, and reads the `data` of its answer.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CloudError> {
+        self.call_until(call, &CancellationToken::new()).await
+    }
+
+    /// The same, until `stop`: it is heeded where nothing is under way that may have an effect, which is before each attempt.
+    pub(super) async fn call_until<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        stop: &CancellationToken,
+    ) -> Result<T, CloudError> {
         let mut attempt = 0;
         loop {
-            self.limiter.turn(call.turn).await?;
+            stop.run_until_cancelled(self.limiter.turn(call.turn))
+                .await
+                .unwrap_or_else(|| Err(fault::stopped(&call.name())))?;
             let result = self.exchange(call).await;
             let (outcome, read) = match &result {
                 Ok(answer) => read::<T>(answer),
@@ -190,7 +202,7 @@ impl Client {
             match retry::judge(call.effect, outcome, attempt, &self.retry, self.draw()) {
                 Verdict::Repeat(pause) => {
                     tracing::debug!(call = call.name(), attempt, ?pause, why, "calling Lambda again");
-                    tokio::time::sleep(pause).await;
+                    stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     attempt += 1;
                 }
                 Verdict::Unknown => return Err(fault::unknown_outcome(&call.name(), &why)),

@@ -60,6 +60,16 @@ pub(super) fn unknown_outcome(call: &str, why: &str) -> CloudError {
     }
 }
 
+/// The error for a call that the user stopped before it was sent.
+pub(super) fn stopped(call: &str) -> CloudError {
+    CloudError {
+        kind: CloudErrorKind::Stopped,
+        code: None,
+        message: format!("stopped before {call} was sent"),
+        hint: None,
+    }
+}
+
 /// The error for a call that got no usable answer, however often it was made.
 pub(super) fn no_answer(call: &str, why: &str) -> CloudError {
     CloudError {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use reqwest::Method;
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Call, Client, LambdaSettings};
 use super::wire::{
@@ -78,10 +79,10 @@ impl Cloud for LambdaCloud {
         Ok(types.into_values().map(instance_type).collect())
     }
 
-    async fn launch(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError> {
+    async fn launch(&self, request: &LaunchRequest, stop: &CancellationToken) -> Result<InstanceId, CloudError> {
         let body = launch_body(request)?;
         let call = Call::send(Method::POST, "/instance-operations/launch", &body).launch();
-        let result: Result<LaunchedInstances, CloudError> = self.client.call(&call).await;
+        let result: Result<LaunchedInstances, CloudError> = self.client.call_until(&call, stop).await;
         let answer = result.map_err(|error| regions::explain(error, &request.region))?;
         match answer.instance_ids.as_slice() {
             [id] => Ok(InstanceId(id.clone())),

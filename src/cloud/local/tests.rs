@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{LocalCloud, PORT_TAGS};
 use crate::cloud::{Cloud, CloudErrorKind, InstanceId, InstanceType, Inventory, LaunchRequest, Status};
 use crate::model::Region;
@@ -43,8 +45,10 @@ async fn machines_come_and_go() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let cloud = cloud(folder.path());
     assert_eq!(cloud.list().await.expect("lists"), []);
-    let (east, west) =
-        (cloud.launch(&request("east")).await.expect("a"), cloud.launch(&request("west")).await.expect("b"));
+    let (east, west) = (
+        cloud.launch(&request("east"), &CancellationToken::new()).await.expect("a"),
+        cloud.launch(&request("west"), &CancellationToken::new()).await.expect("b"),
+    );
     assert_eq!((east.0.as_str(), west.0.as_str()), ("local-1-east", "local-2-west"));
     let listed = cloud.list().await.expect("lists");
     assert!(listed.iter().all(|machine| machine.status == Status::Active && machine.tags["gorgo-run"] == "r1"));
@@ -58,7 +62,7 @@ async fn machines_come_and_go() {
     cloud.terminate(&[east, InstanceId("local-99-no".into())]).await.expect("already gone is success");
     assert!(!cloud.node_folder("east").exists());
     assert_eq!(cloud.list().await.expect("lists").len(), 1);
-    let again = cloud.launch(&request("east")).await.expect("the name is free again");
+    let again = cloud.launch(&request("east"), &CancellationToken::new()).await.expect("the name is free again");
     assert_eq!(again.0, "local-3-east", "numbers are never used again");
 }
 
@@ -66,7 +70,7 @@ async fn machines_come_and_go() {
 async fn bad_requests_change_nothing_and_say_what_is_known() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let cloud = cloud(folder.path());
-    cloud.launch(&request("east")).await.expect("launches");
+    cloud.launch(&request("east"), &CancellationToken::new()).await.expect("launches");
     let cases = [
         (request("east"), "exists", "another name"),
         (request("../x"), "name", "letters"),
@@ -76,7 +80,7 @@ async fn bad_requests_change_nothing_and_say_what_is_known() {
         (LaunchRequest { region: Region::new("mars"), ..request("b") }, "unknown region", "us-east-1, us-west-1"),
     ];
     for (request, message, hint) in cases {
-        let error = cloud.launch(&request).await.expect_err(message);
+        let error = cloud.launch(&request, &CancellationToken::new()).await.expect_err(message);
         assert_eq!(error.kind, CloudErrorKind::Invalid);
         assert!(error.message.contains(message) && error.hint.as_deref().unwrap_or("").contains(hint), "{error:?}");
     }
@@ -89,14 +93,14 @@ async fn bad_requests_change_nothing_and_say_what_is_known() {
 async fn what_happened_behind_its_back_is_told() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let cloud = cloud(folder.path());
-    let id = cloud.launch(&request("east")).await.expect("launches");
+    let id = cloud.launch(&request("east"), &CancellationToken::new()).await.expect("launches");
     fs::remove_dir_all(cloud.node_folder("east")).expect("removes");
     assert_eq!(cloud.list().await.expect("lists")[0].status, Status::Unhealthy);
     cloud.terminate(&[id]).await.expect("a machine without folder can be ended");
     assert_eq!(cloud.list().await.expect("lists"), []);
     for nonsense in ["{", "{\"schema\":\"gorgo.local/9\",\"next\":1,\"machines\":[]}"] {
         fs::write(folder.path().join("instances.json"), nonsense).expect("writes");
-        let error = cloud.launch(&request("west")).await.expect_err("nonsense");
+        let error = cloud.launch(&request("west"), &CancellationToken::new()).await.expect_err("nonsense");
         assert!(error.message.contains("instances.json") && error.hint.is_some(), "{error:?}");
     }
 }
@@ -109,7 +113,9 @@ fn launches_at_the_same_time_get_different_ports_and_ids() {
         for name in &names {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-                runtime.block_on(cloud(folder.path()).launch(&request(name))).expect("launches");
+                runtime
+                    .block_on(cloud(folder.path()).launch(&request(name), &CancellationToken::new()))
+                    .expect("launches");
             });
         }
     });

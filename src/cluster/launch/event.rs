@@ -74,7 +74,8 @@ impl fmt::Display for LaunchProgress {
             Self::Lost(why) => f.write_str(why),
             Self::Looking => f.write_str("looking for its tag among the account's machines"),
             Self::Surplus(ids) => write!(f, "more machines carry its tag: {}", list(ids)),
-            Self::Failed(why) | Self::Unknown(why) => f.write_str(why),
+            Self::Failed(why) => f.write_str(why),
+            Self::Unknown(why) => write!(f, "not known whether there is a machine: {why}"),
         }
     }
 }

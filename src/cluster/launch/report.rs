@@ -38,6 +38,8 @@ pub struct NodeLaunch {
     pub also: Vec<InstanceId>,
     /// Why the journal does not know of it, if it could not be saved.
     pub unsaved: Option<String>,
+    /// There may be a machine although it ended otherwise: an earlier answer was lost, and what was asked for since was refused.
+    pub uncertain: bool,
 }
 
 /// All of them, in the order of the command line.
@@ -90,13 +92,19 @@ impl NodeLaunch {
         (!self.also.is_empty()).then(|| format!("{} (same tag as {})", list(&self.also), self.node))
     }
 
+    /// Nobody knows whether there is a machine.
+    #[must_use]
+    pub fn may_run_unseen(&self) -> bool {
+        self.uncertain || matches!(self.outcome, LaunchOutcome::Unknown(_))
+    }
+
     fn perhaps(&self) -> Option<String> {
-        let unknown = matches!(self.outcome, LaunchOutcome::Unknown(_));
-        unknown.then(|| format!("{} ({} in {})", self.node, self.instance_type, self.region))
+        self.may_run_unseen().then(|| format!("{} ({} in {})", self.node, self.instance_type, self.region))
     }
 
     fn missing(&self) -> Option<String> {
         match &self.outcome {
+            _ if self.uncertain => None,
             LaunchOutcome::NoCapacity(_) => Some(format!("{} (no capacity)", self.node)),
             LaunchOutcome::Failed(_) => Some(format!("{} (refused)", self.node)),
             LaunchOutcome::NotAsked => Some(format!("{} (not asked for)", self.node)),

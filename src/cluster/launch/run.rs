@@ -75,6 +75,8 @@ struct One<'a> {
     /// An earlier run left an entry.
     earlier: bool,
     unsaved: Option<String>,
+    /// An answer was lost, no machine was seen since, and asking again was refused: that says nothing of the lost one.
+    uncertain: bool,
 }
 
 impl<'a> One<'a> {
@@ -89,7 +91,7 @@ impl<'a> One<'a> {
         let kept = journal.entry(&machine.node).filter(|entry| !matches!(entry.state, LaunchState::Refused { .. }));
         let earlier = kept.is_some();
         let entry = kept.unwrap_or_else(|| first_entry(machine, &options.run));
-        Self { cloud, journal, machine, options, stop, events, entry, earlier, unsaved: None }
+        Self { cloud, journal, machine, options, stop, events, entry, earlier, unsaved: None, uncertain: false }
     }
 
     async fn run(&mut self) -> LaunchOutcome {
@@ -106,6 +108,9 @@ impl<'a> One<'a> {
             step = match step {
                 Step::Ask(index) => match self.ask(&machine.candidates[index], protocol.uncertain()).await {
                     Ok(id) => return self.got(id, protocol.uncertain()).await,
+                    Err(why) if why.kind == CloudErrorKind::Stopped && !protocol.uncertain() => {
+                        return LaunchOutcome::NotAsked;
+                    }
                     Err(why) => {
                         let next = protocol.asked(Err(why.kind));
                         error = why;
@@ -122,8 +127,14 @@ impl<'a> One<'a> {
                     }
                 },
                 Step::Done | Step::Unknown => return self.unknown(error),
-                Step::NoCapacity => return LaunchOutcome::NoCapacity(error),
-                Step::Failed => return self.failed(error),
+                Step::NoCapacity => {
+                    self.uncertain = protocol.uncertain();
+                    return LaunchOutcome::NoCapacity(error);
+                }
+                Step::Failed => {
+                    self.uncertain = protocol.uncertain();
+                    return self.failed(error);
+                }
             }
         }
     }
@@ -156,9 +167,10 @@ impl<'a> One<'a> {
         result
     }
 
-    /// The call itself. When the user interrupts, the answer still gets some time: it is better to know.
+    /// The call itself. When the user interrupts, it is not sent any more; the answer to what was sent still gets some time: it is
+    /// better to know.
     async fn call(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError> {
-        let mut call = pin!(self.cloud.launch(request));
+        let mut call = pin!(self.cloud.launch(request, self.stop));
         tokio::select! {
             result = &mut call => result,
             () = self.stop.cancelled() => match tokio::time::timeout(self.options.grace, call).await {
@@ -260,6 +272,7 @@ impl<'a> One<'a> {
             outcome,
             also: self.entry.also,
             unsaved: self.unsaved,
+            uncertain: self.uncertain,
         }
     }
 }

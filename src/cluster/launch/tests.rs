@@ -30,6 +30,8 @@ enum Reply {
     Refuses(CloudErrorKind),
     /// Never answers; the machine exists.
     Hangs,
+    /// Waits for its turn, which does not come.
+    Waits,
 }
 
 #[derive(Default)]
@@ -100,7 +102,7 @@ impl Cloud for Scripted {
         Ok(Vec::new())
     }
 
-    async fn launch(&self, request: &LaunchRequest) -> Result<InstanceId, CloudError> {
+    async fn launch(&self, request: &LaunchRequest, stop: &CancellationToken) -> Result<InstanceId, CloudError> {
         let reply = {
             let mut account = self.0.lock().unwrap();
             account.asked.push(format!("{} {} {}", request.name, request.instance_type, request.region));
@@ -116,6 +118,10 @@ impl Cloud for Scripted {
             Reply::Hangs => {
                 make(0);
                 std::future::pending().await
+            }
+            Reply::Waits => {
+                stop.cancelled().await;
+                Err(fault(CloudErrorKind::Stopped))
             }
         }
     }
@@ -205,12 +211,20 @@ async fn three_machines_come_up_one_after_another() {
 async fn no_script_launches_twice_blindly_or_hides_a_machine() {
     use CloudErrorKind::{Capacity, Credentials, Quota, Transient};
     use Reply::{Gives, Loses, MakesAndLoses, MakesLate, Refuses};
-    let cases: [(&[Reply], usize, usize, &str); 9] = [
+    let cases: [(&[Reply], usize, usize, &str); 11] = [
         (&[MakesAndLoses], 1, 1, "running at $1.99/h: east i-1"),
         (&[MakesLate(1)], 1, 1, "running at $1.99/h: east i-1"),
         (&[Loses, Gives], 2, 1, "running at $1.99/h: east i-1"),
         (&[MakesLate(2), Gives], 2, 2, "running at $3.98/h: east i-2; running but not wanted: i-1 (same tag as east)"),
         (&[Loses, Loses], 2, 0, "perhaps running and not known by id: east (a100 in us-east-1)"),
+        // What is refused after a lost answer says nothing of the machine that was lost.
+        (&[MakesLate(3), Refuses(Quota)], 2, 1, "perhaps running and not known by id: east (a100 in us-east-1)"),
+        (
+            &[Refuses(Capacity), MakesLate(3), Refuses(Capacity)],
+            3,
+            1,
+            "perhaps running and not known by id: east (a100 in us-east-2)",
+        ),
         (&[Refuses(Capacity), Refuses(Capacity)], 2, 0, "not launched: east (no capacity)"),
         (&[Refuses(Quota)], 1, 0, "not launched: east (refused)"),
         (&[Refuses(Credentials)], 1, 0, "not launched: east (refused)"),
@@ -343,6 +357,23 @@ async fn an_interrupted_launch_names_what_may_exist() {
 
     let (report, _) = play(&Scripted(cloud.0), &mut journal, &machines[..2]).await;
     insta::assert_snapshot!(report, @"running at $3.98/h: a i-1, b i-2");
+}
+
+#[tokio::test]
+async fn what_was_not_sent_when_the_user_had_enough_is_not_sent_after_it() {
+    let cloud = Scripted::new(&[Reply::Gives, Reply::Waits]);
+    let mut journal = MemoryJournal::default();
+    let stop = CancellationToken::new();
+    let machines = [machine("a", &["r"]), machine("b", &["r", "s"]), machine("c", &["r"])];
+    let mut events = |event: LaunchEvent| {
+        if event.to_string() == "b: asking for a100 in r at $1.99/h" {
+            stop.cancel();
+        }
+    };
+    let report = launch(&cloud, &mut journal, &machines, &options(), &stop, &mut events).await;
+    insta::assert_snapshot!(report, @"running at $1.99/h: a i-1; not launched: b (not asked for), c (not asked for)");
+    assert!(report.interrupted);
+    assert!(matches!(journal.entry("b").unwrap().state, LaunchState::Refused { .. }), "nobody has to look for it");
 }
 
 #[tokio::test]

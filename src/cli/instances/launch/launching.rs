@@ -152,6 +152,7 @@ mod tests {
             outcome,
             also: Vec::new(),
             unsaved: None,
+            uncertain: false,
         }
     }
 

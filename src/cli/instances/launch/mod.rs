@@ -142,8 +142,10 @@ fn failures(report: &LaunchReport) -> Vec<Failure> {
         LaunchOutcome::NoCapacity(error) | LaunchOutcome::Failed(error) | LaunchOutcome::Unknown(error) => {
             let mut failure = cloud_failure(error.clone());
             failure.error = failure.error.context(format!("`{}` was not launched", node.node));
-            if matches!(node.outcome, LaunchOutcome::Unknown(_)) {
-                failure.error = anyhow::Error::from(error.clone());
+            if node.may_run_unseen() {
+                if !node.uncertain {
+                    failure.error = anyhow::Error::from(error.clone());
+                }
                 failure.hint = Some(LOOKED_FOR.to_owned());
             }
             Some(failure)
@@ -166,6 +168,8 @@ fn exit(report: &LaunchReport) -> Exit {
         Exit::Interrupted
     } else if some_run {
         Exit::Partly
+    } else if report.nodes.iter().any(NodeLaunch::may_run_unseen) {
+        Exit::Failed
     } else if kinds.iter().all(|kind| *kind == CloudErrorKind::Capacity) {
         Exit::NothingSuitable
     } else if kinds.iter().all(|kind| matches!(kind, CloudErrorKind::Credentials | CloudErrorKind::Invalid)) {
@@ -206,6 +210,7 @@ mod tests {
                 outcome,
                 also: Vec::new(),
                 unsaved: None,
+                uncertain: false,
             };
             let report = LaunchReport { nodes: outcomes.into_iter().map(node).collect(), interrupted };
             assert_eq!(exit(&report), expected, "{report}");
