@@ -37,7 +37,7 @@ impl ConfigFile {
 
     /// Where it is, for messages.
     pub(crate) fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "no file".to_owned(), |path| path.display().to_string())
+        self.path.as_ref().map_or_else(|| "no configuration file".to_owned(), |path| path.display().to_string())
     }
 
     fn read(path: &Path, named_by: &str) -> Result<Self, Failure> {

@@ -49,7 +49,11 @@ impl Setup {
     /// The provider, ready to be called; nothing has been sent yet.
     pub(crate) fn provider(&self) -> Result<Provider, Failure> {
         match self.fleet.provider {
-            ProviderKind::Lambda => self.lambda().map(|cloud| Provider::Lambda(Box::new(cloud))).map_err(cloud_failure),
+            ProviderKind::Lambda => match self.lambda() {
+                Ok(cloud) => Ok(Provider::Lambda(Box::new(cloud))),
+                // Who has a cluster elsewhere and no key has forgotten `--provider`, not the key.
+                Err(error) => Err(self.seen_inventory().err().unwrap_or_else(|| cloud_failure(error))),
+            },
             ProviderKind::Hosts => {
                 let specs = self.fleet.hosts.iter().map(host).collect();
                 Hosts::new(specs).map(Provider::Hosts).map_err(cloud_failure)

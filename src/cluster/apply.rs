@@ -109,9 +109,10 @@ impl ApplyReport {
     }
 }
 
-/// One line per node that is not done.
-impl fmt::Display for ApplyReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ApplyReport {
+    /// Of each node that is not done, what stands in the way, with its hint.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (node, outcome) in &self.nodes {
             match outcome {
@@ -126,7 +127,14 @@ impl fmt::Display for ApplyReport {
                 Outcome::Interrupted(left) => lines.push(format!("{node}: interrupted with {left} steps to go")),
             }
         }
-        f.write_str(&lines.join("\n"))
+        lines
+    }
+}
+
+/// All complaints.
+impl fmt::Display for ApplyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.complaints().join("\n"))
     }
 }
 

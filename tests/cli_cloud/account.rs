@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(crate) rulesets: Vec<Value>,
     /// Regions that refuse launches for lack of capacity.
     pub(crate) full: Vec<String>,
+    /// Says that it ends machines, and does not.
+    pub(crate) stubborn: bool,
     /// `METHOD /path`, in order.
     pub(crate) calls: Vec<String>,
     next: u32,
@@ -138,6 +140,10 @@ impl State {
             ("POST", "/instance-operations/launch") => return self.launch(body),
             ("POST", "/instance-operations/terminate") => {
                 let gone = |it: &Value| body["instance_ids"].as_array().is_some_and(|ids| ids.contains(&it["id"]));
+                if self.stubborn {
+                    let named = self.instances.iter().filter(|it| gone(it)).cloned().collect::<Vec<_>>();
+                    return (200, json!({ "data": { "terminated_instances": named } }));
+                }
                 let (ended, kept) = self.instances.drain(..).partition::<Vec<Value>, _>(|it| gone(it));
                 self.instances = kept;
                 json!({ "terminated_instances": ended })

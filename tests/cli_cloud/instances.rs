@@ -63,6 +63,24 @@ fn a_cluster_is_launched_looked_at_and_ended() {
     ");
 }
 
+/// A service that takes the call and goes on charging: the node is not forgotten.
+#[test]
+fn a_machine_counts_as_terminated_when_it_is_gone() {
+    let user = User::new();
+    assert_eq!(user.gorgo("launch east --type gpu_1x_a100 --region us-east-1 --yes").code, Some(0));
+    user.account.state.lock().unwrap().stubborn = true;
+    assert_snapshot!(user.gorgo("terminate east --yes").shown(&user), @"
+    terminate east: 00000000000000000000000000000001 (gpu_1x_a100 in us-east-1 at $1.29/h)
+    error: the provider took the call, but goes on listing 00000000000000000000000000000001 as there, and costing money
+
+    hint: terminate again, and look at the provider's console if that does not help
+    [1]
+    ");
+    assert!(user.gorgo("status").out.contains("east"), "the inventory still names it");
+    user.account.state.lock().unwrap().stubborn = false;
+    assert_eq!(user.gorgo("terminate east --yes").code, Some(0));
+}
+
 #[test]
 fn machines_of_others_are_named_by_id_only() {
     let user = User::new();

@@ -53,6 +53,17 @@ fn completion(port: &str) -> String {
     answer
 }
 
+/// Without an account, the cluster says what was forgotten.
+fn assert_a_forgotten_provider_is_told(user: &Ended) {
+    for line in ["status", "cluster status", "cluster setup"] {
+        let mut command = user.0.command(line);
+        command.env_remove("LAMBDA_API_KEY");
+        let told = ran(command);
+        assert_eq!(told.code, Some(2));
+        assert!(told.err.contains("hint: use `--provider local`"), "{line}: {told:?}");
+    }
+}
+
 #[test]
 fn a_cluster_of_processes_is_set_up_serves_and_goes() {
     let user = Ended::new();
@@ -62,11 +73,15 @@ fn a_cluster_of_processes_is_set_up_serves_and_goes() {
     assert!(planned.code == Some(0) && planned.out.contains("east: 1. "), "{planned:?}");
     let set_up = user.gorgo("cluster setup");
     assert_eq!(set_up.code, Some(0), "{}", set_up.err);
+    assert_a_forgotten_provider_is_told(&user);
     let again = user.gorgo("cluster setup");
     assert!(again.code == Some(0) && again.err.contains("nothing to do"), "{again:?}");
     let status: Value = serde_json::from_str(&user.gorgo("status --json").out).expect("JSON");
     let port = status["nodes"][0]["instance"]["tags"]["gorgo-port-agent"].as_str().expect("a port");
     assert!(completion(port).starts_with("HTTP/1.1 200"), "the agent serves");
+    for ran in [&set_up, &again] {
+        assert!(ran.out.starts_with(&format!("east takes requests at http://127.0.0.1:{port}\neu takes")), "{ran:?}");
+    }
     let everywhere = user.gorgo("run -- pwd");
     let folders: Vec<PathBuf> =
         everywhere.out.lines().filter_map(|line| line.split_once(": ")).map(|(_, path)| path.into()).collect();

@@ -214,7 +214,7 @@ async fn the_client_sees_a_whole_life() {
     let options = LambdaOptions { speed: 2_000.0, addresses, ..LambdaOptions::new(5) };
     let lab = Lab::over(start(options).await.unwrap(), Duration::ZERO).await;
     let id = lab.cloud.launch(&request("a", "us-east-1"), &CancellationToken::new()).await.unwrap();
-    let second = lab.cloud.launch(&request("b", "us-east-1")).await.unwrap_err();
+    let second = lab.cloud.launch(&request("b", "us-east-1"), &CancellationToken::new()).await.unwrap_err();
     assert_eq!(second.kind, CloudErrorKind::Capacity, "there is one address");
     wait_for("an active machine", || async { lab.cloud.list().await.unwrap()[0].status == Status::Active }).await;
     let seen = lab.cloud.list().await.unwrap();

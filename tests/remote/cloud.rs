@@ -7,6 +7,7 @@ use gorgo::cloud::{Cloud, InstanceType, Inventory, LaunchRequest};
 use gorgo::model::Region;
 use gorgo::remote::local::LocalRemote;
 use gorgo::remote::{Remote, ServiceAction};
+use tokio_util::sync::CancellationToken;
 
 use super::local::is_gone;
 use super::support::{eventually, put, unit};
@@ -42,7 +43,7 @@ async fn machines_reboot_and_end_with_their_services() {
         file_systems: Vec::new(),
         image_family: None,
     };
-    let id = cloud.launch(&request).await.expect("launches");
+    let id = cloud.launch(&request, &CancellationToken::new()).await.expect("launches");
     let remote = LocalRemote::new("east", &cloud.node_folder("east"), GORGO.as_ref()).expect("a plain folder");
     put(&remote, "/opt/gorgo/a.sh", b"while :; do sleep 0.1; done\n").await;
     remote.service("a", &ServiceAction::Install(unit("/opt/gorgo/a.sh"))).await.expect("installs");

@@ -51,6 +51,17 @@ pub(super) fn network(text: &str) -> Result<String, String> {
     }
 }
 
+/// Where those of the rules with this text let SSH in from, in their order.
+pub(super) fn ssh_sources<'a>(rules: impl IntoIterator<Item = &'a FirewallRule>, text: &str) -> Vec<String> {
+    let mut sources: Vec<String> = Vec::new();
+    for rule in rules.into_iter().filter(|rule| rule.description == text && lets_ssh_in(std::slice::from_ref(rule))) {
+        if !sources.contains(&rule.source_network) {
+            sources.push(rule.source_network.clone());
+        }
+    }
+    sources
+}
+
 /// A rule on one line, as [`rule`] reads it.
 pub(super) fn shown(rule: &FirewallRule) -> String {
     let ports = rule.port_range.map_or_else(String::new, |range| range.to_string());

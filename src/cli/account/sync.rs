@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::rules::{SSH, difference, lets_ssh_in, network, shown};
+use super::rules::{SSH, difference, lets_ssh_in, network, shown, ssh_sources};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Outcome};
@@ -24,8 +24,8 @@ const WITHOUT_FIREWALL: &str = "us-south-1";
 /// Arguments of `gorgo firewall sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sync {
-    /// Where SSH may come from, an IPv4 network (repeatable)
-    #[arg(long, value_name = "CIDR", value_parser = network, default_value = "0.0.0.0/0")]
+    /// Where SSH may come from, an IPv4 network (repeatable) [default: as the cluster's rulesets have it, or 0.0.0.0/0]
+    #[arg(long, value_name = "CIDR", value_parser = network)]
     ssh_from: Vec<String>,
     /// Where requests may come from besides the nodes themselves, an IPv4 network (repeatable): to agents and to central routers
     #[arg(long, value_name = "CIDR", value_parser = network)]
@@ -56,8 +56,8 @@ pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context:
         return Ok(Exit::NothingSuitable);
     }
     let existing = cloud.rulesets().await.map_err(cloud_failure)?;
-    let need =
-        Need { peers: peers(&nodes), routers: routers(&nodes), ssh: args.ssh_from, requests: args.requests_from };
+    let ssh = ssh_from(args.ssh_from, &setup.fleet.cluster, &existing);
+    let need = Need { peers: peers(&nodes), routers: routers(&nodes), ssh, requests: args.requests_from };
     let changes = changes(&setup.fleet.cluster, &regions, &need, &existing);
     warn_unattached(setup, &nodes, &existing, context);
     if changes.is_empty() {
@@ -114,6 +114,16 @@ fn routers(nodes: &[Node]) -> BTreeMap<Region, BTreeSet<u16>> {
         }
     }
     routers
+}
+
+/// Where SSH may come from: as asked for, else as it is. A second run, which opens the ports of new nodes, must not open SSH to everybody.
+fn ssh_from(asked: Vec<String>, cluster: &str, existing: &[Ruleset]) -> Vec<String> {
+    if !asked.is_empty() {
+        return asked;
+    }
+    let own = existing.iter().filter(|it| it.name == ruleset_name(cluster, &it.region.name));
+    let kept = ssh_sources(own.flat_map(|it| &it.rules), &format!("{OURS}ssh"));
+    if kept.is_empty() { vec!["0.0.0.0/0".to_owned()] } else { kept }
 }
 
 /// What a cluster has to let in.
@@ -226,7 +236,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::rules::rule;
-    use super::{Change, Need, changes, routers};
+    use super::{Change, Need, changes, routers, ssh_from};
     use crate::cli::nodes::Node;
     use crate::cloud::lambda::wire::{FirewallRule, RegionInfo, Ruleset};
     use crate::cloud::{Instance, InstanceId, Status};
@@ -330,6 +340,27 @@ mod tests {
             Node { instance: None, ..node("gone", "us-west-2", Some(None)) },
         ];
         assert_eq!(routers(&nodes), [(Region::new("us-east-1"), [8080, 9000].into())].into());
+    }
+
+    #[test]
+    fn ssh_comes_from_where_it_was_told_even_when_it_is_not_told_again() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| rule(text).expect(text)).collect::<Vec<_>>();
+        let told = ruleset(
+            "gorgo-lab-us-east-1",
+            "us-east-1",
+            rules(&["tcp:22:198.51.100.7:gorgo: ssh", "tcp:22:0.0.0.0/0:mine"]),
+        );
+        let foreign = ruleset("gorgo-other-us-east-1", "us-east-1", rules(&["tcp:22:203.0.113.0/24:gorgo: ssh"]));
+        let both = [told, foreign];
+        let cases: [(&[&str], &[Ruleset], &[&str]); 4] = [
+            (&[], &both, &["198.51.100.7/32"]),
+            (&["10.0.0.0/8"], &both, &["10.0.0.0/8"]),
+            (&[], &both[1..], &["0.0.0.0/0"]),
+            (&[], &[], &["0.0.0.0/0"]),
+        ];
+        for (asked, existing, wanted) in cases {
+            assert_eq!(ssh_from(asked.iter().map(|it| (*it).to_owned()).collect(), "lab", existing), wanted);
+        }
     }
 
     #[test]

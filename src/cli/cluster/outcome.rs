@@ -7,7 +7,7 @@ use crate::cluster::apply::{ApplyReport, Outcome};
 use crate::cluster::plan::Plan;
 
 /// `--dry-run --json`: every step with what exactly is done.
-pub(super) fn plans(plans: &[Plan]) -> Result<String, Failure> {
+pub(super) fn plans(plans: &[Plan], unreachable: &[(String, String)]) -> Result<String, Failure> {
     let plan = |plan: &Plan| {
         let refusals: Vec<Value> = plan.refusals.iter().map(|it| json!({ "what": it.what, "hint": it.hint })).collect();
         let step = |step: &crate::cluster::step::Step| json!({ "name": step.name, "text": step.text, "detail": step.detail() });
@@ -15,7 +15,8 @@ pub(super) fn plans(plans: &[Plan]) -> Result<String, Failure> {
         json!({ "node": plan.node, "refusals": refusals, "steps": steps })
     };
     let all: Vec<Value> = plans.iter().map(plan).collect();
-    Ok(serde_json::to_string_pretty(&json!({ "plans": all }))?)
+    let away: Vec<Value> = unreachable.iter().map(|(node, why)| json!({ "node": node, "what": why })).collect();
+    Ok(serde_json::to_string_pretty(&json!({ "plans": all, "unreachable": away }))?)
 }
 
 /// How each node ended.

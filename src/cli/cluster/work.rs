@@ -107,10 +107,13 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
         context.printer.talk(told);
     }
     if show_only {
-        let shown =
-            if choice.json { outcome::plans(&plans.plans)? } else { dry_run(&plans.plans).trim_end().to_owned() };
+        let shown = if choice.json {
+            outcome::plans(&plans.plans, &plans.unreachable)?
+        } else {
+            dry_run(&plans.plans).trim_end().to_owned()
+        };
         context.printer.data(shown)?;
-        return Ok(if plans.unreachable.is_empty() { Exit::Done } else { Exit::Partly });
+        return Ok(outcome::share(plans.unreachable.len(), members.len()));
     }
     if let Some(question) = interruptions(&plans.interrupts) {
         choice.consent.ask(&context.printer, &question, "do that?")?;
@@ -119,7 +122,13 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
     if task == Task::Setup && allow {
         inventory.allow_public_plaintext()?;
     }
-    Ok(carry_out(plans, &members, inventory, choice.json, context).await?.0)
+    let (exit, _) = carry_out(plans, &members, inventory, choice.json, context).await?;
+    if task == Task::Setup && exit == Exit::Done && !choice.json {
+        for member in &members {
+            context.printer.data(format_args!("{} takes requests at {}", member.spec.name, member.spec.url))?;
+        }
+    }
+    Ok(exit)
 }
 
 /// Asks first: what is served ends.
@@ -260,10 +269,7 @@ pub(super) async fn carry_out(
     if nothing && plans.unreachable.is_empty() {
         context.printer.talk("nothing to do: every node is as it is to be");
     }
-    let told = report.to_string();
-    if !told.is_empty() {
-        context.printer.warn(told);
-    }
+    report.complaints().iter().for_each(|complaint| context.printer.warn(complaint));
     if json {
         context.printer.json(&outcome::report(&report, &plans.unreachable))?;
     }

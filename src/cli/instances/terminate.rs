@@ -1,6 +1,9 @@
 //! `gorgo terminate` and `gorgo restart`.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
+use tokio::time::sleep;
 
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -8,9 +11,15 @@ use crate::cli::nodes::{Node, instance_ids, is_gone, is_uncertain, no_such_node,
 use crate::cli::provider::{Setup, cloud_failure};
 use crate::cli::reach::settings;
 use crate::cli::{Context, human};
-use crate::cloud::{Instance, InstanceId};
+use crate::cloud::{Cloud, Instance, InstanceId};
 use crate::cluster::inventory::{ClusterInventory, NodeRecord};
 use crate::remote::ssh::forget_host_key;
+
+/// How often, and how long apart, machines are looked at that were terminated, before they count as there all the same.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The same where the provider is on this machine.
+const LOOK_SOON: Duration = Duration::from_millis(50);
 
 /// Arguments of `gorgo terminate`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +76,7 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
     }
     let ids: Vec<InstanceId> = targets.iter().flat_map(|it| it.ids.clone()).collect();
     cloud.terminate(&ids).await.map_err(cloud_failure)?;
+    still_there(cloud, &ids, provider.lists_at_once()).await?;
     for target in targets.iter().filter(|it| it.of_cluster) {
         inventory.remove(&target.name)?;
     }
@@ -78,6 +88,30 @@ pub(crate) async fn terminate(args: Terminate, context: &Context) -> Outcome {
         human::price(left)
     ));
     Ok(Exit::Done)
+}
+
+/// Looks until none of them is there any more, or all are on their way out: an accepted call has been seen to end nothing. What stays is
+/// an error, and its node is not forgotten.
+async fn still_there(cloud: &dyn Cloud, ids: &[InstanceId], lists_at_once: bool) -> Result<(), Failure> {
+    let pause = if lists_at_once { LOOK_SOON } else { LOOK_AGAIN };
+    let mut there = Vec::new();
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(pause).await;
+        }
+        let listed = cloud.list().await.map_err(cloud_failure)?;
+        there = listed
+            .iter()
+            .filter(|it| ids.contains(&it.id) && !is_gone(&it.status))
+            .map(|it| it.id.to_string())
+            .collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+    }
+    let error =
+        anyhow!("the provider took the call, but goes on listing {} as there, and costing money", there.join(", "));
+    Err(Failure::from(error).with_hint("terminate again, and look at the provider's console if that does not help"))
 }
 
 fn all_nodes(inventory: &ClusterInventory) -> Vec<String> {

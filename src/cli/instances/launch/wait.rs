@@ -119,7 +119,15 @@ impl Wait<'_> {
                 Ok(nodes) => {
                     let over = |name: &str| gates.get(name).is_some_and(Gate::is_over);
                     let left = nodes.iter().filter(|it| names.contains(&it.name.as_str()) && !over(&it.name));
-                    for (name, gate) in join_all(left.map(|node| self.probed(node))).await {
+                    let left: Vec<&Node> = left.collect();
+                    for node in left.iter().filter(|node| by_status(node).is_none()) {
+                        if !matches!(gates.get(&node.name), Some(Gate::Login(_) | Gate::Gpu(_))) {
+                            let trying = Gate::Login("trying".to_owned());
+                            lines.say(&node.name, &trying.to_string());
+                            gates.insert(node.name.clone(), trying);
+                        }
+                    }
+                    for (name, gate) in join_all(left.into_iter().map(|node| self.probed(node))).await {
                         if gates.get(&name) != Some(&gate) {
                             lines.say(&name, &gate.to_string());
                         }
