@@ -207,3 +207,47 @@ fn what_breaks_is_seen_and_a_new_program_goes_back_once() {
     assert!(doctor.code == Some(1) && doctor.out.contains("it is not what gorgo.toml would make of it"), "{doctor:?}");
     assert!(cluster.user.gorgo("cluster status nobody").code == Some(4));
 }
+
+#[test]
+fn the_traces_of_all_nodes_are_one_file_and_a_node_without_one_is_named() {
+    let cluster = Cluster::serving();
+    let file = cluster.user.path().join("trace.json");
+    let stop = format!("cluster stop-trace --output {}", file.display());
+    let early = cluster.user.gorgo(&stop);
+    assert!(early.code == Some(1) && early.err.contains("eu: no trace runs here, and none is kept"), "{early:?}");
+    assert!(!file.exists());
+    let nowhere = cluster.user.gorgo("cluster stop-trace --output none/trace.json");
+    assert!(nowhere.code == Some(2) && nowhere.err.contains("its folder does not exist"), "{nowhere:?}");
+    let planned = cluster.done("cluster start-trace --dry-run");
+    assert_eq!(planned.out, "start to collect spans: the routers of east, eu\n");
+
+    let started: Value = serde_json::from_str(&cluster.done("cluster start-trace --json").out).expect("JSON");
+    assert_eq!(started["started"].as_array().map(Vec::len), Some(2), "{started}");
+    let twice = cluster.user.gorgo("cluster start-trace eu");
+    assert!(twice.code == Some(1) && twice.err.contains("eu: a trace runs here"), "{twice:?}");
+    assert_whole(cluster.streams(4, TOKENS / 4));
+    let told: Value = serde_json::from_str(&cluster.done(&format!("{stop} --json")).out).expect("JSON");
+    let east = &told["nodes"][0];
+    assert_eq!((&east["node"], &east["requests"], &told["failed"]), (&"east".into(), &4.into(), &Value::Array(vec![])));
+    assert!(told["nodes"][1]["clock_error_us"].is_u64(), "{told}");
+    assert_eq!(traced(&file), ["east", "eu"]);
+
+    // An agent that was restarted has forgotten its trace; the other one gives its own again.
+    let agent = cluster.status()["nodes"][1]["services"]["agent"]["pid"].to_string();
+    assert!(Command::new("kill").args(["-9", &agent]).status().expect("kill runs").success());
+    until("it is back", || (cluster.status()["nodes"][1]["services"]["agent"]["restarts"] == 1).then_some(()));
+    let partly = until("it answers", || {
+        let ran = cluster.user.gorgo(&stop);
+        ran.err.contains("eu: no trace runs here").then_some(ran)
+    });
+    assert_eq!(partly.code, Some(3), "{partly:?}");
+    assert_eq!(traced(&file), ["east"]);
+}
+
+/// The nodes of a trace.
+fn traced(file: &std::path::Path) -> Vec<String> {
+    let trace: Value = serde_json::from_str(&fs::read_to_string(file).expect("it is there")).expect("JSON");
+    assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() > 20), "{trace}");
+    let nodes = trace["metadata"]["nodes"].as_array().expect("nodes");
+    nodes.iter().filter_map(|node| node["node"].as_str().map(str::to_owned)).collect()
+}
