@@ -91,6 +91,10 @@ pub enum Excluded {
 }
 
 impl Excluded {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Unhealthy, Self::Draining, Self::Hop, Self::Model, Self::Residency, Self::Capacity, Self::Tried];
+
     /// Lower-case name, stable: `unhealthy`, `draining`, `hop`, `model`, `residency`, `capacity`, `tried`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -6,6 +6,7 @@ use super::super::exit::{Exit, Failure, Outcome};
 use super::super::human;
 use super::super::table::{Column, Table};
 use crate::model::RequestId;
+use crate::routing::Excluded;
 use crate::wire::{
     Attempt, Candidate, Decision, DecisionSummary, Decisions, Explanation, Finished, OutcomeKind, Verdict, paths,
 };
@@ -124,7 +125,7 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
         text += &format!("\n\n{}\n(score and terms in {}; {rule})", candidates(it), it.unit);
     }
     for excluded in &it.excluded {
-        text += &format!("\nnot considered: {} ({})", excluded.replica, excluded.reason);
+        text += &format!("\nnot considered: {} ({})", excluded.replica, reason(&excluded.reason));
     }
     if let (Verdict::Dispatch { replica }, Some(tried)) =
         (&it.verdict, attempts.iter().find(|tried| tried.attempt == it.attempt))
@@ -132,6 +133,12 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
         text += &attempt(replica, tried);
     }
     text
+}
+
+/// A reason as it is called, and in words where that says more.
+fn reason(name: &str) -> String {
+    let known = Excluded::ALL.into_iter().find(|it| it.as_str() == name && it.explained() != name);
+    known.map_or_else(|| name.to_owned(), |it| format!("{name}: {}", it.explained()))
 }
 
 /// What came of it, where that is not told at the end.
@@ -326,7 +333,7 @@ mod tests {
         * east      73.25  network 2.00 + prefill 71.25 + queue 0.00     3,328       758
           europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
         (score and terms in ms; kept local, where there was room: nothing was compared)
-        not considered: asia (unhealthy)
+        not considered: asia (unhealthy: not known to be healthy)
         failed at east after 4.00 ms: connection to http://10.0.0.1:30000 broke before an answer
 
         attempt 2, 4 s ago, by `gorgo`: to europe
@@ -335,7 +342,7 @@ mod tests {
         CANDIDATE   SCORE  = SUM OF                                     CACHED  UNCACHED
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
         (score and terms in ms; the smallest score wins)
-        not considered: east (tried)
+        not considered: east (tried: already tried for this request)
         europe knows it as 00000000000000b7: `gorgo proxy explain --remote europe 00000000000000b7` tells why it went on as it did
 
         ended: ok, answered by europe, status 200, ttft 131 ms, whole answer 1840 ms

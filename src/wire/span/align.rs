@@ -3,7 +3,9 @@
 //! Every round trip bounds the difference of two clocks: what B stamps stands between what A stamps before and after (NTP, RFC 5905,
 //! section 8, has the midpoint of the same interval as its offset and half its width as the error). Bounds of one pair are
 //! intersected; a node that did not talk to the reference is reached over others, along the way with the smallest error. Nothing is
-//! assumed of symmetry: the true difference lies within the error, however lopsided the way there and back.
+//! assumed of symmetry: the true difference lies within the error, however lopsided the way there and back. Clocks drift (some 10 µs per
+//! second) or are set, and then bounds of one pair contradict each other: the narrowest is kept, and the error grows until it reaches
+//! all of them, so that it holds for the whole of a trace.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +36,7 @@ pub struct Offset {
 pub struct Alignment {
     /// Per node; the first with 0 ± 0 is the reference, `None` = nothing ties it to the reference.
     pub offsets: Vec<Option<Offset>>,
-    /// Bounds that contradict narrower ones of the same pair: clocks that were set or drift.
+    /// Bounds that contradict narrower ones of the same pair, or themselves.
     pub contradictions: usize,
 }
 
@@ -50,7 +52,7 @@ pub fn align(nodes: usize, bounds: &[Bound]) -> Alignment {
     // Dijkstra over a handful of nodes: the nearest one that is not settled, then its neighbours through it.
     while let Some((node, at)) = nearest(&best, &offsets) {
         offsets[node] = Some(at);
-        for (&(from, to), &(low, high)) in &edges {
+        for (&(from, to), &Edge { low, high, slack }) in &edges {
             let (other, low, high) = match node {
                 _ if node == from => (to, low, high),
                 _ if node == to => (from, high.saturating_neg(), low.saturating_neg()),
@@ -59,7 +61,7 @@ pub fn align(nodes: usize, bounds: &[Bound]) -> Alignment {
             let middle = low.midpoint(high);
             let reached = Offset {
                 offset_us: at.offset_us.saturating_add(middle),
-                error_us: at.error_us.saturating_add(high.saturating_sub(middle)),
+                error_us: at.error_us.saturating_add(high.saturating_sub(middle)).saturating_add(slack),
             };
             if best[other].is_none_or(|known| reached.error_us < known.error_us) {
                 best[other] = Some(reached);
@@ -74,7 +76,16 @@ fn nearest(best: &[Option<Offset>], settled: &[Option<Offset>]) -> Option<(usize
     open.filter_map(|(node, at)| Some((node, (*at)?))).min_by_key(|(node, at)| (at.error_us, *node))
 }
 
-type Edges = BTreeMap<(usize, usize), (i64, i64)>;
+/// What is known of a pair.
+#[derive(Clone, Copy)]
+struct Edge {
+    low: i64,
+    high: i64,
+    /// How far away the farthest bound is that contradicts these.
+    slack: i64,
+}
+
+type Edges = BTreeMap<(usize, usize), Edge>;
 
 /// One interval per pair: the narrowest bound, narrowed by those that agree with it.
 fn intersect(nodes: usize, bounds: &[Bound]) -> (Edges, usize) {
@@ -89,12 +100,13 @@ fn intersect(nodes: usize, bounds: &[Bound]) -> (Edges, usize) {
     let mut edges = Edges::new();
     let mut contradictions = bounds.len() - sorted.len();
     for Bound { from, to, low_us, high_us } in sorted {
-        let edge = edges.entry((from, to)).or_insert((low_us, high_us));
-        let both = (edge.0.max(low_us), edge.1.min(high_us));
-        if both.0 <= both.1 {
-            *edge = both;
+        let edge = edges.entry((from, to)).or_insert(Edge { low: low_us, high: high_us, slack: 0 });
+        let (low, high) = (edge.low.max(low_us), edge.high.min(high_us));
+        if low <= high {
+            (edge.low, edge.high) = (low, high);
         } else {
             contradictions += 1;
+            edge.slack = edge.slack.max(low.saturating_sub(high));
         }
     }
     (edges, contradictions)
@@ -163,7 +175,7 @@ mod tests {
                 vec![zero, at(100, 10), at(110, 20)],
                 0,
             ),
-            ("a clock that was set", 2, vec![bound(0, 1, 5, 9), bound(0, 1, 1000, 1010)], vec![zero, at(7, 2)], 1),
+            ("a clock that was set", 2, vec![bound(0, 1, 5, 9), bound(0, 1, 1000, 1010)], vec![zero, at(7, 993)], 1),
             ("nonsense", 2, vec![bound(0, 0, 1, 2), bound(0, 7, 1, 2), bound(0, 1, 9, 5)], vec![zero, None], 3),
         ];
         for (name, nodes, bounds, offsets, contradictions) in cases {

@@ -1,6 +1,8 @@
 //! What dumps tell of the difference between clocks.
 
 use super::slices::micros;
+use std::collections::BTreeMap;
+
 use super::{AttemptSpan, Bound, Dump, RequestSpan};
 
 /// Stamps are whole microseconds, rounded down: a difference of two of them is this much off at most.
@@ -31,9 +33,10 @@ pub fn bounds(dumps: &[Dump], trips: &[Trip]) -> Vec<Bound> {
             bounds.extend(to.map(|to| bound(from, to, peer.low_us, peer.high_us)));
         }
     }
+    let senders = Senders::new(dumps);
     for (to, dump) in dumps.iter().enumerate() {
-        for request in dump.requests.iter().filter(|request| request.parent.is_some()) {
-            if let Some((from, _, _, attempt)) = sender(dumps, to, request)
+        for request in &dump.requests {
+            if let Some(Sender { node: from, attempt, .. }) = senders.of(to, request)
                 && let (Some(head), Some(headers)) = (head(request), attempt.headers_us)
             {
                 let (low, high) =
@@ -57,22 +60,51 @@ fn head(request: &RequestSpan) -> Option<u64> {
     }
 }
 
-/// The attempt of another router that brought this request to node `at`: (node, index of its request, index of its attempt, attempt).
-pub(super) fn sender<'a>(
+/// Who forwarded which request: requests of all routers by their names.
+pub(super) struct Senders<'a> {
     dumps: &'a [Dump],
-    at: usize,
-    request: &RequestSpan,
-) -> Option<(usize, usize, usize, &'a AttemptSpan)> {
-    let parent = request.parent.as_deref()?;
-    let name = &dumps[at].node.node;
-    dumps.iter().enumerate().filter(|(node, _)| *node != at).find_map(|(node, dump)| {
-        let is_parent = |span: &&RequestSpan| span.request == parent && span.trace == request.trace;
-        let (index, span) = dump.requests.iter().enumerate().find(|(_, span)| is_parent(span))?;
-        let attempts = || span.attempts.iter().enumerate().filter(|(_, attempt)| attempt.peer);
-        let told = attempts().find(|(_, attempt)| attempt.peer_request.as_deref() == Some(&request.request));
-        // One that got no answer was not told its name there.
-        let named = || attempts().find(|(_, attempt)| attempt.peer_request.is_none() && attempt.replica == *name);
-        let (place, attempt) = told.or_else(named)?;
-        Some((node, index, place, attempt))
-    })
+    places: BTreeMap<&'a str, Vec<(usize, usize)>>,
+}
+
+/// An attempt that brought a request to another router.
+pub(super) struct Sender<'a> {
+    /// The node that made it.
+    pub(super) node: usize,
+    /// Its request there.
+    pub(super) request: usize,
+    /// Which attempt of it.
+    pub(super) number: usize,
+    /// The attempt.
+    pub(super) attempt: &'a AttemptSpan,
+}
+
+impl<'a> Senders<'a> {
+    /// Looks through all requests once.
+    pub(super) fn new(dumps: &'a [Dump]) -> Self {
+        let mut places: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
+        for (node, dump) in dumps.iter().enumerate() {
+            for (index, request) in dump.requests.iter().enumerate() {
+                places.entry(&request.request).or_default().push((node, index));
+            }
+        }
+        Self { dumps, places }
+    }
+
+    /// The attempt of another router that brought this request to node `at`.
+    pub(super) fn of(&self, at: usize, request: &RequestSpan) -> Option<Sender<'a>> {
+        let name = &self.dumps[at].node.node;
+        let places = self.places.get(request.parent.as_deref()?)?;
+        places.iter().filter(|(node, _)| *node != at).find_map(|&(node, index)| {
+            let span = &self.dumps[node].requests[index];
+            if span.trace != request.trace {
+                return None;
+            }
+            let attempts = || span.attempts.iter().enumerate().filter(|(_, attempt)| attempt.peer);
+            let told = attempts().find(|(_, attempt)| attempt.peer_request.as_deref() == Some(&request.request));
+            // One that got no answer was not told its name there.
+            let named = || attempts().find(|(_, attempt)| attempt.peer_request.is_none() && attempt.replica == *name);
+            let (number, attempt) = told.or_else(named)?;
+            Some(Sender { node, request: index, number, attempt })
+        })
+    }
 }

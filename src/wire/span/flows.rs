@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Dump;
-use super::bounds::sender;
+use super::bounds::{Sender, Senders};
 
 /// A slice that arrows can touch: (node, request, …) by their places in the dumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,12 +47,13 @@ type Place = (usize, usize);
 
 /// Finds the chains. `start` tells when a stop begins on the common clock.
 pub(super) fn flows(dumps: &[Dump], start: impl Fn(Stop) -> i64) -> Flows {
+    let senders = Senders::new(dumps);
     let (mut received, mut begins) = (BTreeMap::new(), Vec::new());
     for (node, dump) in dumps.iter().enumerate() {
         for (index, request) in dump.requests.iter().enumerate() {
-            match sender(dumps, node, request) {
-                Some((from, parent, attempt, _)) => {
-                    received.entry((from, parent, attempt)).or_insert((node, index));
+            match senders.of(node, request) {
+                Some(Sender { node: from, request: parent, number, .. }) => {
+                    received.entry((from, parent, number)).or_insert((node, index));
                 }
                 None => begins.push((node, index)),
             }

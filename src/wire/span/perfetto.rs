@@ -4,6 +4,8 @@
 //! so that the slices of a track lie behind or inside each other: Perfetto's importer drops what overlaps otherwise. Arrows are
 //! `bind_id` with `flow_out` and `flow_in`; of each chain the file has the beginning before every later stop.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::flows::{Arrows, Flows, Stop, flows};
@@ -83,8 +85,8 @@ struct Scene {
     clients: Vec<Vec<Option<Slice>>>,
     /// Per node and request.
     routers: Vec<Vec<Slice>>,
-    /// Per node: name of the engine, request and slice.
-    engines: Vec<Vec<(String, usize, Slice)>>,
+    /// Per node, by request and attempt: name of the engine and slice.
+    engines: Vec<BTreeMap<(usize, usize), (String, Slice)>>,
 }
 
 impl Scene {
@@ -99,10 +101,11 @@ impl Scene {
                 |request: &super::RequestSpan| request.parent.is_none().then(|| moved(slices::client(request)));
             scene.clients.push(dump.requests.iter().map(client).collect());
             scene.routers.push(dump.requests.iter().map(|request| moved(slices::router(request))).collect());
-            let mut engines = Vec::new();
+            let mut engines = BTreeMap::new();
             for (index, request) in dump.requests.iter().enumerate() {
                 for (number, attempt) in request.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.peer) {
-                    engines.push((attempt.replica.clone(), index, moved(slices::engine(request, number, attempt))));
+                    let slice = moved(slices::engine(request, number, attempt));
+                    engines.insert((index, number), (attempt.replica.clone(), slice));
                 }
             }
             scene.engines.push(engines);
@@ -118,10 +121,7 @@ impl Scene {
             Stop::Attempt(node, index, number) => {
                 self.routers[node][index].children.iter().find(|child| child.attempt == Some(number))
             }
-            Stop::Engine(node, index, number) => {
-                let mut engines = self.engines[node].iter();
-                engines.find(|(_, at, slice)| *at == index && slice.attempt == Some(number)).map(|(_, _, slice)| slice)
-            }
+            Stop::Engine(node, index, number) => self.engines[node].get(&(index, number)).map(|(_, slice)| slice),
         };
         slice.map_or(0, |slice| slice.start)
     }
@@ -182,14 +182,14 @@ impl File {
             self.draw(pid, "client", &clients, flows);
         }
         self.draw(router, "request", &requests, flows);
-        let mut engines: Vec<&str> = scene.engines[node].iter().map(|(engine, ..)| engine.as_str()).collect();
+        let mut engines: Vec<&str> = scene.engines[node].values().map(|(engine, _)| engine.as_str()).collect();
         engines.sort_unstable();
         engines.dedup();
         for engine in engines {
             let pid = self.process(&format!("{name}: engine {engine}"));
-            let of_it = scene.engines[node].iter().filter(|(at, ..)| at == engine);
-            let stop = |index, slice: &Slice| Stop::Engine(node, index, slice.attempt.unwrap_or_default());
-            let slots: Vec<(Stop, &Slice)> = of_it.map(|(_, index, slice)| (stop(*index, slice), slice)).collect();
+            let of_it = scene.engines[node].iter().filter(|(_, (at, _))| at == engine);
+            let slots: Vec<(Stop, &Slice)> =
+                of_it.map(|((index, number), (_, slice))| (Stop::Engine(node, *index, *number), slice)).collect();
             self.draw(pid, "slot", &slots, flows);
         }
         router
