@@ -51,6 +51,7 @@ const PURE: &[&str] = &["model", "wire", "report", "config", "inference", "routi
 
 /// Files of other modules that decide and leave the doing to their neighbours.
 const PURE_FILES: &[&str] = &[
+    "cluster/certificate.rs",
     "cluster/check.rs",
     "cluster/desired.rs",
     "cluster/facts.rs",

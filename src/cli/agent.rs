@@ -1,6 +1,7 @@
 //! `gorgo agent`: the load balancer of one node, in this process, until it is stopped.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::Context;
 use super::assignment::{Assignment, by_key};
@@ -12,13 +13,15 @@ use super::signal::Stops;
 use crate::config::replica::{ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
-use crate::gateway::{AgentConfig, Gateway, GatewayConfig, ReplicaConfig};
+use crate::gateway::{AgentConfig, Gateway, GatewayConfig, MutualConfig, ReplicaConfig};
 use crate::model::Region;
 use crate::routing::ReplicaKind;
 use crate::routing::policy::on_agent;
 
 /// Most requests in an agent's queue, unless the file says otherwise: the paper's.
 const QUEUE_LIMIT: u64 = 1_000;
+/// Where peers come to, unless another port is wanted.
+const PEER_PORT: u16 = 8443;
 
 /// Arguments of `gorgo agent`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +29,8 @@ pub(crate) struct Args {
     /// Base URL of this node's engine, e.g. `http://127.0.0.1:30000`
     #[arg(long, value_name = "URL")]
     engine: String,
-    /// Another node's agent, e.g. `name=west,url=http://10.0.1.5:8000,region=us-west-1` (repeatable).
+    /// Another node's agent, e.g. `name=west,url=http://10.0.1.5:8000,region=us-west-1` (repeatable); `url=mtls://10.0.1.5:8443`
+    /// with `--identity`.
     /// Further keys: model (repeatable), prefill-ms-per-token, queue-ms-per-token
     #[arg(long = "peer", value_name = "KEY=VALUE,…")]
     peers: Vec<String>,
@@ -42,9 +46,16 @@ pub(crate) struct Args {
     /// Kind of engine: sglang, vllm, emulator [default: found out by asking it]
     #[arg(long, value_name = "KIND")]
     engine_kind: Option<String>,
-    /// Address for requests, and for peers [default: 127.0.0.1:8000]
+    /// Address for requests, and without `--identity` for peers [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
+    /// This node's key and certificate and its cluster's CA, as `gorgo cluster setup` makes them: peers speak mutual TLS then.
+    /// A new file is taken without a restart
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Address for peers, with `--identity` [default: that of `--listen` with port 8443]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, requires = "identity")]
+    peer_listen: Option<SocketAddr>,
     /// Address of the admin API; loopback, unless there is a token [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -139,10 +150,24 @@ fn entries(
         if peer.url.as_deref().is_some_and(|url| url.trim_end_matches('/') == format!("http://{}", proxy.listen)) {
             problems.push(Problem::new(format!("{place}: url"), "this is the agent's own address"));
         }
+        if let Some(message) = peer.url.as_deref().and_then(|url| wrong_scheme(url, args.identity.is_some())) {
+            problems.push(Problem::new(format!("{place}: url"), message));
+        }
         named.push((place.clone(), None, peer));
     }
     check_names(named, problems);
     (own, peers)
+}
+
+/// Peers speak mutual TLS with certificates, and only with them.
+fn wrong_scheme(url: &str, certificates: bool) -> Option<String> {
+    match (url.starts_with("mtls://"), certificates) {
+        (true, false) => {
+            Some("`mtls://` needs a certificate of the cluster; name its file with `--identity`".to_owned())
+        }
+        (false, true) => Some(format!("`{url}` shows no certificate of the cluster; wanted e.g. mtls://10.0.1.5:8443")),
+        (true, true) | (false, false) => None,
+    }
 }
 
 /// The flag that sets a key of the node's own engine.
@@ -156,7 +181,9 @@ fn own_flag(key: &str) -> &'static str {
 
 /// The gateway's own terms.
 fn config(args: &Args, proxy: Proxy, own: ReplicaEntry, peers: Vec<ReplicaEntry>) -> Result<GatewayConfig, Failure> {
+    let peers_at = args.peer_listen.unwrap_or_else(|| SocketAddr::new(proxy.listen.ip(), PEER_PORT));
     let mut config = gateway_config(proxy)?;
+    config.mutual = args.identity.clone().map(|identity| MutualConfig::new(identity, Some(peers_at)));
     config.agent = Some(AgentConfig { name: args.name.clone(), region: Region::new(&args.region) });
     config.replicas.push(replica_config(own)?);
     for peer in peers {

@@ -82,7 +82,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     output.check()?;
     let config = args.meant()?;
     let (board, stop) = (Board::default(), CancellationToken::new());
-    let Some(report) = stoppable(context, &board, &stop, demo::run(config, &board, &stop)).await? else {
+    let Some(report) = stoppable(context, &board, &stop, Box::pin(demo::run(config, &board, &stop))).await? else {
         return Ok(Exit::Interrupted);
     };
     output.finish(&report, "gorgo demo", context)

@@ -22,9 +22,15 @@ use super::instance::{Instance, InstanceId, InstanceType, LaunchRequest, Status}
 use super::{Cloud, Inventory};
 use crate::model::Region;
 
-/// Tags that hold a node's own loopback ports: engine, data and admin of the agent, data and admin of a proxy.
-pub const PORT_TAGS: [&str; 5] =
-    ["gorgo-port-engine", "gorgo-port-agent", "gorgo-port-agent-admin", "gorgo-port-proxy", "gorgo-port-proxy-admin"];
+/// Tags that hold a node's own loopback ports: engine, data and admin of the agent, data and admin of a proxy, peers of the agent.
+pub const PORT_TAGS: [&str; 6] = [
+    "gorgo-port-engine",
+    "gorgo-port-agent",
+    "gorgo-port-agent-admin",
+    "gorgo-port-proxy",
+    "gorgo-port-proxy-admin",
+    "gorgo-port-peer",
+];
 /// Ports for nodes: below the ranges that systems give to outgoing connections (Linux from 32768, macOS from 49152).
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Version of the state file's form.

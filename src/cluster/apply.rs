@@ -267,6 +267,10 @@ impl NodeRun<'_, '_> {
             Content::File(file) => Source::File(file),
             Content::Text(text) => Source::Bytes(text.as_bytes()),
             Content::Secret(secret) => Source::Bytes(secret.reveal().as_bytes()),
+            Content::Certificate(request) => {
+                let what = format!("nobody has made the certificate of {}", request.identity);
+                return Err(Fault { what, hint: None });
+            }
         };
         Ok(self.job.remote.put(&Upload { source, path, mode, root: true, keep_old }).await?)
     }

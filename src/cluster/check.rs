@@ -41,7 +41,6 @@ pub fn refusals(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Refusa
     found.extend(root(facts));
     found.extend(program(&desired.binary, facts));
     found.extend(clock(facts));
-    found.extend(address(desired, node));
     found.extend(desired.proxy_on(&node.name).and_then(|proxy| proxy_address(desired, proxy)));
     if node.engine.container().is_some() {
         found.extend(cards(node, facts));
@@ -116,15 +115,6 @@ fn clock(facts: &Facts) -> Option<Refusal> {
         let way = if off > 0 { "ahead of" } else { "behind" };
         let what = format!("its clock is {:.1} s {way} this machine's", off.unsigned_abs() as f64 / 1000.0);
         refusal(what, "set the clocks by NTP (`sudo timedatectl set-ntp true`) on the one that is wrong")
-    })
-}
-
-fn address(desired: &Desired, node: &NodeSpec) -> Option<Refusal> {
-    (!node.is_private() && !desired.allow_public_plaintext).then(|| {
-        refusal(
-            format!("its agent would take requests at {}, which the Internet can reach, in plain text", node.url),
-            "use private addresses (a VPN between the nodes), or accept it by name with `--allow-public-plaintext`",
-        )
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificate::Certificates;
 use super::layout::Ports;
 use crate::inference::Engine;
 use crate::inference::engine::{EMULATOR, SGLANG, VLLM};
@@ -112,8 +113,10 @@ pub struct NodeSpec {
     pub ports: Ports,
     /// Where its agent takes requests.
     pub listen: SocketAddr,
-    /// Where the other agents and the clients reach its agent, e.g. `http://10.0.0.5:8000`.
+    /// Where clients reach its agent, e.g. `http://10.0.0.5:8000`.
     pub url: String,
+    /// The addresses that its connections come from; the first is the one by which it is reached.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl NodeSpec {
@@ -123,6 +126,29 @@ impl NodeSpec {
     pub fn reach(address: IpAddr, port: u16) -> (SocketAddr, String) {
         let listen = if is_private(address) { address } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         (SocketAddr::new(listen, port), format!("http://{}", SocketAddr::new(address, port)))
+    }
+
+    /// Where its agent takes requests in plain text: where strangers can come only if that is allowed by name, else on loopback, for a
+    /// tunnel or a router beside it.
+    #[must_use]
+    pub fn requests(&self, allow_public_plaintext: bool) -> SocketAddr {
+        if self.is_private() || allow_public_plaintext {
+            return self.listen;
+        }
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.listen.port())
+    }
+
+    /// Where its agent awaits other agents and central routers with their certificates.
+    #[must_use]
+    pub fn peer_listen(&self) -> SocketAddr {
+        SocketAddr::new(self.listen.ip(), self.ports.peer)
+    }
+
+    /// Where other agents and central routers reach its agent, e.g. `mtls://10.0.0.5:8443`.
+    #[must_use]
+    pub fn peer_url(&self) -> String {
+        let address = self.addresses.first().copied().unwrap_or_else(|| self.listen.ip());
+        format!("mtls://{}", SocketAddr::new(address, self.ports.peer))
     }
 
     /// Its agent can be reached only from this machine or a private network.
@@ -247,7 +273,7 @@ pub struct Desired {
     pub weights: BTreeMap<String, f64>,
     /// Nodes whose agents were told to balance otherwise (`gorgo cluster restart-lb`).
     pub pinned: BTreeMap<String, Balance>,
-    /// Agents may listen on public addresses although they speak plain text.
+    /// Agents may take requests on public addresses although those are in plain text. Links between nodes never are.
     pub allow_public_plaintext: bool,
     /// The program.
     pub binary: AgentBinary,
@@ -257,6 +283,8 @@ pub struct Desired {
     pub hf_token: Option<Secret>,
     /// Its nodes, in order; names are unique.
     pub nodes: Vec<NodeSpec>,
+    /// The certificates of its links, as far as there are some.
+    pub certificates: Certificates,
     /// Central routers, at most one per node.
     pub proxies: Vec<ProxySpec>,
 }
@@ -298,6 +326,26 @@ impl Desired {
 #[cfg(test)]
 mod tests {
     use super::NodeSpec;
+    use crate::cluster::testing::{emulator, node};
+
+    #[test]
+    fn only_peers_come_to_a_public_address_unless_more_is_asked_for() {
+        let private = node(1, "us-east-1", emulator());
+        assert_eq!(private.requests(false).to_string(), "10.0.0.1:8000");
+        assert_eq!(
+            (private.peer_listen().to_string().as_str(), private.peer_url().as_str()),
+            ("10.0.0.1:8443", "mtls://10.0.0.1:8443")
+        );
+        let address = [129, 146, 1, 2].into();
+        let (listen, url) = NodeSpec::reach(address, 8000);
+        let public = NodeSpec { listen, url, addresses: vec![address], ..private };
+        let listens = [false, true].map(|allowed| public.requests(allowed).to_string());
+        assert_eq!(listens, ["127.0.0.1:8000", "0.0.0.0:8000"]);
+        assert_eq!(
+            (public.peer_listen().to_string().as_str(), public.peer_url().as_str()),
+            ("0.0.0.0:8443", "mtls://129.146.1.2:8443")
+        );
+    }
 
     #[test]
     fn agents_listen_on_private_addresses_by_name_and_behind_public_ones_on_all() {

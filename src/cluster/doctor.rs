@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::certificate::{self, Need};
 use super::check::refusals;
 use super::desired::{AgentBinary, Desired, NodeSpec};
 use super::facts::Facts;
@@ -72,7 +73,10 @@ fn diagnose(desired: &Desired, node: &NodeSpec, facts: &Facts, whole: bool) -> V
     });
     let desired = Desired { binary: there.unwrap_or_else(|| desired.binary.clone()), ..desired.clone() };
     let mut found: Vec<Trouble> = refusals(&desired, node, facts).into_iter().map(|it| (it.what, it.hint)).collect();
-    found.extend(Role::ALL.into_iter().filter_map(|role| ailing(role, node, facts)));
+    for role in Role::ALL {
+        found.extend(ailing(role, node, facts));
+        found.extend(ending(role, &desired, node, facts));
+    }
     let steps = setup(&desired, node, facts).steps.len();
     if whole && found.is_empty() && steps > 0 {
         let noun = if steps == 1 { "step" } else { "steps" };
@@ -80,6 +84,16 @@ fn diagnose(desired: &Desired, node: &NodeSpec, facts: &Facts, whole: bool) -> V
         found.push((what, "`gorgo cluster setup --dry-run` lists them, without `--dry-run` it takes them".to_owned()));
     }
     found
+}
+
+/// A certificate that nears its end, or is past it.
+fn ending(role: Role, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Option<Trouble> {
+    let installed = facts.file(&certificate::file(role)?)?;
+    let need = certificate::needed(desired, node, role, Some(installed))?.1;
+    let Need::Ending { not_after } = need else { return None };
+    let ends = if not_after < desired.certificates.now { "expired" } else { "expires" };
+    let what = format!("the certificate of {} {ends} on {}", role.unit(), certificate::date(not_after));
+    Some((what, "`gorgo cluster setup` renews it without a restart".to_owned()))
 }
 
 /// A service that is there and does not do its work, or did not all the time.

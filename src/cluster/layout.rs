@@ -93,12 +93,20 @@ pub struct Ports {
     pub proxy: u16,
     /// Admin API of a central router, loopback.
     pub proxy_admin: u16,
+    /// Other agents and central routers at the agent, with certificates.
+    #[serde(default = "usual_peer")]
+    pub peer: u16,
+}
+
+/// What a file of before has.
+fn usual_peer() -> u16 {
+    Ports::default().peer
 }
 
 /// A machine of its own; a central router stands beside the agent, so it cannot have the agent's ports.
 impl Default for Ports {
     fn default() -> Self {
-        Self { engine: 30000, agent: 8000, agent_admin: 8001, proxy: 8080, proxy_admin: 8081 }
+        Self { engine: 30000, agent: 8000, agent_admin: 8001, proxy: 8080, proxy_admin: 8081, peer: 8443 }
     }
 }
 
@@ -116,6 +124,7 @@ impl Ports {
             agent_admin: port("agent-admin", usual.agent_admin),
             proxy: port("proxy", usual.proxy),
             proxy_admin: port("proxy-admin", usual.proxy_admin),
+            peer: port("peer", usual.peer),
         }
     }
 
@@ -141,7 +150,8 @@ mod tests {
     fn the_tags_of_local_machines_are_those_that_are_read() {
         let tags: BTreeMap<String, String> =
             PORT_TAGS.iter().zip(20001..).map(|(tag, port)| ((*tag).to_owned(), port.to_string())).collect();
-        let expected = Ports { engine: 20001, agent: 20002, agent_admin: 20003, proxy: 20004, proxy_admin: 20005 };
+        let expected =
+            Ports { engine: 20001, agent: 20002, agent_admin: 20003, proxy: 20004, proxy_admin: 20005, peer: 20006 };
         assert_eq!(Ports::from_tags(&tags), expected);
         assert_eq!(Ports::from_tags(&BTreeMap::new()), Ports::default());
         assert_eq!(Role::ALL.map(|role| expected.control(role)), [20001, 20003, 20005]);

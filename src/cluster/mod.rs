@@ -1,7 +1,9 @@
 //! From machines to a serving cluster: observe (IO) ▸ plan (pure) ▸ apply (IO). The plan's text is the dry run.
 
 pub mod apply;
+pub mod authority;
 pub mod balance;
+pub mod certificate;
 pub mod check;
 pub mod crash;
 pub mod desired;

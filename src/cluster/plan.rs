@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
+use super::certificate;
 use super::check::{Refusal, gigabytes, program, proxy_refusals, refusals};
 use super::desired::{AgentBinary, Container, Desired, NodeSpec};
 use super::facts::Facts;
@@ -79,9 +80,11 @@ pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
             steps.push(forget_token());
         }
         steps.extend(service(Role::Engine, &engine, desired, node, facts));
+        steps.extend(certificate(Role::Agent, desired, node, facts));
         steps.extend(service(Role::Agent, &script::agent(desired, node, facts), desired, node, facts));
         if let Some(proxy) = desired.proxy_on(&node.name) {
             let unit = script::proxy(desired, proxy, node, facts);
+            steps.extend(certificate(Role::Proxy, desired, node, facts));
             steps.extend(service(Role::Proxy, &unit, desired, node, facts));
         }
         steps
@@ -158,6 +161,7 @@ pub fn deploy_proxy(desired: &Desired, node: &NodeSpec, facts: &Facts, exchange:
             steps.push(new);
             steps.extend(restart_programs(node, facts, &desired.binary.sha256, |role| role != Role::Proxy));
         }
+        steps.extend(certificate(Role::Proxy, desired, node, facts));
         steps.extend(service(Role::Proxy, &script::proxy(desired, proxy, node, facts), desired, node, facts));
         steps
     })
@@ -173,13 +177,11 @@ pub fn remove_proxy(node: &NodeSpec, facts: &Facts) -> Plan {
             let text = format!("stop and remove {}", role.unit());
             steps.push(Step::service(role, "remove", text, ServiceAction::Remove));
         }
-        let path = role.environment_file();
-        if facts.has_record(&path) {
-            steps.push(Step::run(
-                "proxy forget environment",
-                format!("remove {path}"),
-                script::forget_environment(role),
-            ));
+        let certificate = certificate::file(role);
+        let new = certificate.as_ref().map(|path| format!("{path}.new"));
+        let files = [Some(role.environment_file()), certificate, new];
+        for path in files.into_iter().flatten().filter(|path| facts.has_record(path)) {
+            steps.push(Step::run("proxy forget file", format!("remove {path}"), script::forget(&path)));
         }
         steps
     })
@@ -302,6 +304,21 @@ fn model(desired: &Desired, container: &Container, image: &str, record: &str, le
 
 fn forget_token() -> Step {
     Step::run(TOKEN_REMOVAL, "remove the token", script::forget(HF_TOKEN))
+}
+
+/// Key and certificate of a service, which takes them at its start or, if it runs, within seconds. They take their place in one step,
+/// when everything about them is right.
+fn certificate(role: Role, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let Some(path) = certificate::file(role) else { return Vec::new() };
+    let Some((request, need)) = certificate::needed(desired, node, role, facts.file(&path)) else { return Vec::new() };
+    let until = certificate::date(request.not_after);
+    let text = format!("issue a certificate for {role} of {} (valid until {until}): {need}", node.name);
+    let new = format!("{path}.new");
+    let take = format!("put {path} in its place");
+    vec![
+        Step::put(&format!("certificate {role}"), text, &new, Content::Certificate(request)),
+        Step::run(&format!("certificate {role} place"), take, script::take_certificate(role, &path)),
+    ]
 }
 
 /// The environment file of a service. Secrets that a service needs would go there; none does today.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::certificate::Request;
 use super::desired::NodeSpec;
 use super::facts::{Answer, is_completion};
-use super::http::Request;
+use super::http;
 use super::layout::Role;
 use crate::model::Secret;
 use crate::remote::{RemoteCommand, ServiceAction};
@@ -20,6 +21,8 @@ pub enum Content {
     Text(String),
     /// Text that nobody may see.
     Secret(Secret),
+    /// A certificate with its key; made before the plan is carried out.
+    Certificate(Request),
 }
 
 /// What has to answer before the next step.
@@ -30,7 +33,7 @@ pub struct Probe {
     /// Its port on loopback.
     pub port: u16,
     /// The question.
-    pub request: Request,
+    pub request: http::Request,
 }
 
 impl Probe {
@@ -38,8 +41,8 @@ impl Probe {
     #[must_use]
     pub fn new(role: Role, node: &NodeSpec) -> Self {
         let request = match role {
-            Role::Engine => Request::completion(node.engine.model()),
-            Role::Agent | Role::Proxy => Request::get(paths::STATUS),
+            Role::Engine => http::Request::completion(node.engine.model()),
+            Role::Agent | Role::Proxy => http::Request::get(paths::STATUS),
         };
         Self { role, port: node.ports.control(role), request }
     }
@@ -161,6 +164,7 @@ impl Step {
                     Content::File(file) => file.display().to_string(),
                     Content::Text(text) => format!("{} bytes", text.len()),
                     Content::Secret(_) => "a secret".to_owned(),
+                    Content::Certificate(request) => certificate(request),
                 };
                 let kept = if *keep_old { ", the one before as .old" } else { "" };
                 format!("{from} -> {path} ({mode:04o}{kept})")
@@ -171,6 +175,12 @@ impl Step {
             }
         }
     }
+}
+
+/// Who shows it, and from where.
+fn certificate(request: &Request) -> String {
+    let addresses: Vec<String> = request.addresses.iter().map(ToString::to_string).collect();
+    format!("a new key and a certificate of {} for {}", request.identity, addresses.join(", "))
 }
 
 fn verb(action: &ServiceAction) -> &'static str {

@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Job, StepJournal, apply};
+use super::certificate::{Certificates, Issued, LIFE_S};
 use super::crash::CrashHook;
 use super::desired::{AgentBinary, Container, Desired, EngineChoice, NodeSpec};
 use super::inventory::FinishedStep;
 use super::layout::{BINARY, Ports, Role};
 use super::operations::{Member, plans};
-use super::plan::{setup, sha256};
+use super::plan::{Plan, setup, sha256};
+use super::step::{Action, Content};
 use crate::model::{Region, Secret};
 use crate::remote::{
     Forward, Output, Remote, RemoteCommand, RemoteError, RemoteErrorKind, ServiceAction, ServiceState, ServiceUnit,
@@ -120,8 +122,12 @@ pub(super) fn container() -> Container {
 pub(super) fn node(number: u8, region: &str, engine: EngineChoice) -> NodeSpec {
     let ports = Ports::default();
     let (listen, url) = NodeSpec::reach(core::net::IpAddr::from([10, 0, 0, number]), ports.agent);
-    NodeSpec { name: format!("node{number}"), region: Region::new(region), engine, ports, listen, url }
+    let addresses = vec![[10, 0, 0, number].into()];
+    NodeSpec { name: format!("node{number}"), region: Region::new(region), engine, ports, listen, url, addresses }
 }
+
+/// When plans are made, s since 1970: 2027-01-15.
+pub(super) const NOW: u64 = 1_800_000_000;
 
 /// The content of the program that is uploaded; the checksum in [`desired`] is its own.
 pub(super) const PROGRAM: &str = "program 1";
@@ -136,6 +142,38 @@ pub(super) fn binary(content: &str) -> AgentBinary {
     }
 }
 
+/// What a fake node has for a certificate.
+fn certificate(identity: &str) -> String {
+    format!("certificate of {identity}")
+}
+
+/// As the certificates of these nodes were issued last.
+fn certificates(nodes: &[NodeSpec]) -> Certificates {
+    let issued = nodes.iter().flat_map(|node| {
+        let loopback = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let own: BTreeSet<_> = node.addresses.iter().copied().collect();
+        let both = own.iter().copied().chain(loopback).collect();
+        [("agent", own), ("proxy", both)].map(|(part, addresses)| {
+            let identity = format!("gorgo://lab/{part}/{}", node.name);
+            let sha256 = sha256(&certificate(&identity));
+            (identity, Issued { addresses, not_after: NOW + LIFE_S, authority: "ca".into(), sha256 })
+        })
+    });
+    Certificates { now: NOW, authority: Some("ca".into()), issued: issued.collect() }
+}
+
+/// Makes the certificates that a plan asks for.
+pub(super) fn certified(mut plan: Plan) -> Plan {
+    for step in &mut plan.steps {
+        if let Action::Put { content, .. } = &mut step.action
+            && let Content::Certificate(request) = content
+        {
+            *content = Content::Secret(Secret::new(certificate(&request.identity.to_string())));
+        }
+    }
+    plan
+}
+
 pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
     Desired {
         cluster: "lab".into(),
@@ -147,6 +185,7 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         binary: binary(PROGRAM),
         others: Vec::new(),
         hf_token: None,
+        certificates: certificates(&nodes),
         nodes,
         proxies: Vec::new(),
     }
@@ -177,7 +216,7 @@ pub(super) async fn set_up(desired: &Desired, members: &[Member]) {
     let jobs: Vec<Job<'_>> = plans
         .into_iter()
         .zip(members)
-        .map(|((_, plan), member)| Job { plan: plan.unwrap(), remote: member.remote.as_ref() })
+        .map(|((_, plan), member)| Job { plan: certified(plan.unwrap()), remote: member.remote.as_ref() })
         .collect();
     let report = apply(&jobs, &mut Nobody, &CrashHook::default(), &CancellationToken::new(), &|_| {}).await;
     assert!(report.failed().is_empty(), "{report}");
@@ -362,6 +401,10 @@ impl State {
                     assert!(self.files.contains_key("/etc/gorgo/hf-token"), "the token is mounted");
                 }
                 self.models.insert((*model).to_owned());
+            }
+            ["sh", "-c", _, "take", path, _] => {
+                let new = self.files.remove(&format!("{path}.new")).expect("it was put there");
+                self.files.insert((*path).to_owned(), new);
             }
             ["rm", "-f", path] => _ = self.files.remove(*path),
             ["rm", "-rf", ..] | ["sh", "-c", _, "remove", ..] => self.files.clear(),

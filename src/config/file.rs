@@ -27,6 +27,8 @@ pub struct File {
     pub residency: BTreeMap<String, Vec<String>>,
     /// `[residency_by_model]`: class by pattern of a model's name.
     pub residency_by_model: BTreeMap<String, String>,
+    /// `[addresses]`: more addresses by node.
+    pub addresses: BTreeMap<String, Vec<String>>,
     /// `[proxy]`.
     pub proxy: ProxySection,
 }

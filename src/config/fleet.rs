@@ -1,5 +1,7 @@
 //! The control plane's part of `gorgo.toml`: the cluster's name, its provider, and the machines that it has or is to have.
 
+// The type only; sockets are opened elsewhere.
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -116,6 +118,8 @@ pub struct Fleet {
     pub hosts: Vec<HostEntry>,
     /// The machines that a launch without names gets; each has a name, a type and a region.
     pub nodes: Vec<NodeEntry>,
+    /// More addresses that a node's connections come from, by its name.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every value with its origin.
     pub settings: Vec<Setting>,
 }
@@ -142,6 +146,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         let message = "has no machine, and provider `hosts` knows no others; wanted a [[provider.hosts]] for each";
         resolver.problems.push(Problem::new("provider.hosts", message));
     }
+    let addresses = addresses(&mut resolver, &file.addresses);
     let fleet = Fleet {
         cluster,
         provider,
@@ -154,6 +159,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         weights: file.routing.weights.clone(),
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
+        addresses,
         settings: resolver.settings,
     };
     (fleet, resolver.problems)
@@ -181,6 +187,24 @@ fn wrong_text(text: &str) -> Option<&'static str> {
         text if text.starts_with('-') => Some("begins with `-`, which programs take for an option"),
         _ => None,
     }
+}
+
+/// Reads what is written as an address.
+fn addresses(resolver: &mut Resolver<'_>, written: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut read = BTreeMap::new();
+    for (node, texts) in written {
+        let path = format!("addresses.{node}");
+        resolver.pick(&path, None, Some(texts.clone()));
+        let addresses: Result<Vec<IpAddr>, &String> = texts.iter().map(|text| text.parse().map_err(|_| text)).collect();
+        match addresses {
+            Ok(addresses) => _ = read.insert(node.clone(), addresses),
+            Err(text) => {
+                let message = format!("`{text}` is no IP address; wanted e.g. [\"198.51.100.7\"]");
+                resolver.wrong(&path, &path, &message);
+            }
+        }
+    }
+    read
 }
 
 /// What a node or a cluster cannot be called, if `name` is such a name. Names become parts of paths, tags and host names.
@@ -308,6 +332,10 @@ mod tests {
         line 10: node[1].region: begins with `-`, which programs take for an option
         provider.hosts: has no machine, and provider `hosts` knows no others; wanted a [[provider.hosts]] for each
         ");
+        let text = "[addresses]\na = [\"198.51.100.7\", \"fd00::1\"]\nb = [\"nat.example\"]\n";
+        let (fleet, problems) = resolved(text, None);
+        assert_eq!(fleet.addresses["a"].len(), 2);
+        assert_snapshot!(problems, @r#"line 3: addresses.b: `nat.example` is no IP address; wanted e.g. ["198.51.100.7"]"#);
         let text = "[[provider.hosts]]\naddress = \"-oProxyCommand=x\"\nregion = \"eu\"\n";
         assert_snapshot!(resolved(text, None).1, @"
         line 1: provider.hosts[0].name: is missing

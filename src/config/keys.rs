@@ -77,7 +77,7 @@ const HOST_KEYS: [Key; 7] = [
 ];
 
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 9] = [
+pub const SECTIONS: [Section; 10] = [
     Section {
         name: "cluster",
         help: "What the nodes and replicas have in common",
@@ -249,6 +249,11 @@ pub const SECTIONS: [Section; 9] = [
         name: "residency_by_model",
         help: "Residency classes of models: pattern of the model's name = class of `[residency]`, `*` stands for any text. A request that names no model has the classes of all of them",
         shape: Shape::Open(Kind::Text),
+    },
+    Section {
+        name: "addresses",
+        help: "More addresses that a node's connections come from, e.g. that of its NAT: name of the node = list of addresses. Its certificate names them, beside the one that it is reached by",
+        shape: Shape::Open(Kind::Texts),
     },
     Section {
         name: "proxy",

@@ -147,16 +147,15 @@ pub(crate) fn wrong_engine(engine: &str) -> Option<String> {
 
 /// What is wrong with a base URL, if anything.
 fn wrong_url(text: &str) -> Option<String> {
+    const SCHEMES: &[&str] = &["http", "https", "mtls"];
     let wanted = "wanted e.g. http://10.0.0.5:30000";
     let Ok(uri) = text.parse::<http::Uri>() else { return Some(format!("`{text}` is not a URL; {wanted}")) };
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
+    match (uri.scheme_str().filter(|scheme| SCHEMES.contains(scheme)), uri.authority()) {
+        (Some(_), Some(authority)) if authority.as_str().contains('@') => {
             Some(format!("user and password in a URL are not supported; {wanted}"))
         }
-        (Some("http" | "https"), Some(_)) if uri.query().is_some() => {
-            Some(format!("a base URL has no query; {wanted}"))
-        }
-        (Some("http" | "https"), Some(authority)) if !authority.host().is_empty() => None,
+        (Some(_), Some(_)) if uri.query().is_some() => Some(format!("a base URL has no query; {wanted}")),
+        (Some(_), Some(authority)) if !authority.host().is_empty() => None,
         _ => Some(format!("`{text}` does not begin with http:// or https:// and a host; {wanted}")),
     }
 }

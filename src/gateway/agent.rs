@@ -1,11 +1,11 @@
 //! What makes a gateway an agent: it sits beside one node's engine, and other agents are among its replicas.
 //!
-//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, and who it is in `x-gorgo-peer`; the first counts only when it comes
-//! from a configured peer's address, where a central router may stand beside that peer, or from this very machine, where one may stand
-//! beside this agent, the second only from that peer's own: nobody else may pin work to a node, or learn how it is. Addresses are all
-//! that peers know each other by so far, so the port for requests belongs on a private network. Should two agents not know each
-//! other's addresses (a translated one, say), no request circles all the same: every
-//! agent signs what it forwards in `via`, and what carries its own mark stays.
+//! A request makes one hop at most. The sender says so in `x-gorgo-hop`, which counts only when it comes from a configured peer or a central
+//! router of the cluster: nobody else may pin work to a node, or learn how it is. With certificates ([`super::mutual`]) these come to a
+//! port of their own, and nobody who comes to the port for requests is one. Without them they are known by address, a peer by that and
+//! its name in `x-gorgo-peer`, a router by the address of a peer or of this very machine, so that port belongs on a private network then;
+//! should two agents not know each other's addresses (a translated one, say), no request circles all the same: every agent signs what it
+//! forwards in `via`, and what carries its own mark stays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,7 @@ use super::peers::Speech;
 use super::replica::{Replica, label};
 use super::serve::Shared;
 use super::settings::AgentConfig;
+use crate::model::Part;
 use crate::routing::ReplicaKind;
 use crate::wire::PeerState;
 
@@ -83,23 +84,33 @@ impl Shared {
         agent.knows(headers) || (headers.contains_key(HOP) && self.is_ours(origin))
     }
 
-    /// The peer that speaks, if one of this name has this address.
+    /// The peer that speaks: the one that its certificate names; without certificates the one of this name, if it has this address.
     #[must_use]
     pub(super) fn speaker(&self, headers: &HeaderMap, origin: &Origin) -> Option<Arc<Replica>> {
+        if self.keeper.is_some() {
+            let identity = origin.identity().filter(|identity| identity.part() == Part::Agent)?;
+            return self.peer(|peer| *peer.name == *identity.node());
+        }
         let name = headers.get(&PEER)?;
-        self.peer(origin, |peer| peer.name_header == *name)
+        self.peer(|peer| peer.name_header == *name && peer.has(origin))
     }
 
-    /// Is this the address of a configured peer, or of this machine?
-    fn is_ours(&self, origin: &Origin) -> bool {
-        origin.is_here() || self.peer(origin, |_| true).is_some()
+    /// Is this a configured peer, or a central router of the cluster? Certificates tell, where there are certificates; addresses do without.
+    #[must_use]
+    pub(super) fn is_ours(&self, origin: &Origin) -> bool {
+        match (&self.keeper, origin.identity()) {
+            (_, Some(identity)) if identity.part() == Part::Proxy => true,
+            (_, Some(identity)) => self.peer(|peer| *peer.name == *identity.node()).is_some(),
+            (Some(_), None) => false,
+            (None, None) => origin.is_here() || self.peer(|peer| peer.has(origin)).is_some(),
+        }
     }
 
-    /// The first configured peer with this address of which that is true.
-    fn peer(&self, origin: &Origin, is: impl Fn(&Replica) -> bool) -> Option<Arc<Replica>> {
+    /// The first configured peer of which that is true.
+    fn peer(&self, is: impl Fn(&Replica) -> bool) -> Option<Arc<Replica>> {
         let state = self.brain.lock();
         let mut peers = state.replicas.values().filter(|replica| replica.config.kind == ReplicaKind::Peer);
-        peers.find(|peer| is(peer) && peer.figures().addresses.contains(&origin.address())).cloned()
+        peers.find(|peer| is(peer)).cloned()
     }
 
     /// How this agent and its own engine are doing, for a client that is a peer, or a router beside one.
@@ -122,7 +133,7 @@ impl Shared {
         })
     }
 
-    /// The stream for a peer that asks for it by name. One that it had before ends.
+    /// The stream for a peer that asks for it. One that it had before ends.
     #[must_use]
     pub(super) fn speech(self: &Arc<Self>, headers: &HeaderMap, origin: &Origin, pulse: &Arc<Pulse>) -> Option<Speech> {
         self.agent.as_ref()?;

@@ -3,17 +3,45 @@
 use std::fmt;
 use std::str::FromStr;
 
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
-/// A base URL such as `http://10.0.0.5:30000` or `https://engine.example/prefix`. Holds no user info.
+/// A base URL such as `http://10.0.0.5:30000`, `https://engine.example/prefix` or `mtls://10.0.0.6:8443`. Holds no user info.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    tls: bool,
+    scheme: Scheme,
     host: String,
     port: u16,
     authority: HeaderValue,
     prefix: String,
+}
+
+/// What is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    Mtls,
+}
+
+impl Scheme {
+    const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Mtls];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Mtls => "mtls",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+            Self::Mtls => 8443,
+        }
+    }
 }
 
 /// A URL that is not a base URL of an engine.
@@ -30,7 +58,13 @@ impl Endpoint {
     /// True for `https`.
     #[must_use]
     pub fn tls(&self) -> bool {
-        self.tls
+        self.scheme == Scheme::Https
+    }
+
+    /// True for `mtls`: an agent, by the certificates of the cluster.
+    #[must_use]
+    pub fn mutual(&self) -> bool {
+        self.scheme == Scheme::Mtls
     }
 
     /// Host name or address, without brackets.
@@ -70,11 +104,9 @@ impl FromStr for Endpoint {
     fn from_str(url: &str) -> Result<Self, BadEndpoint> {
         let bad = |problem| BadEndpoint { url: url.to_owned(), problem };
         let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            _ => return Err(bad("it must begin with `http://` or `https://`")),
-        };
+        let scheme = Scheme::ALL.into_iter().find(|known| uri.scheme_str() == Some(known.name()));
+        let scheme =
+            scheme.ok_or_else(|| bad("it must begin with `http://`, `https://` or, for an agent, `mtls://`"))?;
         let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("user and password in a URL are not supported"));
@@ -86,16 +118,16 @@ impl FromStr for Endpoint {
         if host.is_empty() {
             return Err(bad("it names no host"));
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = authority.port_u16().unwrap_or(scheme.port());
         let header = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its host is not printable"))?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { tls, host, port, authority: header, prefix })
+        Ok(Self { scheme, host, port, authority: header, prefix })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
+        let scheme = self.scheme.name();
         let authority = self.authority.to_str().unwrap_or(&self.host);
         write!(f, "{scheme}://{authority}{}", self.prefix)
     }
@@ -115,11 +147,13 @@ mod tests {
             ("https://engine.example/a/b/", (true, "engine.example", 443, "/a/b/v1/models?x=1")),
             ("http://[::1]:8080", (false, "::1", 8080, "/v1/models?x=1")),
             ("http://host", (false, "host", 80, "/v1/models?x=1")),
+            ("mtls://10.0.0.5", (false, "10.0.0.5", 8443, "/v1/models?x=1")),
         ];
         let path = PathAndQuery::from_static("/v1/models?x=1");
         for (url, (tls, host, port, target)) in cases {
             let endpoint: Endpoint = url.parse().expect(url);
             assert_eq!((endpoint.tls(), endpoint.host(), endpoint.port()), (tls, host, port), "{url}");
+            assert_eq!(endpoint.mutual(), url.starts_with("mtls"), "{url}");
             assert_eq!(endpoint.target(&path).unwrap().to_string(), target, "{url}");
             assert_eq!(endpoint.to_string(), url.trim_end_matches('/'));
         }

@@ -1,31 +1,38 @@
 //! Replicas come and go: the router's books, the connections and the probes change together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::brain::Brain;
+use super::endpoint::Endpoint;
+use super::mutual::{Keeper, PeerConnector};
 use super::pool::{Pool, PoolSettings};
 use super::probe::{self, Watching};
 use super::replica::Replica;
 use super::settings::ReplicaConfig;
 use crate::model::ReplicaId;
-use crate::routing::ReplicaSpec;
+use crate::routing::{ReplicaKind, ReplicaSpec};
+
+/// Longest time without a request before a connection to an agent is given up: half of what agents wait by default.
+const PEER_IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Adds and removes replicas of one gateway.
 pub struct Fleet {
     brain: Arc<Brain>,
     pool: PoolSettings,
     watching: Watching,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Fleet {
     /// A fleet for a brain.
     #[must_use]
-    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, watching: Watching) -> Self {
-        Self { brain, pool, watching }
+    pub(super) fn new(brain: Arc<Brain>, pool: PoolSettings, watching: Watching, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { brain, pool, watching, keeper }
     }
 
     /// Adds a replica, or changes the one of that name: requests in flight stay on the old connections, new ones take the new.
@@ -41,9 +48,11 @@ impl Fleet {
     pub fn add(&self, config: ReplicaConfig) -> anyhow::Result<ReplicaId> {
         ensure!(!config.name.trim().is_empty(), "a replica needs a name");
         ensure!(!config.region.as_str().trim().is_empty(), "replica `{}` needs a region", config.name);
-        let endpoint = config.url.parse().with_context(|| format!("replica `{}`", config.name))?;
-        let settings = PoolSettings { authorization: authorization(&config)?, ..self.pool.clone() };
-        let pool = Pool::new(endpoint, settings, self.brain.clock())?;
+        let named = || format!("replica `{}`", config.name);
+        let endpoint = config.url.parse().with_context(named)?;
+        let pool = self.settings(&config, &endpoint).with_context(named)?;
+        let pool = PoolSettings { authorization: authorization(&config)?, ..pool };
+        let pool = Pool::new(endpoint, pool, self.brain.clock()).with_context(named)?;
         let metrics = self.brain.metrics().replica(&config.name, config.region.as_str(), config.kind);
         let spec = spec(&config);
         let (replica, before) = self.brain.event(|state, now| {
@@ -66,6 +75,22 @@ impl Fleet {
         tracing::info!(replica = %replica.name, url = %replica.pool.endpoint(), "replica added");
         probe::watch(&Handle::current(), self.brain.clone(), replica.clone(), &self.watching);
         Ok(replica.id)
+    }
+
+    /// How connections to a replica are kept. Those to an agent by its certificate last longer: agents do not close what is idle for some
+    /// seconds, as engines do, and a handshake costs both sides a millisecond of computing.
+    fn settings(&self, config: &ReplicaConfig, endpoint: &Endpoint) -> anyhow::Result<PoolSettings> {
+        if !endpoint.mutual() {
+            ensure!(
+                config.kind == ReplicaKind::Engine || self.keeper.is_none(),
+                "{endpoint} has no certificate of the cluster; wanted `mtls://`, as this process has one"
+            );
+            return Ok(self.pool.clone());
+        }
+        let keeper = self.keeper.clone();
+        let keeper = keeper.context("`mtls://` needs a certificate of the cluster; start with `--identity FILE`")?;
+        let mutual = Some(PeerConnector::new(keeper, &config.name)?);
+        Ok(PoolSettings { mutual, idle_limit: self.pool.idle_limit.max(PEER_IDLE_LIMIT), ..self.pool.clone() })
     }
 
     /// Forgets a replica. What it is answering ends in peace. False if there is none of that name.

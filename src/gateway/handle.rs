@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +20,14 @@ use super::clock::Clock;
 use super::fleet::Fleet;
 use super::keys::Keys;
 use super::metrics::Metrics;
+use super::mutual::Keeper;
+use super::mutual::accept::{Door, keep_fresh};
 use super::probe::Watching;
 use super::serve::{Shared, accept};
-use super::settings::{GatewayConfig, Limits};
+use super::settings::{GatewayConfig, Limits, MutualConfig};
 use super::tls;
 use super::window::median;
+use crate::model::Part;
 use crate::routing::policy::on_agent;
 use crate::routing::prediction::{Sample, Samples};
 use crate::routing::{Health, Router, Settings};
@@ -62,6 +65,9 @@ impl Gateway {
         let admin_listener = admin::bind(config.admin, config.admin_token.is_some()).await?;
         let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
         let data = bind(config.listen).await?;
+        let (keeper, peers) = links(&config).await?;
+        let peer_listen = peers.as_ref().map(TcpListener::local_addr).transpose();
+        let peer_listen = peer_listen.context("failed to read the address of the listener for peers")?;
         let listen = data.local_addr().context("failed to read the address of the data listener")?;
         let shared = Arc::new(Shared {
             brain: brain.clone(),
@@ -69,6 +75,7 @@ impl Gateway {
             tls,
             agent: config.agent.clone().map(Agent::new),
             peers: config.peers.clone(),
+            keeper: keeper.clone(),
             limits: config.limits.clone(),
             inject_usage: config.inject_usage,
             draining: AtomicBool::new(false),
@@ -81,7 +88,7 @@ impl Gateway {
         });
         let name = shared.agent.as_ref().map(|agent| agent.name().clone());
         let watching = Watching { probe: config.probe, peers: config.peers, name };
-        let fleet = Arc::new(Fleet::new(brain, config.pool, watching));
+        let fleet = Arc::new(Fleet::new(brain, config.pool, watching, keeper.clone()));
         for replica in config.replicas {
             fleet.add(replica)?;
         }
@@ -93,6 +100,9 @@ impl Gateway {
             }
         });
         tokio::spawn(accept(data, shared.clone()));
+        if let (Some(keeper), Some(mutual)) = (keeper, &config.mutual) {
+            welcome(&shared, keeper, peers, mutual);
+        }
         let admin_tls = shared.tls.clone().filter(|_| !config.admin.ip().is_loopback());
         let admin_url = url(admin_tls.is_some(), admin_address);
         let admin = Admin { shared: shared.clone(), fleet: fleet.clone(), listen, token, tls: admin_tls };
@@ -100,7 +110,7 @@ impl Gateway {
         tokio::spawn(admin::run(admin_listener, admin));
         tracing::info!(%listen, admin = %admin_address, "listening");
         guard.disarm();
-        Ok(GatewayHandle { shared, fleet, listen, admin: admin_address, admin_url })
+        Ok(GatewayHandle { shared, fleet, listen, peer_listen, admin: admin_address, admin_url })
     }
 }
 
@@ -121,6 +131,43 @@ fn router(mut settings: Settings, is_agent: bool) -> anyhow::Result<Router> {
     let mut router = Router::new(settings)?;
     router.publish();
     Ok(router)
+}
+
+/// The certificate and the listener for peers, as far as they are configured.
+async fn links(config: &GatewayConfig) -> anyhow::Result<(Option<Arc<Keeper>>, Option<TcpListener>)> {
+    let Some(mutual) = &config.mutual else { return Ok((None, None)) };
+    let keeper = Keeper::open(&mutual.identity)?;
+    let identity = keeper.identity();
+    let wanted = match &config.agent {
+        Some(agent) => format!("gorgo://{}/{}/{}", identity.cluster(), Part::Agent.name(), agent.name),
+        None => format!("gorgo://{}/{}/{}", identity.cluster(), Part::Proxy.name(), identity.node()),
+    };
+    ensure!(
+        identity.to_string() == wanted,
+        "{} is the certificate of {identity}, and this is {wanted}; wanted the file that `gorgo cluster setup` made for it",
+        mutual.identity.display()
+    );
+    let listener = match mutual.listen {
+        None => None,
+        Some(address) => {
+            let failed = || {
+                format!(
+                    "failed to listen on {address} for peers; if the port is in use, choose another with `--peer-listen`"
+                )
+            };
+            Some(TcpListener::bind(address).await.with_context(failed)?)
+        }
+    };
+    Ok((Some(Arc::new(keeper)), listener))
+}
+
+/// Lets peers in, and looks after the certificate.
+fn welcome(shared: &Arc<Shared>, keeper: Arc<Keeper>, listener: Option<TcpListener>, mutual: &MutualConfig) {
+    tokio::spawn(keep_fresh(shared.clone(), keeper.clone(), mutual.look_every));
+    let Some(listener) = listener else { return };
+    let door = Door::new(shared.clone(), keeper);
+    tokio::spawn(door.clone().tell());
+    tokio::spawn(door.accept(listener));
 }
 
 /// Connections at once, as the semaphore counts them.
@@ -144,6 +191,7 @@ pub struct GatewayHandle {
     shared: Arc<Shared>,
     fleet: Arc<Fleet>,
     listen: SocketAddr,
+    peer_listen: Option<SocketAddr>,
     admin: SocketAddr,
     admin_url: String,
 }
@@ -170,6 +218,12 @@ impl GatewayHandle {
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Address that peers come to with their certificates, if there is one.
+    #[must_use]
+    pub fn peer_listen(&self) -> Option<SocketAddr> {
+        self.peer_listen
     }
 
     /// Base URL that takes requests.

@@ -52,6 +52,11 @@ struct Code {
     code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
 #[derive(Clone)]
 struct Buckets(&'static [f64]);
 
@@ -70,6 +75,7 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: [Counter; 4],
     refused: Family<Code, Counter>,
+    links: Links,
     duration: Histogram,
     /// Time of one routing decision; waiting for the lock is not in it.
     pub(super) decision: Histogram,
@@ -84,6 +90,14 @@ pub(super) struct Metrics {
     /// 1 while draining.
     pub(super) draining: Gauge,
     per_replica: PerReplica,
+}
+
+/// What concerns certificates.
+#[derive(Clone, Default)]
+struct Links {
+    refused: Family<CauseLabel, Counter>,
+    renewals: Family<Outcome, Counter>,
+    expiry: Gauge,
 }
 
 #[derive(Clone, Default)]
@@ -194,12 +208,14 @@ impl Metrics {
         r.register("client_connections", "Client connections now", connections.clone());
         r.register("queue_requests", "Requests held in the router's queue now", queue.clone());
         r.register("draining", "1 while the router refuses new requests", draining.clone());
+        let links = Links::register(r);
         let per_replica = PerReplica::register(r);
         let requests = OUTCOMES.map(|(_, outcome)| requests.get_or_create(&Outcome { outcome }).clone());
         Self {
             registry,
             requests,
             refused,
+            links,
             duration,
             decision,
             retries,
@@ -224,6 +240,21 @@ impl Metrics {
         self.refused.get_or_create(&Code { code }).inc();
     }
 
+    /// A connection to the port for peers was refused.
+    pub(super) fn peer_refused(&self, cause: &'static str) {
+        self.links.refused.get_or_create(&CauseLabel { cause }).inc();
+    }
+
+    /// A new certificate was found, and is used (`ok`) or not (`refused`).
+    pub(super) fn certificate_renewed(&self, outcome: &'static str) {
+        self.links.renewals.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// When the certificate in use expires, s since 1970.
+    pub(super) fn certificate_expires(&self, at: u64) {
+        self.links.expiry.set(i64::try_from(at).unwrap_or(i64::MAX));
+    }
+
     /// The handles for a replica.
     #[must_use]
     pub(super) fn replica(&self, name: &str, region: &str, kind: ReplicaKind) -> ReplicaMetrics {
@@ -242,6 +273,16 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Links {
+    fn register(r: &mut Registry) -> Self {
+        let links = Self::default();
+        r.register("peer_refusals", "Connections refused on the port for peers, by cause", links.refused.clone());
+        r.register("certificate_renewals", "Looks at a new certificate by how they ended", links.renewals.clone());
+        r.register("certificate_expiry_timestamp_seconds", "End of the certificate, 0 = none", links.expiry.clone());
+        links
     }
 }
 

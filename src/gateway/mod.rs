@@ -26,6 +26,7 @@ mod journal;
 pub mod keys;
 mod metrics;
 mod models;
+pub mod mutual;
 mod observe;
 mod origin;
 mod peers;
@@ -43,5 +44,5 @@ mod window;
 
 pub use audit::AuditTarget;
 pub use handle::{Gateway, GatewayHandle};
-pub use settings::{AgentConfig, GatewayConfig, Limits, PeerSettings, ProbeSettings, ReplicaConfig};
+pub use settings::{AgentConfig, GatewayConfig, Limits, MutualConfig, PeerSettings, ProbeSettings, ReplicaConfig};
 pub use tls::TlsFiles;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::Ended;
 use super::metrics::ReplicaMetrics;
+use super::origin::Origin;
 use super::pool::Pool;
 use super::settings::ReplicaConfig;
 use super::trace::PeerClocks;
@@ -118,6 +119,11 @@ impl Replica {
     /// What was observed, for as long as the guard lives.
     pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Comes this connection from one of its addresses?
+    pub(super) fn has(&self, origin: &Origin) -> bool {
+        self.figures().addresses.contains(&origin.address())
     }
 
     /// An attempt begins.

@@ -30,6 +30,7 @@ use super::connection::{InFlight, Judgement, Pulse, Watched};
 use super::forward::{forward, id_header};
 use super::headers;
 use super::models;
+use super::mutual::Keeper;
 use super::origin::Origin;
 use super::peers::Speech;
 use super::reject::Rejection;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     pub(super) agent: Option<Agent>,
     /// How peers are told.
     pub(super) peers: PeerSettings,
+    /// Certificates for the links to others; `None` = addresses have to do.
+    pub(super) keeper: Option<Arc<Keeper>>,
     /// Limits of the data path.
     pub(super) limits: Limits,
     /// See `GatewayConfig::inject_usage`.
@@ -268,6 +271,10 @@ fn route<'a>(
         let message = format!("the request head has {size} bytes, {limit} are allowed");
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Rejection { close: true, ..Rejection::new(status, "headers_too_large", message) });
+    }
+    if origin.identity().is_some() && !shared.is_ours(origin) {
+        let message = "this node is no peer any more";
+        return Err(Rejection { close: true, ..Rejection::new(StatusCode::FORBIDDEN, "unknown_peer", message) });
     }
     let path = request.uri().path();
     if let Some(dialect) = Dialect::of_path(path) {

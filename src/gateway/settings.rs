@@ -34,6 +34,8 @@ pub struct GatewayConfig {
     pub replicas: Vec<ReplicaConfig>,
     /// Present in an agent.
     pub agent: Option<AgentConfig>,
+    /// Certificates for the links to other processes of the cluster; `None` = they know each other by address, in plain text.
+    pub mutual: Option<MutualConfig>,
     /// Ask engines for usage in streams whose clients did not, and take the extra event out again.
     pub inject_usage: bool,
     /// Limits of the data path.
@@ -63,6 +65,7 @@ impl GatewayConfig {
             routing,
             replicas,
             agent: None,
+            mutual: None,
             inject_usage: false,
             limits: Limits::default(),
             probe: ProbeSettings::default(),
@@ -70,6 +73,25 @@ impl GatewayConfig {
             pool: PoolSettings::default(),
             decisions_kept: 1024,
         }
+    }
+}
+
+/// Mutual TLS between the processes of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MutualConfig {
+    /// File with key, certificate and CA; see [`super::mutual`].
+    pub identity: PathBuf,
+    /// An agent's port for peers and central routers; port 0 = any free one. A central proxy has none.
+    pub listen: Option<SocketAddr>,
+    /// Time between two looks for a new certificate.
+    pub look_every: Duration,
+}
+
+impl MutualConfig {
+    /// The usual pace of looking: a renewed certificate is old by weeks, so seconds are soon enough.
+    #[must_use]
+    pub fn new(identity: PathBuf, listen: Option<SocketAddr>) -> Self {
+        Self { identity, listen, look_every: Duration::from_secs(5) }
     }
 }
 

@@ -442,6 +442,7 @@ async fn the_metrics_page_has_these_names() {
     gorgo_audit_dropped counter
     gorgo_build info
     gorgo_cached_tokens counter
+    gorgo_certificate_expiry_timestamp_seconds gauge
     gorgo_client_connections gauge
     gorgo_completion_tokens counter
     gorgo_decision_duration_seconds histogram

@@ -13,6 +13,7 @@ mod health;
 mod keys;
 mod limits;
 mod mock;
+mod mutual;
 mod peers;
 mod perfetto;
 mod residency;

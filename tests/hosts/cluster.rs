@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,6 +31,8 @@ fn a_cluster_is_set_up_used_changed_and_taken_down() {
     cluster.is_planned_and_not_touched();
     cluster.is_set_up_and_then_left_alone();
     cluster.has_units_that_systemd_accepts();
+    cluster.has_links_by_certificate();
+    cluster.gets_new_certificates_while_it_runs();
     cluster.serves_through_every_node();
     cluster.shows_itself();
     cluster.has_its_faults_found();
@@ -119,6 +123,66 @@ impl<'a> Cluster<'a> {
         }
         for exposure in self.everywhere("systemd-analyze security --no-pager gorgo-agent | tail -n 1") {
             assert!(exposure.contains("OK"), "{exposure}");
+        }
+    }
+
+    /// Every agent has all others in rotation, and who shows no certificate learns nothing.
+    fn has_links_by_certificate(&self) {
+        for node in self.nodes {
+            let healthy = "curl -s http://127.0.0.1:8001/metrics | grep -c '^gorgo_replica_healthy{.*} 1$'";
+            let all = self.nodes.len().to_string();
+            wait_until("all agents know each other", SOON, || self.hosts.say(node, healthy) == all);
+            let address = &node.address;
+            let stranger = format!(
+                "curl -sk https://{address}:8443/gorgo/v1/peer; echo; curl -s http://{address}:8443/gorgo/v1/peer; echo"
+            );
+            assert_eq!(self.hosts.say(node, &stranger), "");
+            let client = format!("curl -s -o /dev/null -w '%{{http_code}}' http://{address}:8000/gorgo/v1/peer");
+            assert_eq!(self.hosts.say(node, &client), "404", "as a client nobody is a peer, nor is the machine itself");
+            let refused = "curl -s http://127.0.0.1:8001/metrics | grep '^gorgo_peer_refusals_total' | sort";
+            let counted = "gorgo_peer_refusals_total{cause=\"handshake\"} 1\ngorgo_peer_refusals_total{cause=\"no_certificate\"} 1";
+            assert_eq!(self.hosts.say(node, refused), counted);
+            let owner = "sudo stat -c '%a %u' /etc/gorgo/agent.pem; stat -c %u /proc/$(systemctl show --property MainPID --value gorgo-agent)";
+            let said = self.hosts.say(node, owner);
+            let (file, process) = said.split_once('\n').expect("two lines");
+            assert_eq!(file, format!("400 {process}"), "the agent's own while it runs, and nobody else's");
+            assert!(!self.hosts.succeeds(node, "cat /etc/gorgo/agent.pem"));
+        }
+        for file in ["ca.pem", "certificates.json"] {
+            let mode = fs::metadata(self.state_file(file)).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+
+    fn state_file(&self, name: &str) -> PathBuf {
+        self.user.path("state").join("clusters/lab").join(name)
+    }
+
+    /// Certificates that are near their end are renewed, and used without a restart.
+    fn gets_new_certificates_while_it_runs(&self) {
+        let path = self.state_file("certificates.json");
+        let text = fs::read_to_string(&path).expect("reads");
+        let mut known: Value = serde_json::from_str(&text).expect("JSON");
+        for issued in known["issued"].as_object_mut().expect("by identity").values_mut() {
+            let ends = issued["not_after"].as_u64().expect("seconds");
+            issued["not_after"] = (ends - 80 * 86_400).into();
+        }
+        fs::write(&path, known.to_string()).expect("writes");
+        let running = "systemctl show --property MainPID,NRestarts gorgo-agent";
+        let before = self.everywhere(running);
+        let plan = self.user.does("cluster setup --dry-run").out;
+        assert_eq!(plan.matches("issue a certificate for agent of").count(), self.nodes.len(), "{plan}");
+        assert!(!plan.contains("PRIVATE") && !plan.contains("start gorgo"), "{plan}");
+        self.user.does("cluster setup");
+        for node in self.nodes {
+            let renewed = "curl -s http://127.0.0.1:8001/metrics | grep -q '^gorgo_certificate_renewals_total{outcome=\"ok\"} 1$'";
+            wait_until("the agent has taken the new one", SOON, || self.hosts.succeeds(node, renewed));
+        }
+        assert_eq!(self.everywhere(running), before, "without a restart");
+        assert!(self.user.does("cluster setup").err.contains("nothing to do"));
+        self.everywhere("sudo systemctl restart gorgo-agent");
+        for node in self.nodes {
+            wait_until("it can read its certificate after a restart, too", SOON, || self.serves(node));
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context:
     }
     let existing = cloud.rulesets().await.map_err(cloud_failure)?;
     let ssh = ssh_from(args.ssh_from, &setup.fleet.cluster, &existing);
-    let need = Need { peers: peers(&nodes), routers: routers(&nodes), ssh, requests: args.requests_from };
+    let need = Need { peers: peers(setup, &nodes), routers: routers(&nodes), ssh, requests: args.requests_from };
     let changes = changes(&setup.fleet.cluster, &regions, &need, &existing);
     warn_unattached(setup, &nodes, &existing, context);
     if changes.is_empty() {
@@ -90,13 +90,19 @@ fn regions(setup: &Setup, nodes: &[Node]) -> BTreeSet<Region> {
     there.chain(wanted).filter(|region| region.as_str() != WITHOUT_FIREWALL).collect()
 }
 
-/// IPv4 addresses of the nodes by name; the firewall knows no others.
-fn peers(nodes: &[Node]) -> BTreeMap<String, Ipv4Addr> {
-    let address = |node: &Node| match node.instance.as_ref()?.address? {
-        IpAddr::V4(address) => Some((node.name.clone(), address)),
+/// IPv4 addresses that the nodes' connections come from, with their names; the firewall knows no others.
+fn peers(setup: &Setup, nodes: &[Node]) -> BTreeSet<(String, Ipv4Addr)> {
+    let there = nodes.iter().filter(|node| node.is_there());
+    let addresses = there.flat_map(|node| {
+        let own = node.instance.as_ref().and_then(|instance| instance.address);
+        let more = setup.fleet.addresses.get(&node.name).into_iter().flatten().copied();
+        own.into_iter().chain(more).map(|address| (node.name.clone(), address))
+    });
+    let v4 = |(name, address)| match address {
+        IpAddr::V4(address) => Some((name, address)),
         IpAddr::V6(_) => None,
     };
-    nodes.iter().filter(|node| node.is_there()).filter_map(address).collect()
+    addresses.filter_map(v4).collect()
 }
 
 /// Ports of the central routers by region, as far as they take requests from elsewhere.
@@ -129,8 +135,8 @@ fn ssh_from(asked: Vec<String>, cluster: &str, existing: &[Ruleset]) -> Vec<Stri
 /// What a cluster has to let in.
 #[derive(Debug, Default)]
 struct Need {
-    /// Its nodes.
-    peers: BTreeMap<String, Ipv4Addr>,
+    /// Its nodes, with the addresses that their connections come from.
+    peers: BTreeSet<(String, Ipv4Addr)>,
     /// Ports of central routers, by the region where they stand.
     routers: BTreeMap<Region, BTreeSet<u16>>,
     /// Where SSH may come from.
@@ -140,8 +146,8 @@ struct Need {
 }
 
 impl Need {
-    /// SSH from where it is wanted; requests to the agents, and to central routers where there are some, from every node of the cluster
-    /// and from where they are wanted.
+    /// SSH from where it is wanted; the agents' port for peers from every node of the cluster, that for requests from where they are wanted,
+    /// and central routers, where there are some, from both.
     fn rules(&self, region: &Region) -> Vec<FirewallRule> {
         let rule = |port, source_network: String, description: String| FirewallRule {
             protocol: Protocol::Tcp,
@@ -151,11 +157,14 @@ impl Need {
         };
         let mut rules: Vec<FirewallRule> =
             self.ssh.iter().map(|network| rule(SSH, network.clone(), format!("{OURS}ssh"))).collect();
-        let routers = self.routers.get(region).into_iter().flatten().map(|port| (*port, "router for"));
-        for (port, what) in [(Ports::default().agent, "agent for")].into_iter().chain(routers) {
-            let nodes = self.peers.iter().map(|(name, address)| (format!("{address}/32"), name.as_str()));
-            let others = self.requests.iter().map(|network| (network.clone(), "clients"));
-            rules.extend(nodes.chain(others).map(|(from, who)| rule(port, from, format!("{OURS}{what} {who}"))));
+        let nodes = || self.peers.iter().map(|(name, address)| (format!("{address}/32"), name.as_str()));
+        let clients = || self.requests.iter().map(|network| (network.clone(), "clients"));
+        let ports = Ports::default();
+        rules.extend(nodes().map(|(from, who)| rule(ports.peer, from, format!("{OURS}agent for {who}"))));
+        rules.extend(clients().map(|(from, who)| rule(ports.agent, from, format!("{OURS}agent for {who}"))));
+        for port in self.routers.get(region).into_iter().flatten() {
+            let all = nodes().chain(clients());
+            rules.extend(all.map(|(from, who)| rule(*port, from, format!("{OURS}router for {who}"))));
         }
         rules
     }
@@ -276,11 +285,11 @@ mod tests {
         assert_snapshot!(plan(&need(), &existing), @"
         make the ruleset gorgo-lab-us-east-1, for machines launched from now on:
         + tcp:22:0.0.0.0/0:gorgo: ssh
-        + tcp:8000:198.51.100.7/32:gorgo: agent for east
+        + tcp:8443:198.51.100.7/32:gorgo: agent for east
         change the ruleset gorgo-lab-us-west-1:
           tcp:22:0.0.0.0/0:gorgo: ssh
-        - tcp:8000:203.0.113.9/32:gorgo: agent for east
-        + tcp:8000:198.51.100.7/32:gorgo: agent for east
+        - tcp:8443:203.0.113.9/32:gorgo: agent for east
+        + tcp:8443:198.51.100.7/32:gorgo: agent for east
         ");
         let all = ["us-east-1", "us-west-1"].map(|it| ruleset(&format!("gorgo-lab-{it}"), it, right.clone()));
         assert_eq!(plan(&need(), &all), "");
@@ -294,18 +303,18 @@ mod tests {
         assert_snapshot!(plan(&with_router, &before), @"
         change the ruleset gorgo-lab-us-west-1:
           tcp:22:0.0.0.0/0:gorgo: ssh
-          tcp:8000:198.51.100.7/32:gorgo: agent for east
+          tcp:8443:198.51.100.7/32:gorgo: agent for east
         + tcp:8080:198.51.100.7/32:gorgo: router for east
         ");
         let open = Need { requests: vec!["203.0.113.0/24".to_owned()], ..with_router };
         assert_snapshot!(plan(&open, &before), @"
         change the ruleset gorgo-lab-us-east-1:
           tcp:22:0.0.0.0/0:gorgo: ssh
-          tcp:8000:198.51.100.7/32:gorgo: agent for east
+          tcp:8443:198.51.100.7/32:gorgo: agent for east
         + tcp:8000:203.0.113.0/24:gorgo: agent for clients
         change the ruleset gorgo-lab-us-west-1:
           tcp:22:0.0.0.0/0:gorgo: ssh
-          tcp:8000:198.51.100.7/32:gorgo: agent for east
+          tcp:8443:198.51.100.7/32:gorgo: agent for east
         + tcp:8000:203.0.113.0/24:gorgo: agent for clients
         + tcp:8080:198.51.100.7/32:gorgo: router for east
         + tcp:8080:203.0.113.0/24:gorgo: router for clients

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
 
 use crate::cli::exit::Failure;
 use crate::cli::nodes::Node;
 use crate::cli::provider::Setup;
+use crate::cluster::authority::Authority;
 use crate::cluster::desired::{AgentBinary, Container, DEFAULT_MODEL, Desired, EngineChoice, NodeSpec};
 use crate::cluster::layout::Ports;
 use crate::config::{EngineOptions, ProviderKind};
@@ -51,6 +53,7 @@ pub(super) fn desired(
         others: Vec::new(),
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),
         nodes: specs,
+        certificates: Authority::new(setup.cluster_folder(), &setup.fleet.cluster).look(seconds())?,
         proxies,
     })
 }
@@ -69,7 +72,14 @@ pub(super) fn spec(setup: &Setup, node: &Node) -> Result<NodeSpec, Failure> {
     let ports = Ports::from_tags(&instance.tags);
     let (listen, url) = NodeSpec::reach(address, ports.agent);
     let engine = engine(setup, &instance.instance_type)?;
-    Ok(NodeSpec { name: name.clone(), region: instance.region.clone(), engine, ports, listen, url })
+    let mut addresses = vec![address];
+    addresses.extend(setup.fleet.addresses.get(name).into_iter().flatten());
+    Ok(NodeSpec { name: name.clone(), region: instance.region.clone(), engine, ports, listen, url, addresses })
+}
+
+#[expect(clippy::disallowed_methods, reason = "an edge: certificates have a life")]
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn engine(setup: &Setup, instance_type: &str) -> Result<EngineChoice, Failure> {

@@ -100,7 +100,7 @@ fn wish(args: &Args, node: &NodeSpec) -> Result<ProxyWish, Failure> {
     if let Some(listen) = args.listen {
         let ports = node.ports;
         let taken = [("engine", ports.engine), ("agent", ports.agent), ("agent's admin API", ports.agent_admin)];
-        let taken = taken.into_iter().chain([("proxy's admin API", ports.proxy_admin)]);
+        let taken = taken.into_iter().chain([("proxy's admin API", ports.proxy_admin), ("agent's peers", ports.peer)]);
         if let Some((who, port)) = taken.into_iter().find(|(_, port)| *port == listen.port()) {
             let error = anyhow!("--listen: port {port} of `{}` is that of the {who}", node.name);
             return Err(Failure::usage(error).with_hint(format!("wanted another one, e.g. {}", ports.proxy)));

@@ -15,6 +15,7 @@ use crate::cli::progress::NodeLines;
 use crate::cli::reach::remote_failure;
 use crate::cli::signal::Stops;
 use crate::cluster::apply::{Job, apply};
+use crate::cluster::authority::Authority;
 use crate::cluster::crash::CrashHook;
 use crate::cluster::desired::{Desired, NodeSpec};
 use crate::cluster::event::{Event, EventKind};
@@ -249,7 +250,7 @@ pub(super) fn show(lines: &NodeLines<'_>, event: &Event) {
 }
 
 pub(super) async fn carry_out(
-    plans: Plans,
+    mut plans: Plans,
     members: &[Member],
     mut inventory: ClusterInventory,
     json: bool,
@@ -257,6 +258,7 @@ pub(super) async fn carry_out(
 ) -> Result<(Exit, ClusterInventory), Failure> {
     let stopper = Stopper::listen()?;
     let nothing = plans.plans.iter().all(Plan::is_empty);
+    Authority::new(inventory.folder().to_owned(), inventory.cluster()).fill(&mut plans.plans)?;
     let job = |plan: Plan| {
         let member = members.iter().find(|member| member.spec.name == plan.node)?;
         Some(Job { plan, remote: member.remote.as_ref() })

@@ -1,6 +1,7 @@
 //! `gorgo proxy start`: the central router, in this process, until it is stopped.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -17,7 +18,7 @@ use super::super::signal::Stops;
 use crate::config::replica::AGENT;
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
-use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, ReplicaConfig};
+use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, MutualConfig, ReplicaConfig};
 use crate::inference::Engine;
 use crate::model::Region;
 use crate::routing::residency::Residency;
@@ -43,6 +44,10 @@ pub(crate) struct Args {
     region: Option<String>,
     #[command(flatten)]
     face: FaceArgs,
+    /// The proxy's key and certificate and its cluster's CA, as `gorgo cluster setup` makes them, for agents at `mtls://`.
+    /// A new file is taken without a restart
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
     /// Strategy that decides where a request goes [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
@@ -90,7 +95,9 @@ pub(super) async fn run(args: &Args, context: &Context) -> Outcome {
     log_to_stderr(context);
     // Before anything listens: a signal from now on is a wish to finish, not to die.
     let stops = Stops::listen()?;
-    let gateway = Gateway::start(gateway_config(resolved.proxy)?).await?;
+    let mut config = gateway_config(resolved.proxy)?;
+    config.mutual = args.identity.clone().map(|identity| MutualConfig::new(identity, None));
+    let gateway = Gateway::start(config).await?;
     announce(&gateway, context)?;
     serve(&gateway, stops, context).await
 }
@@ -113,6 +120,12 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
     let (resolved, more) = resolve(&file.document, &flags);
     problems.extend(more);
     problems.extend(args.face.exposed(resolved.proxy.listen, &resolved.proxy.face));
+    let mutual = |replica: &&ReplicaEntry| replica.url.as_deref().is_some_and(|url| url.starts_with("mtls://"));
+    if let Some(agent) = resolved.proxy.replicas.iter().find(mutual).filter(|_| args.identity.is_none()) {
+        let name = agent.name.as_deref().unwrap_or_default();
+        let message = format!("replica `{name}` at `mtls://` needs a certificate of the cluster; name its file");
+        problems.push(Problem::new("--identity", message));
+    }
     if resolved.proxy.replicas.is_empty() && problems.is_empty() {
         let hint = "add `--replica name=a,url=http://10.0.0.5:30000,region=us-east-1`, or a [[replica]] to gorgo.toml";
         return Err(Failure::usage(anyhow!("no replica is named")).with_hint(hint));
@@ -240,6 +253,7 @@ mod tests {
             admin: None,
             region: None,
             face: FaceArgs::default(),
+            identity: None,
             strategy: None,
             max_concurrent: None,
             set: Vec::new(),

@@ -1,7 +1,7 @@
 use super::{Finding, doctor};
 use crate::cluster::desired::{AgentBinary, Desired};
 use crate::cluster::layout::{BINARY, Role};
-use crate::cluster::testing::{Break, binary, fleet, set_up};
+use crate::cluster::testing::{Break, NOW, binary, fleet, set_up};
 
 /// What the fakes' program says of itself.
 const VERSION: &str = "gorgo 0.1.0";
@@ -58,6 +58,17 @@ async fn machines_of_different_kinds_have_different_programs() {
     fakes[1].change(|state| state.arch = "aarch64");
     set_up(&wanted, &members).await;
     assert_eq!(doctor(&members, &wanted, VERSION, true).await, []);
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_is_told_before_it_does() {
+    let (mut wanted, _, members) = fleet(1);
+    set_up(&wanted, &members).await;
+    for (days, ends) in [(59, None), (60, Some("expires")), (91, Some("expired"))] {
+        wanted.certificates.now = NOW + days * 86_400;
+        let line = ends.map(|ends| format!("node1: the certificate of gorgo-agent.service {ends} on 2027-04-15"));
+        assert_eq!(lines(&doctor(&members, &wanted, VERSION, true).await), line.into_iter().collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,12 @@ impl ClusterInventory {
         Ok(read(folder)?.map(|document| Self { folder: folder.to_owned(), document, lock: None }))
     }
 
+    /// Where it lies, and what else belongs to the cluster.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Name of the cluster.
     #[must_use]
     pub fn cluster(&self) -> &str {

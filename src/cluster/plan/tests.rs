@@ -14,7 +14,7 @@ use crate::cluster::layout::{BINARY, Role};
 use crate::cluster::observe::observe;
 use crate::cluster::plan::sha256;
 use crate::cluster::step::Action;
-use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, container, desired, emulator, node, token};
+use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, certified, container, desired, emulator, node, token};
 
 const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960, 0, 0";
 const GH200: &str = "580.105.08, NVIDIA GH200 480GB, 97871, 0, 0";
@@ -34,7 +34,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A fake answers at once: a question that fails once fails for good.
-fn impatient(mut plan: Plan) -> Plan {
+fn impatient(plan: Plan) -> Plan {
+    let mut plan = certified(plan);
     for step in plan.steps.iter_mut().filter(|step| matches!(step.action, Action::Wait(_))) {
         step.limit_s = 0;
     }
@@ -91,7 +92,7 @@ fn an_empty_host_with_the_emulator() {
     let desired = three(&emulator());
     let fake = FakeNode::new(desired.nodes[0].clone());
     let plan = setup(&desired, &desired.nodes[0], &see(&fake));
-    assert_snapshot!(dry_run(&[plan]), @"
+    assert_snapshot!(dry_run(&[plan]), @r#"
     node1: 1. make folders
            sudo install -d -m 0755 /opt/gorgo /var/lib/gorgo /var/lib/gorgo/done /var/lib/gorgo/models
     node1: 2. upload gorgo (12.3 MB, sha256 93f5f3d4602a)
@@ -106,18 +107,22 @@ fn an_empty_host_with_the_emulator() {
            POST http://127.0.0.1:30000/v1/completions for at most 60 s
     node1: 7. note what engine was started with
            226 bytes -> /var/lib/gorgo/done/engine (0600)
-    node1: 8. write /etc/gorgo/agent.env
+    node1: 8. issue a certificate for agent of node1 (valid until 2027-04-15): it has none
+           a new key and a certificate of gorgo://lab/agent/node1 for 10.0.0.1 -> /etc/gorgo/agent.pem.new (0600)
+    node1: 9. put /etc/gorgo/agent.pem in its place
+           sudo sh -c 'set -e; if [ -d "$2/." ]; then chown --reference="$2/." "$1.new"; fi; chmod 0400 "$1.new"; sync -f "$1.new"; mv -f "$1.new" "$1"' take /etc/gorgo/agent.pem /var/lib/gorgo/agent
+    node1: 10. write /etc/gorgo/agent.env
            63 bytes -> /etc/gorgo/agent.env (0600)
-    node1: 9. install gorgo-agent.service
+    node1: 11. install gorgo-agent.service
            install gorgo-agent.service
-    node1: 10. start gorgo-agent.service
+    node1: 12. start gorgo-agent.service
            restart gorgo-agent.service
-    node1: 11. wait until the agent takes requests
+    node1: 13. wait until the agent takes requests
            GET http://127.0.0.1:8001/admin/v1/status for at most 60 s
-    node1: 12. note what agent was started with
+    node1: 14. note what agent was started with
            226 bytes -> /var/lib/gorgo/done/agent (0600)
-    ");
-    assert_eq!(converge(&desired, &fake).nodes, [("node1".to_owned(), Outcome::Done(12))]);
+    "#);
+    assert_eq!(converge(&desired, &fake).nodes, [("node1".to_owned(), Outcome::Done(14))]);
     assert_converged(&desired, &fake);
     assert_snapshot!(dry_run(&[setup(&desired, &desired.nodes[0], &see(&fake))]), @"node1: nothing to do");
 }
@@ -156,15 +161,19 @@ fn a_node_with_an_a100() {
            POST http://127.0.0.1:30000/v1/completions for at most 1800 s
     node1: 13. note what engine was started with
            166 bytes -> /var/lib/gorgo/done/engine (0600)
-    node1: 14. write /etc/gorgo/agent.env
+    node1: 14. issue a certificate for agent of node1 (valid until 2027-04-15): it has none
+           a new key and a certificate of gorgo://lab/agent/node1 for 10.0.0.1 -> /etc/gorgo/agent.pem.new (0600)
+    node1: 15. put /etc/gorgo/agent.pem in its place
+           sudo sh -c 'set -e; if [ -d "$2/." ]; then chown --reference="$2/." "$1.new"; fi; chmod 0400 "$1.new"; sync -f "$1.new"; mv -f "$1.new" "$1"' take /etc/gorgo/agent.pem /var/lib/gorgo/agent
+    node1: 16. write /etc/gorgo/agent.env
            63 bytes -> /etc/gorgo/agent.env (0600)
-    node1: 15. install gorgo-agent.service
+    node1: 17. install gorgo-agent.service
            install gorgo-agent.service
-    node1: 16. start gorgo-agent.service
+    node1: 18. start gorgo-agent.service
            restart gorgo-agent.service
-    node1: 17. wait until the agent takes requests
+    node1: 19. wait until the agent takes requests
            GET http://127.0.0.1:8001/admin/v1/status for at most 60 s
-    node1: 18. note what agent was started with
+    node1: 20. note what agent was started with
            226 bytes -> /var/lib/gorgo/done/agent (0600)
     "#);
     assert!(converge(&desired, &fake).failed().is_empty());
@@ -250,15 +259,10 @@ fn what_stands_in_the_way_is_told_at_once_with_a_way_out() {
         (
             "everything at once",
             &emulator(),
-            |facts, desired| {
-                (facts.sudo, facts.supervised, facts.disk_free) = (false, false, 0);
-                desired.nodes[0].listen = "0.0.0.0:8000".parse().unwrap();
-                desired.nodes[0].url = "http://129.146.1.2:8000".into();
-            },
+            |facts, _| (facts.sudo, facts.supervised, facts.disk_free) = (false, false, 0),
             &[
                 "the machine does not run systemd, which supervises the services",
                 "sudo asks for a password",
-                "its agent would take requests at http://129.146.1.2:8000, which the Internet can reach, in plain text",
                 "0.0 GB are free on the disk of /var/lib, 0.1 GB are needed",
             ],
         ),
@@ -296,6 +300,11 @@ fn only_what_differs_is_done() {
     let newer = Desired { binary: binary("program 2"), ..desired.clone() };
     assert_eq!(names(&newer), [vec!["binary".to_owned()], restart("engine"), restart("agent")].concat());
 
+    let mut later = desired.clone();
+    later.certificates.now += 60 * 86_400;
+    let renewed = ["certificate agent", "certificate agent place"];
+    assert_eq!(names(&later), renewed, "a certificate is renewed without a restart");
+
     fake.change(|state| state.services.get_mut(Role::Agent.unit()).unwrap().running = false);
     assert_eq!(names(&desired), restart("agent"), "a service that was stopped");
     fake.change(|state| {
@@ -318,7 +327,7 @@ fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
     converge(&desired, &fake);
     assert_converged(&desired, &fake);
     let argv = fake.change(|state| state.services[Role::Proxy.unit()].unit.argv.join(" "));
-    assert_snapshot!(argv, @"/opt/gorgo/bin/gorgo proxy start --listen 10.0.0.3:8080 --admin 127.0.0.1:8081 --strategy gorgo-proxy --max-concurrent 10 --replica name=node1,url=http://10.0.0.1:8000,region=us-east-1,engine=agent --replica name=node2,url=http://10.0.0.2:8000,region=us-west-1,engine=agent --replica name=node3,url=http://10.0.0.3:8000,region=europe-central-1,engine=agent");
+    assert_snapshot!(argv, @"/opt/gorgo/bin/gorgo proxy start --listen 10.0.0.3:8080 --admin 127.0.0.1:8081 --strategy gorgo-proxy --max-concurrent 10 --replica name=node1,url=mtls://10.0.0.1:8443,region=us-east-1,engine=agent --replica name=node2,url=mtls://10.0.0.2:8443,region=us-west-1,engine=agent --replica name=node3,url=mtls://10.0.0.3:8443,region=europe-central-1,engine=agent --identity /etc/gorgo/proxy.pem");
 }
 
 /// A router on the third node.
@@ -341,18 +350,22 @@ fn a_router_comes_to_a_node_and_goes_without_touching_the_rest() {
     // This gorgo is another than the one on the node, which stays.
     let desired = routed(Desired { binary: binary("program 2"), ..plain }, "gorgo");
     let deploy = |desired: &Desired, exchange| deploy_proxy(desired, &fake.spec, &see(&fake), exchange);
-    assert_snapshot!(dry_run(&[deploy(&desired, false)]), @"
-    node3: 1. write /etc/gorgo/proxy.env
+    assert_snapshot!(dry_run(&[deploy(&desired, false)]), @r#"
+    node3: 1. issue a certificate for proxy of node3 (valid until 2027-04-15): it has none
+           a new key and a certificate of gorgo://lab/proxy/node3 for 10.0.0.3, 127.0.0.1, ::1 -> /etc/gorgo/proxy.pem.new (0600)
+    node3: 2. put /etc/gorgo/proxy.pem in its place
+           sudo sh -c 'set -e; if [ -d "$2/." ]; then chown --reference="$2/." "$1.new"; fi; chmod 0400 "$1.new"; sync -f "$1.new"; mv -f "$1.new" "$1"' take /etc/gorgo/proxy.pem /var/lib/gorgo/proxy
+    node3: 3. write /etc/gorgo/proxy.env
            63 bytes -> /etc/gorgo/proxy.env (0600)
-    node3: 2. install gorgo-proxy.service
+    node3: 4. install gorgo-proxy.service
            install gorgo-proxy.service
-    node3: 3. start gorgo-proxy.service
+    node3: 5. start gorgo-proxy.service
            restart gorgo-proxy.service
-    node3: 4. wait until the proxy takes requests
+    node3: 6. wait until the proxy takes requests
            GET http://127.0.0.1:8081/admin/v1/status for at most 60 s
-    node3: 5. note what proxy was started with
+    node3: 7. note what proxy was started with
            226 bytes -> /var/lib/gorgo/done/proxy (0600)
-    ");
+    "#);
     assert!(block_on(run(deploy(&desired, false), &fake)).failed().is_empty());
     assert!(deploy(&desired, false).is_empty(), "a second run changes nothing");
     let other = routed(desired.clone(), "least-load");

@@ -93,13 +93,16 @@ pub fn restore_binary() -> RemoteCommand {
     command(&["sh", "-c", RESTORE, "restore", BINARY], true, 60)
 }
 
-/// Removes the environment file of a service that is gone.
+/// Puts a service's new certificate in its place, for the user that the service runs as. That is nobody before its first start, when the
+/// unit sees to it.
 #[must_use]
-pub fn forget_environment(role: Role) -> RemoteCommand {
-    command(&["rm", "-f", &role.environment_file()], true, 30)
+pub fn take_certificate(role: Role, path: &str) -> RemoteCommand {
+    const TAKE: &str = r#"set -e; if [ -d "$2/." ]; then chown --reference="$2/." "$1.new"; fi; chmod 0400 "$1.new"; sync -f "$1.new"; mv -f "$1.new" "$1""#;
+    let state = format!("{STATE}/{role}");
+    command(&["sh", "-c", TAKE, "take", path, &state], true, 60)
 }
 
-/// Removes a record, so that what it vouched for is done again.
+/// Removes a file: a record, so that what it vouched for is done again, or what a service that is gone has left.
 #[must_use]
 pub fn forget(record: &str) -> RemoteCommand {
     command(&["rm", "-f", record], true, 30)

@@ -1,7 +1,9 @@
 //! Services: their command lines and their unit files from `templates/`. Pure.
 
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::BTreeMap;
 
+use super::super::certificate;
 use super::super::desired::{Desired, NodeSpec, ProxySpec};
 use super::super::facts::Facts;
 use super::super::layout::{BINARY, Role};
@@ -56,8 +58,10 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
     option("--region", node.region.to_string());
     option("--engine", format!("http://127.0.0.1:{}", node.ports.engine));
     option("--engine-kind", node.engine.description().name.to_owned());
-    option("--listen", node.listen.to_string());
+    option("--listen", node.requests(desired.allow_public_plaintext).to_string());
     option("--admin", format!("127.0.0.1:{}", node.ports.agent_admin));
+    option("--peer-listen", node.peer_listen().to_string());
+    option("--identity", identity(Role::Agent));
     let balance = desired.balance(&node.name);
     option("--strategy", balance.strategy);
     if let Some(limit) = balance.max_concurrent {
@@ -67,7 +71,7 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
         option("--set", format!("{key}={value}"));
     }
     for peer in desired.nodes.iter().filter(|peer| peer.name != node.name) {
-        option("--peer", format!("name={},url={},region={}", peer.name, peer.url, peer.region));
+        option("--peer", format!("name={},url={},region={}", peer.name, peer.peer_url(), peer.region));
     }
     if desired.allow_public_plaintext && !node.is_private() {
         argv.push("--allow-public-plaintext".to_owned());
@@ -76,7 +80,7 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
 }
 
 /// Command line of the central router. The agents are its replicas, since engines listen on loopback only; what it sends to one is served
-/// there, because it comes from the address of a node.
+/// there, because its certificate says that it is a router of the cluster.
 #[must_use]
 pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<String> {
     let mut argv = vec![BINARY.to_owned(), "proxy".to_owned(), "start".to_owned()];
@@ -88,9 +92,10 @@ pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<
         option("--max-concurrent", limit.to_string());
     }
     for replica in &desired.nodes {
-        let url = if replica.name == node.name { &format!("http://{}", local(replica)) } else { &replica.url };
+        let url = if replica.name == node.name { local(replica) } else { replica.peer_url() };
         option("--replica", format!("name={},url={url},region={},engine=agent", replica.name, replica.region));
     }
+    option("--identity", identity(Role::Proxy));
     if desired.allow_public_plaintext && !proxy.is_private() {
         argv.push("--allow-public-plaintext".to_owned());
     }
@@ -99,10 +104,14 @@ pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<
 
 /// Where the agent of the same machine is reached.
 fn local(node: &NodeSpec) -> String {
-    if node.listen.ip().is_unspecified() {
-        return format!("127.0.0.1:{}", node.listen.port());
-    }
-    node.listen.to_string()
+    let listen = node.peer_listen();
+    let address = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
+    format!("mtls://{}", SocketAddr::new(address, listen.port()))
+}
+
+/// The file with a service's certificate.
+fn identity(role: Role) -> String {
+    certificate::file(role).expect("agents and proxies have one")
 }
 
 fn unit(role: Role, node: &NodeSpec, facts: &Facts, argv: Vec<String>, more: &[(&str, String)]) -> ServiceUnit {

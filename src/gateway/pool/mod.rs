@@ -21,9 +21,10 @@ use tokio_rustls::TlsConnector;
 
 use self::link::Link;
 pub use self::reply::Reply;
-use self::transport::{Transport, platform_tls};
+use self::transport::{Security, Transport, platform_tls};
 use super::clock::Clock;
 use super::endpoint::Endpoint;
+use super::mutual::PeerConnector;
 use crate::model::Time;
 
 /// An idle connection that breaks within this time of being used was closed before, ms; for links whose round trip is shorter.
@@ -46,6 +47,8 @@ pub struct PoolSettings {
     pub tls: Option<Arc<ClientConfig>>,
     /// Value of `authorization` in every request; to be marked as sensitive, so that it is never shown.
     pub authorization: Option<HeaderValue>,
+    /// Whom to expect behind `mtls`.
+    pub mutual: Option<PeerConnector>,
 }
 
 impl Default for PoolSettings {
@@ -57,6 +60,7 @@ impl Default for PoolSettings {
             connect_timeout: Duration::from_secs(5),
             tls: None,
             authorization: None,
+            mutual: None,
         }
     }
 }
@@ -83,6 +87,9 @@ pub enum PoolError {
     /// TLS could not be set up at all.
     #[error("failed to set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// An agent's certificate cannot be judged by a process that has none.
+    #[error("`mtls://` needs a certificate of the cluster")]
+    NoIdentity,
 }
 
 impl PoolError {
@@ -126,7 +133,7 @@ pub struct Pool {
     endpoint: Endpoint,
     settings: PoolSettings,
     clock: Clock,
-    tls: Option<TlsConnector>,
+    security: Security,
     /// Oldest first; the warmest is taken.
     idle: Mutex<Vec<Parked>>,
     refilling: AtomicBool,
@@ -139,22 +146,24 @@ impl Pool {
     /// # Errors
     /// If the URL is `https` and TLS cannot be set up.
     pub fn new(endpoint: Endpoint, settings: PoolSettings, clock: Clock) -> Result<Arc<Self>, PoolError> {
-        let tls = if endpoint.tls() {
-            let config = settings.tls.clone().map_or_else(platform_tls, Ok)?;
-            Some(TlsConnector::from(config))
-        } else {
-            None
+        let security = match (endpoint.mutual(), endpoint.tls()) {
+            (true, _) => Security::Mutual(settings.mutual.clone().ok_or(PoolError::NoIdentity)?),
+            (false, true) => {
+                let config = settings.tls.clone().map_or_else(platform_tls, Ok)?;
+                Security::Tls(TlsConnector::from(config))
+            }
+            (false, false) => Security::Plain,
         };
         let (idle, refilling, closed) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Arc::new(Self { endpoint, settings, clock, tls, idle, refilling, closed }))
+        Ok(Arc::new(Self { endpoint, settings, clock, security, idle, refilling, closed }))
     }
 
     /// A pool of the same engine that shares no connection with this one.
     #[must_use]
     pub fn sibling(&self, settings: PoolSettings) -> Arc<Self> {
-        let (endpoint, clock, tls) = (self.endpoint.clone(), self.clock, self.tls.clone());
+        let (endpoint, clock, security) = (self.endpoint.clone(), self.clock, self.security.clone());
         let (idle, refilling, closed) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { endpoint, settings, clock, tls, idle, refilling, closed })
+        Arc::new(Self { endpoint, settings, clock, security, idle, refilling, closed })
     }
 
     /// How it keeps its connections.
@@ -247,7 +256,7 @@ impl Pool {
     async fn dial(&self) -> Result<Box<Link>, PoolError> {
         let started = self.clock.now();
         let failed = |source| PoolError::Connect { endpoint: self.endpoint.to_string(), source };
-        let connecting = Transport::connect(&self.endpoint, self.tls.as_ref());
+        let connecting = Transport::connect(&self.endpoint, &self.security);
         let stream = timeout(self.settings.connect_timeout, connecting)
             .await
             .map_err(|_| {

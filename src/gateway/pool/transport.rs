@@ -1,4 +1,4 @@
-//! The byte stream to an engine: TCP, with TLS where the URL says so.
+//! The byte stream to an engine or an agent: TCP, with TLS where the URL says so.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,18 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::gateway::endpoint::Endpoint;
+use crate::gateway::mutual::PeerConnector;
+
+/// How a connection is protected.
+#[derive(Clone)]
+pub(super) enum Security {
+    /// Not at all.
+    Plain,
+    /// By TLS; the server shows a certificate.
+    Tls(TlsConnector),
+    /// By mutual TLS with the certificates of the cluster.
+    Mutual(PeerConnector),
+}
 
 /// A connected stream. The TLS state is boxed: it is large and rare.
 pub(super) enum Transport {
@@ -23,11 +35,13 @@ pub(super) enum Transport {
 
 impl Transport {
     /// Connects, with `TCP_NODELAY` on.
-    pub(super) async fn connect(endpoint: &Endpoint, tls: Option<&TlsConnector>) -> io::Result<Self> {
+    pub(super) async fn connect(endpoint: &Endpoint, security: &Security) -> io::Result<Self> {
         let tcp = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
         tcp.set_nodelay(true)?;
-        let Some(connector) = tls else {
-            return Ok(Self::Plain(tcp));
+        let connector = match security {
+            Security::Plain => return Ok(Self::Plain(tcp)),
+            Security::Tls(connector) => connector.clone(),
+            Security::Mutual(peer) => peer.connector().map_err(io::Error::other)?,
         };
         let name = ServerName::try_from(endpoint.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

@@ -35,7 +35,15 @@ fn spec(name: &str) -> NodeSpec {
     let (listen, url) = NodeSpec::reach([10, 0, 0, 7].into(), ports.agent);
     let container = Container { model: "m".into(), image: None, arguments: Vec::new(), kv_events: true };
     let engine = EngineChoice::Sglang(container);
-    NodeSpec { name: name.to_owned(), region: Region::new("us-east-1"), engine, ports, listen, url }
+    NodeSpec {
+        name: name.to_owned(),
+        region: Region::new("us-east-1"),
+        engine,
+        ports,
+        listen,
+        url,
+        addresses: Vec::new(),
+    }
 }
 
 fn answer(status: u16, body: &serde_json::Value) -> Answer {

@@ -1,0 +1,230 @@
+//! The cluster's own CA and what it has issued: `GORGO_STATE_DIR/clusters/NAME/ca.pem` and `certificates.json`, both 0600.
+//!
+//! The CA's key never leaves this folder; a node's key is made here and kept on the node only. Whoever has the folder can make himself a
+//! node of the cluster, and whoever loses it makes a new CA with the next `cluster setup`. The CA itself has no end: it goes with its file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+use serde::{Deserialize, Serialize};
+
+use super::certificate::{Certificates, Issued, Request};
+use super::plan::{Plan, sha256};
+use super::step::{Action, Content};
+use crate::model::Secret;
+
+/// Version of the form of `certificates.json`.
+const SCHEMA: &str = "gorgo.certificates/1";
+/// What RFC 5280 (4.1.2.5) has for a certificate without a well-defined end.
+const NO_END: (i32, u8, u8) = (9999, 12, 31);
+
+/// `certificates.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    schema: String,
+    issued: BTreeMap<String, Issued>,
+}
+
+/// A cluster's CA.
+pub struct Authority {
+    cluster: String,
+    folder: PathBuf,
+}
+
+impl Authority {
+    /// The CA of a cluster in `GORGO_STATE_DIR/clusters/NAME`. Nothing is read or made yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, cluster: &str) -> Self {
+        Self { cluster: cluster.to_owned(), folder }
+    }
+
+    /// What is known at `now`, in seconds since 1970. Changes nothing.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood; it is not overwritten.
+    pub fn look(&self, now: u64) -> anyhow::Result<Certificates> {
+        let authority = read(&self.pem())?.map(|text| certificate_of(&text).map(sha256)).transpose();
+        let authority = authority.with_context(|| format!("{} is no CA", self.pem().display()))?;
+        Ok(Certificates { now, authority, issued: self.issued()? })
+    }
+
+    /// Makes the certificates that the plans ask for, and puts them in. Makes the CA first if there is none.
+    ///
+    /// What was issued is on disk before this returns: a plan that is cut short is made anew from that.
+    ///
+    /// # Errors
+    /// A file that cannot be read, understood or written.
+    pub fn fill(&self, plans: &mut [Plan]) -> anyhow::Result<()> {
+        let steps = plans.iter_mut().flat_map(|plan| &mut plan.steps);
+        let mut wanted: Vec<&mut Content> = steps
+            .filter_map(|step| match &mut step.action {
+                Action::Put { content, .. } if matches!(content, Content::Certificate(_)) => Some(content),
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let authority = self.open()?;
+        let mut issued = self.issued()?;
+        for content in &mut wanted {
+            let Content::Certificate(request) = &**content else { continue };
+            let text = authority.issue(request).with_context(|| format!("cannot issue {}", request.identity))?;
+            let record = Issued {
+                addresses: request.addresses.clone(),
+                not_after: request.not_after,
+                authority: sha256(&authority.certificate),
+                sha256: sha256(&text),
+            };
+            issued.insert(request.identity.to_string(), record);
+            **content = Content::Secret(Secret::new(text));
+        }
+        let document = Document { schema: SCHEMA.to_owned(), issued };
+        write(&self.records(), &serde_json::to_vec_pretty(&document)?)
+    }
+
+    /// One certificate with its key and the CA's certificate. It is not noted as issued.
+    ///
+    /// # Errors
+    /// The CA can neither be read nor made.
+    pub fn issue(&self, request: &Request) -> anyhow::Result<Secret> {
+        self.open()?.issue(request).map(Secret::new)
+    }
+
+    fn pem(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    fn records(&self) -> PathBuf {
+        self.folder.join("certificates.json")
+    }
+
+    fn issued(&self) -> anyhow::Result<BTreeMap<String, Issued>> {
+        let path = self.records();
+        let Some(text) = read(&path)? else { return Ok(BTreeMap::new()) };
+        let document: Document =
+            serde_json::from_str(&text).with_context(|| format!("{} cannot be understood", path.display()))?;
+        anyhow::ensure!(
+            document.schema == SCHEMA,
+            "{} has the form {:?}, wanted {SCHEMA:?}: another version of gorgo wrote it",
+            path.display(),
+            document.schema
+        );
+        Ok(document.issued)
+    }
+
+    /// The CA as it is on disk; a new one if there is none.
+    fn open(&self) -> anyhow::Result<Open> {
+        let path = self.pem();
+        if let Some(text) = read(&path)? {
+            return Open::parse(&text, &self.cluster).with_context(|| format!("{} is no CA", path.display()));
+        }
+        let (open, text) = Open::make(&self.cluster)?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.with_context(|| format!("cannot make {}", self.folder.display()))?;
+        write(&path, text.as_bytes())?;
+        tracing::info!(ca = %path.display(), "made the cluster's CA");
+        Ok(open)
+    }
+}
+
+/// A CA that can issue.
+struct Open {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate, PEM.
+    certificate: String,
+}
+
+impl Open {
+    fn make(cluster: &str) -> anyhow::Result<(Self, String)> {
+        let key = KeyPair::generate()?;
+        let params = authority_params(cluster);
+        let certificate = params.self_signed(&key)?.pem();
+        let text = format!("{}{certificate}", key.serialize_pem());
+        Ok((Self { issuer: Issuer::new(params, key), certificate }, text))
+    }
+
+    /// Key and certificate of a CA that [`Open::make`] made: the other parameters follow from the cluster's name.
+    fn parse(text: &str, cluster: &str) -> anyhow::Result<Self> {
+        let certificate = certificate_of(text)?.to_owned();
+        let key = KeyPair::from_pem(text)?;
+        Ok(Self { issuer: Issuer::new(authority_params(cluster), key), certificate })
+    }
+
+    /// Key, certificate and CA of one process, for servers and clients, PEM.
+    fn issue(&self, request: &Request) -> anyhow::Result<String> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        let at = |seconds| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        (params.not_before, params.not_after) = (at(request.not_before), at(request.not_after));
+        params.distinguished_name = named(&request.identity.to_string());
+        params.subject_alt_names = vec![SanType::URI(request.identity.to_string().try_into()?)];
+        params.subject_alt_names.extend(request.addresses.iter().copied().map(SanType::IpAddress));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        // The serial number is made from the public key, which is new each time: no two are the same.
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(format!("{}{certificate}{}", key.serialize_pem(), self.certificate))
+    }
+}
+
+fn authority_params(cluster: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let (year, month, day) = NO_END;
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(year, month, day));
+    params.distinguished_name = named(&format!("gorgo cluster {cluster}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut named = DistinguishedName::new();
+    named.push(DnType::CommonName, name);
+    named
+}
+
+/// The part of a PEM file that holds its first certificate.
+fn certificate_of(text: &str) -> anyhow::Result<&str> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    text.find(BEGIN).map(|at| &text[at..]).ok_or_else(|| anyhow!("it holds no certificate"))
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("cannot read {}", path.display()))),
+    }
+}
+
+/// In one step: written beside, synced, renamed.
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let write = || {
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

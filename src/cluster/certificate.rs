@@ -1,0 +1,237 @@
+//! Which process of a cluster needs which certificate, and when it needs a new one. Pure; `authority` makes them.
+//!
+//! A certificate lives for 90 days and is renewed by `cluster setup` once a third of that is left, so that a cluster that is looked after
+//! once a month never stands without. Its life begins an hour early: a node whose clock is behind by less takes it at once. Nothing else
+//! is done about clocks; those that differ by more than half a minute are refused before a node is set up.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::{Desired, NodeSpec};
+use super::layout::Role;
+use crate::model::{Identity, Part};
+
+const HOUR_S: u64 = 3_600;
+const DAY_S: u64 = 24 * HOUR_S;
+/// A certificate's life: as long as that of the public CA that most are used to.
+pub const LIFE_S: u64 = 90 * DAY_S;
+/// What is left when it is renewed.
+pub const RENEW_LEFT_S: u64 = LIFE_S / 3;
+/// How long before its making it is valid already.
+pub const EARLY_S: u64 = HOUR_S;
+
+/// What the operator's machine knows of the cluster's certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Checksum of the CA's certificate; `None` = there is no CA yet.
+    pub authority: Option<String>,
+    /// What was issued last, by identity.
+    pub issued: BTreeMap<String, Issued>,
+}
+
+/// A certificate that was made. Its key is on its node only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// The addresses that it names.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Last second of its life, since 1970.
+    pub not_after: u64,
+    /// Checksum of the CA's certificate.
+    pub authority: String,
+    /// Checksum of the file with key, certificate and CA.
+    pub sha256: String,
+}
+
+/// A certificate to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who is to show it.
+    pub identity: Identity,
+    /// The addresses from which it may be shown.
+    pub addresses: BTreeSet<IpAddr>,
+    /// First second of its life, since 1970.
+    pub not_before: u64,
+    /// Last second of its life, since 1970.
+    pub not_after: u64,
+}
+
+/// Why a new one is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The node has none, or one that nobody here knows.
+    Missing,
+    /// It is from another CA.
+    OtherAuthority,
+    /// It names other addresses than the node has.
+    OtherAddresses,
+    /// A third of its life is left, or less.
+    Ending {
+        /// Last second of its life, since 1970.
+        not_after: u64,
+    },
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("it has none"),
+            Self::OtherAuthority => f.write_str("the one of before is from another CA"),
+            Self::OtherAddresses => f.write_str("its addresses have changed"),
+            Self::Ending { not_after } => write!(f, "the one of before ends on {}", date(*not_after)),
+        }
+    }
+}
+
+/// The file with key, certificate and CA of a service; the engine has none.
+#[must_use]
+pub fn file(role: Role) -> Option<String> {
+    part(role).map(|part| format!("{}/{}.pem", super::layout::CONFIGURATION, part.name()))
+}
+
+const fn part(role: Role) -> Option<Part> {
+    match role {
+        Role::Engine => None,
+        Role::Agent => Some(Part::Agent),
+        Role::Proxy => Some(Part::Proxy),
+    }
+}
+
+/// What a service of a node needs now, and why. `installed`: checksum of the file that is there.
+///
+/// `None` also for a name that cannot stand in a certificate, which the checks of the configuration have seen to.
+#[must_use]
+pub fn needed(desired: &Desired, node: &NodeSpec, role: Role, installed: Option<&str>) -> Option<(Request, Need)> {
+    let identity = Identity::new(&desired.cluster, part(role)?, &node.name).ok()?;
+    let known = &desired.certificates;
+    let mut addresses: BTreeSet<IpAddr> = node.addresses.iter().map(IpAddr::to_canonical).collect();
+    // A central router reaches the agent beside it over loopback; nobody else's agent can be reached that way.
+    if role == Role::Proxy {
+        addresses.extend([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+    }
+    let need = need(known, known.issued.get(&identity.to_string()), &addresses, installed)?;
+    let request =
+        Request { identity, addresses, not_before: known.now.saturating_sub(EARLY_S), not_after: known.now + LIFE_S };
+    Some((request, need))
+}
+
+fn need(
+    known: &Certificates,
+    issued: Option<&Issued>,
+    addresses: &BTreeSet<IpAddr>,
+    installed: Option<&str>,
+) -> Option<Need> {
+    let Some(issued) = issued.filter(|issued| installed == Some(&issued.sha256)) else { return Some(Need::Missing) };
+    if known.authority.as_ref() != Some(&issued.authority) {
+        return Some(Need::OtherAuthority);
+    }
+    if issued.addresses != *addresses {
+        return Some(Need::OtherAddresses);
+    }
+    let ending = issued.not_after.saturating_sub(known.now) <= RENEW_LEFT_S;
+    ending.then_some(Need::Ending { not_after: issued.not_after })
+}
+
+/// `2027-02-18`, in UTC. After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+#[must_use]
+pub fn date(seconds: u64) -> String {
+    let days = seconds / DAY_S + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{Certificates, DAY_S, Issued, LIFE_S, Need, date, file, needed};
+    use crate::cluster::desired::Desired;
+    use crate::cluster::layout::Role;
+    use crate::cluster::testing::{desired, emulator, node};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn cluster() -> Desired {
+        let mut desired = desired(vec![node(1, "us-east-1", emulator())]);
+        let issued = Issued {
+            addresses: [IpAddr::from([10, 0, 0, 1])].into(),
+            not_after: NOW + LIFE_S,
+            authority: "ca".into(),
+            sha256: "file".into(),
+        };
+        let issued = [("gorgo://lab/agent/node1".to_owned(), issued)].into();
+        desired.certificates = Certificates { now: NOW, authority: Some("ca".into()), issued };
+        desired
+    }
+
+    fn why(desired: &Desired, installed: Option<&str>) -> Option<Need> {
+        needed(desired, &desired.nodes[0], Role::Agent, installed).map(|(_, need)| need)
+    }
+
+    #[test]
+    fn a_certificate_that_is_right_is_left_alone() {
+        assert_eq!(why(&cluster(), Some("file")), None);
+    }
+
+    #[test]
+    fn each_reason_for_a_new_one() {
+        assert_eq!(why(&cluster(), None), Some(Need::Missing));
+        assert_eq!(why(&cluster(), Some("another file")), Some(Need::Missing));
+        let mut other = cluster();
+        other.certificates.authority = Some("another CA".into());
+        assert_eq!(why(&other, Some("file")), Some(Need::OtherAuthority));
+        let mut lost = cluster();
+        lost.certificates.authority = None;
+        assert_eq!(why(&lost, Some("file")), Some(Need::OtherAuthority));
+        let mut moved = cluster();
+        moved.nodes[0].addresses.push([198, 51, 100, 7].into());
+        assert_eq!(why(&moved, Some("file")), Some(Need::OtherAddresses));
+        for (days, needed) in [(0, false), (59, false), (60, true), (90, true), (400, true)] {
+            let mut later = cluster();
+            later.certificates.now += days * DAY_S;
+            assert_eq!(why(&later, Some("file")), needed.then_some(Need::Ending { not_after: NOW + LIFE_S }), "{days}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_names_node_addresses_and_life() {
+        let mut desired = cluster();
+        desired.nodes[0].addresses.push("::ffff:198.51.100.7".parse().unwrap());
+        let (request, _) = needed(&desired, &desired.nodes[0], Role::Agent, None).unwrap();
+        assert_eq!(request.identity.to_string(), "gorgo://lab/agent/node1");
+        assert_eq!(request.addresses, [[10, 0, 0, 1], [198, 51, 100, 7]].map(IpAddr::from).into());
+        assert_eq!((request.not_before, request.not_after), (NOW - 3_600, NOW + 90 * 86_400));
+        let (request, _) = needed(&desired, &desired.nodes[0], Role::Proxy, None).unwrap();
+        assert_eq!(request.identity.to_string(), "gorgo://lab/proxy/node1");
+        assert!(request.addresses.contains(&IpAddr::from([127, 0, 0, 1])), "the agent beside it");
+        assert_eq!(needed(&desired, &desired.nodes[0], Role::Engine, None), None);
+        assert_eq!(file(Role::Agent).as_deref(), Some("/etc/gorgo/agent.pem"));
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_800_000_000, "2027-01-15"),
+            (4_107_542_399, "2100-02-28"),
+            (4_107_542_400, "2100-03-01"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(date(seconds), text);
+        }
+    }
+}
