@@ -51,10 +51,22 @@ pub(super) fn network(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where those of the rules with this text let SSH in from, in their order.
-pub(super) fn ssh_sources<'a>(rules: impl IntoIterator<Item = &'a FirewallRule>, text: &str) -> Vec<String> {
+/// Stands for "from nowhere" where networks are asked for.
+pub(super) const NOWHERE: &str = "none";
+
+/// A network as [`network`] reads it, or [`NOWHERE`].
+pub(super) fn network_or_none(text: &str) -> Result<String, String> {
+    if text == NOWHERE { Ok(text.to_owned()) } else { network(text).map_err(|error| format!("{error}, or {NOWHERE}")) }
+}
+
+/// Where the rules with this text that `counts` let something in from, each once, in their order.
+pub(super) fn sources<'a>(
+    rules: impl IntoIterator<Item = &'a FirewallRule>,
+    text: &str,
+    counts: impl Fn(&FirewallRule) -> bool,
+) -> Vec<String> {
     let mut sources: Vec<String> = Vec::new();
-    for rule in rules.into_iter().filter(|rule| rule.description == text && lets_ssh_in(std::slice::from_ref(rule))) {
+    for rule in rules.into_iter().filter(|rule| rule.description == text && counts(rule)) {
         if !sources.contains(&rule.source_network) {
             sources.push(rule.source_network.clone());
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::rules::{SSH, difference, lets_ssh_in, network, shown, ssh_sources};
+use super::rules::{NOWHERE, SSH, difference, lets_ssh_in, network, network_or_none, shown, sources};
 use crate::cli::Context;
 use crate::cli::consent::{Consent, Go};
 use crate::cli::exit::{Exit, Outcome};
@@ -18,6 +18,8 @@ use crate::model::Region;
 
 /// How texts of our own rules begin; a rule with another text was made by somebody else.
 const OURS: &str = "gorgo: ";
+/// Who sends requests from elsewhere, in texts of rules.
+const CLIENTS: &str = "clients";
 /// The region in which Lambda has no firewall.
 const WITHOUT_FIREWALL: &str = "us-south-1";
 
@@ -27,8 +29,9 @@ pub(crate) struct Sync {
     /// Where SSH may come from, an IPv4 network (repeatable) [default: as the cluster's rulesets have it, or 0.0.0.0/0]
     #[arg(long, value_name = "CIDR", value_parser = network)]
     ssh_from: Vec<String>,
-    /// Where requests may come from besides the nodes themselves, an IPv4 network (repeatable): to agents and to central routers
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    /// Where requests may come from besides the nodes themselves, an IPv4 network (repeatable) or `none`: to agents and to central routers
+    /// [default: as the cluster's rulesets have it, or none]
+    #[arg(long, value_name = "CIDR", value_parser = network_or_none)]
     requests_from: Vec<String>,
     #[command(flatten)]
     consent: Consent,
@@ -57,7 +60,8 @@ pub(crate) async fn run(args: Sync, setup: &Setup, provider: &Provider, context:
     }
     let existing = cloud.rulesets().await.map_err(cloud_failure)?;
     let ssh = ssh_from(args.ssh_from, &setup.fleet.cluster, &existing);
-    let need = Need { peers: peers(setup, &nodes), routers: routers(&nodes), ssh, requests: args.requests_from };
+    let requests = requests_from(args.requests_from, &setup.fleet.cluster, &existing);
+    let need = Need { peers: peers(setup, &nodes), routers: routers(&nodes), ssh, requests };
     let changes = changes(&setup.fleet.cluster, &regions, &need, &existing);
     warn_unattached(setup, &nodes, &existing, context);
     if changes.is_empty() {
@@ -127,9 +131,22 @@ fn ssh_from(asked: Vec<String>, cluster: &str, existing: &[Ruleset]) -> Vec<Stri
     if !asked.is_empty() {
         return asked;
     }
-    let own = existing.iter().filter(|it| it.name == ruleset_name(cluster, &it.region.name));
-    let kept = ssh_sources(own.flat_map(|it| &it.rules), &format!("{OURS}ssh"));
+    let kept =
+        sources(own_rules(cluster, existing), &format!("{OURS}ssh"), |rule| lets_ssh_in(std::slice::from_ref(rule)));
     if kept.is_empty() { vec!["0.0.0.0/0".to_owned()] } else { kept }
+}
+
+/// Where requests may come from: as asked for, else as it is, for the same reason: a second run must not shut clients out.
+fn requests_from(asked: Vec<String>, cluster: &str, existing: &[Ruleset]) -> Vec<String> {
+    if asked.is_empty() {
+        return sources(own_rules(cluster, existing), &format!("{OURS}agent for {CLIENTS}"), |_| true);
+    }
+    asked.into_iter().filter(|network| network != NOWHERE).collect()
+}
+
+/// All rules of the cluster's rulesets.
+fn own_rules<'a>(cluster: &'a str, existing: &'a [Ruleset]) -> impl Iterator<Item = &'a FirewallRule> {
+    existing.iter().filter(move |it| it.name == ruleset_name(cluster, &it.region.name)).flat_map(|it| &it.rules)
 }
 
 /// What a cluster has to let in.
@@ -158,7 +175,7 @@ impl Need {
         let mut rules: Vec<FirewallRule> =
             self.ssh.iter().map(|network| rule(SSH, network.clone(), format!("{OURS}ssh"))).collect();
         let nodes = || self.peers.iter().map(|(name, address)| (format!("{address}/32"), name.as_str()));
-        let clients = || self.requests.iter().map(|network| (network.clone(), "clients"));
+        let clients = || self.requests.iter().map(|network| (network.clone(), CLIENTS));
         let ports = Ports::default();
         rules.extend(nodes().map(|(from, who)| rule(ports.peer, from, format!("{OURS}agent for {who}"))));
         rules.extend(clients().map(|(from, who)| rule(ports.agent, from, format!("{OURS}agent for {who}"))));
@@ -245,7 +262,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::rules::rule;
-    use super::{Change, Need, changes, routers, ssh_from};
+    use super::{Change, Need, changes, requests_from, routers, ssh_from};
     use crate::cli::nodes::Node;
     use crate::cloud::lambda::wire::{FirewallRule, RegionInfo, Ruleset};
     use crate::cloud::{Instance, InstanceId, Status};
@@ -369,6 +386,32 @@ mod tests {
         ];
         for (asked, existing, wanted) in cases {
             assert_eq!(ssh_from(asked.iter().map(|it| (*it).to_owned()).collect(), "lab", existing), wanted);
+        }
+    }
+
+    #[test]
+    fn requests_come_from_where_it_was_told_until_it_is_told_otherwise() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| rule(text).expect(text)).collect::<Vec<_>>();
+        let told = [ruleset(
+            "gorgo-lab-us-east-1",
+            "us-east-1",
+            rules(&[
+                "tcp:8000:203.0.113.0/24:gorgo: agent for clients",
+                "tcp:8080:203.0.113.0/24:gorgo: router for clients",
+                "tcp:8443:198.51.100.7/32:gorgo: agent for east",
+                "tcp:8000:192.0.2.0/24:mine",
+            ]),
+        )];
+        let cases: [(&[&str], &str, &[&str]); 5] = [
+            (&[], "lab", &["203.0.113.0/24"]),
+            (&[], "other", &[]),
+            (&["10.0.0.0/8"], "lab", &["10.0.0.0/8"]),
+            (&["none"], "lab", &[]),
+            (&["none", "10.0.0.0/8"], "lab", &["10.0.0.0/8"]),
+        ];
+        for (asked, cluster, wanted) in cases {
+            let asked = asked.iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(requests_from(asked, cluster, &told), wanted, "{cluster}");
         }
     }
 
