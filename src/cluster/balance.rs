@@ -20,6 +20,7 @@ use super::observe::observe;
 use super::operations::{Member, ask};
 use super::plan::{agent_definition, agent_restart};
 use super::step::serves;
+use crate::config::on_agent;
 use crate::wire::{Drain, Policy, SetDrain, SetPolicy, SetTune, Status, Tune, paths};
 
 /// Longest wait for the state that was asked for.
@@ -336,11 +337,6 @@ fn differs(strategy: &str, max_concurrent: Option<u32>, wanted: &Balance) -> Opt
 fn lacks(now: &Tune, wanted: &Balance) -> Option<String> {
     let (key, value) = weights_to_set(now, &wanted.weights).into_iter().next()?;
     Some(format!("it does not have {key}={value}"))
-}
-
-/// What a strategy's name means to an agent: `gorgo` is the paper's first rule there.
-fn on_agent(strategy: &str) -> &str {
-    if strategy == "gorgo" { "gorgo-v1" } else { strategy }
 }
 
 #[cfg(test)]

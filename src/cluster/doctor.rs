@@ -10,6 +10,7 @@ use super::layout::Role;
 use super::operations::{Member, status};
 use super::plan::setup;
 use super::step::serves;
+use crate::model::date;
 use crate::remote::RemoteError;
 
 /// Something that is wrong with a node.
@@ -92,7 +93,7 @@ fn ending(role: Role, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Opti
     let need = certificate::needed(desired, node, role, Some(installed))?.1;
     let Need::Ending { not_after } = need else { return None };
     let ends = if not_after < desired.certificates.now { "expired" } else { "expires" };
-    let what = format!("the certificate of {} {ends} on {}", role.unit(), certificate::date(not_after));
+    let what = format!("the certificate of {} {ends} on {}", role.unit(), date::day(not_after));
     Some((what, "`gorgo cluster setup` renews it without a restart".to_owned()))
 }
 

@@ -15,6 +15,7 @@ use super::facts::Facts;
 use super::layout::{BINARY, HF_TOKEN, MODELS, Role};
 use super::script;
 use super::step::{Action, Content, Probe, Step, serves};
+use crate::model::date;
 use crate::remote::{ServiceAction, ServiceUnit};
 
 /// Longest start of an engine in a container, s: weights from a cold disk, then CUDA graphs.
@@ -311,7 +312,7 @@ fn forget_token() -> Step {
 fn certificate(role: Role, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Step> {
     let Some(path) = certificate::file(role) else { return Vec::new() };
     let Some((request, need)) = certificate::needed(desired, node, role, facts.file(&path)) else { return Vec::new() };
-    let until = certificate::date(request.not_after);
+    let until = date::day(request.not_after);
     let text = format!("issue a certificate for {role} of {} (valid until {until}): {need}", node.name);
     let new = format!("{path}.new");
     let take = format!("put {path} in its place");

@@ -21,3 +21,6 @@ pub use read::{Document, read};
 pub use replica::ReplicaEntry;
 pub use resolve::{Flags, Resolved, resolve};
 pub use schema::schema;
+
+/// What the name of a strategy means on an agent, for those who know configurations and no routing.
+pub use crate::routing::policy::on_agent;

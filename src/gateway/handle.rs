@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
@@ -59,46 +60,18 @@ impl Gateway {
         let stopped = CancellationToken::new();
         // What fails from here on ends the tasks that were begun.
         let guard = stopped.clone().drop_guard();
-        let access = access(&config, &metrics, &stopped)?;
-        let token = config.admin_token.as_deref().map(|path| Token::open(path, stopped.clone())).transpose()?;
-        let tls = config.tls.as_ref().map(|files| tls::acceptor(files, stopped.clone())).transpose()?;
-        let admin_listener = admin::bind(config.admin, config.admin_token.is_some()).await?;
-        let admin_address = admin_listener.local_addr().context("failed to read the address of the admin listener")?;
-        let data = bind(config.listen).await?;
-        let (keeper, peers) = links(&config).await?;
-        let peer_listen = peers.as_ref().map(TcpListener::local_addr).transpose();
-        let peer_listen = peer_listen.context("failed to read the address of the listener for peers")?;
-        let listen = data.local_addr().context("failed to read the address of the data listener")?;
-        let shared = Arc::new(Shared {
-            brain: brain.clone(),
-            access,
-            tls,
-            agent: config.agent.clone().map(Agent::new),
-            peers: config.peers.clone(),
-            keeper: keeper.clone(),
-            limits: config.limits.clone(),
-            inject_usage: config.inject_usage,
-            draining: AtomicBool::new(false),
-            room: Arc::new(Semaphore::new(everybody(&config.limits) as usize)),
-            stop_asked: CancellationToken::new(),
-            bodies: Budget::new(config.limits.max_bodies_bytes),
-            stopping: CancellationToken::new(),
-            stopped,
-            tracer: Arc::default(),
-        });
+        let Opened { access, token, tls, admin: admin_listener, data, keeper, peers } =
+            Opened::open(&config, &metrics, &stopped).await?;
+        let (listen, admin_address) = (address(&data, "data")?, address(&admin_listener, "admin")?);
+        let peer_listen = peers.as_ref().map(|listener| address(listener, "peer")).transpose()?;
+        let shared = Arc::new(shared(&config, brain.clone(), access, tls, keeper.clone(), stopped));
         let name = shared.agent.as_ref().map(|agent| agent.name().clone());
         let watching = Watching { probe: config.probe, peers: config.peers, name };
         let fleet = Arc::new(Fleet::new(brain, config.pool, watching, keeper.clone()));
         for replica in config.replicas {
             fleet.add(replica)?;
         }
-        let timed = shared.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = timed.brain.keep_time() => {}
-                () = timed.stopped.cancelled() => {}
-            }
-        });
+        tokio::spawn(keep_time(shared.clone()));
         tokio::spawn(accept(data, shared.clone()));
         if let (Some(keeper), Some(mutual)) = (keeper, &config.mutual) {
             welcome(&shared, keeper, peers, mutual);
@@ -106,11 +79,74 @@ impl Gateway {
         let admin_tls = shared.tls.clone().filter(|_| !config.admin.ip().is_loopback());
         let admin_url = url(admin_tls.is_some(), admin_address);
         let admin = Admin { shared: shared.clone(), fleet: fleet.clone(), listen, token, tls: admin_tls };
-        let admin = Arc::new(admin);
-        tokio::spawn(admin::run(admin_listener, admin));
+        tokio::spawn(admin::run(admin_listener, Arc::new(admin)));
         tracing::info!(%listen, admin = %admin_address, "listening");
         guard.disarm();
         Ok(GatewayHandle { shared, fleet, listen, peer_listen, admin: admin_address, admin_url })
+    }
+}
+
+/// Files and listeners: all that can be missing or taken, had before anything is begun.
+struct Opened {
+    access: Access,
+    token: Option<Arc<Token>>,
+    tls: Option<TlsAcceptor>,
+    admin: TcpListener,
+    data: TcpListener,
+    keeper: Option<Arc<Keeper>>,
+    peers: Option<TcpListener>,
+}
+
+impl Opened {
+    async fn open(config: &GatewayConfig, metrics: &Metrics, stopped: &CancellationToken) -> anyhow::Result<Self> {
+        let access = access(config, metrics, stopped)?;
+        let token = config.admin_token.as_deref().map(|path| Token::open(path, stopped.clone())).transpose()?;
+        let tls = config.tls.as_ref().map(|files| tls::acceptor(files, stopped.clone())).transpose()?;
+        let admin = admin::bind(config.admin, config.admin_token.is_some()).await?;
+        let data = bind(config.listen).await?;
+        let (keeper, peers) = links(config).await?;
+        Ok(Self { access, token, tls, admin, data, keeper, peers })
+    }
+}
+
+/// Where a listener listens, the port being known now.
+fn address(listener: &TcpListener, of: &str) -> anyhow::Result<SocketAddr> {
+    listener.local_addr().with_context(|| format!("failed to read the address of the {of} listener"))
+}
+
+/// What all connections have in common.
+fn shared(
+    config: &GatewayConfig,
+    brain: Arc<Brain>,
+    access: Access,
+    tls: Option<TlsAcceptor>,
+    keeper: Option<Arc<Keeper>>,
+    stopped: CancellationToken,
+) -> Shared {
+    Shared {
+        brain,
+        access,
+        tls,
+        agent: config.agent.clone().map(Agent::new),
+        peers: config.peers.clone(),
+        keeper,
+        limits: config.limits.clone(),
+        inject_usage: config.inject_usage,
+        draining: AtomicBool::new(false),
+        room: Arc::new(Semaphore::new(everybody(&config.limits) as usize)),
+        stop_asked: CancellationToken::new(),
+        bodies: Budget::new(config.limits.max_bodies_bytes),
+        stopping: CancellationToken::new(),
+        stopped,
+        tracer: Arc::default(),
+    }
+}
+
+/// Lets the brain's own events happen for as long as the gateway is there.
+async fn keep_time(shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.brain.keep_time() => {}
+        () = shared.stopped.cancelled() => {}
     }
 }
 

@@ -6,6 +6,13 @@ const DAYS_BEFORE_1970: i64 = 719_468;
 const ERA_DAYS: i64 = 146_097;
 const DAY_S: i64 = 86_400;
 
+/// `2027-02-18` for seconds since 1970.
+#[must_use]
+pub fn day(seconds: u64) -> String {
+    let (year, month, day) = civil(seconds as i64 / DAY_S);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// `2026-11-20T07:00:00.000000Z` for microseconds since 1970.
 #[must_use]
 pub fn iso(micros: u64) -> String {
@@ -72,7 +79,23 @@ fn civil(days: i64) -> (i64, i64, i64) {
 mod tests {
     use proptest::{prop_assert_eq, proptest};
 
-    use super::{iso, parse};
+    use super::{day, iso, parse};
+
+    #[test]
+    fn known_days() {
+        let cases = [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_800_000_000, "2027-01-15"),
+            (4_107_542_399, "2100-02-28"),
+            (4_107_542_400, "2100-03-01"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(day(seconds), text);
+        }
+    }
 
     #[test]
     fn known_dates() {

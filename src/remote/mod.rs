@@ -3,6 +3,7 @@
 mod command;
 mod error;
 pub mod local;
+mod output;
 mod quote;
 mod service;
 pub mod ssh;

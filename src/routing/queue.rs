@@ -52,7 +52,7 @@ impl Queue {
         self.prompt_tokens - held.map_or(0, |held| u64::from(held.prompt_tokens))
     }
 
-    /// What waits, but for what this peer sent: none of it has been answered, and all of it has yet to be computed as far as anybody knows.
+    /// What waits, but for what this peer sent.
     pub(super) fn totals_beside(&self, origin: &str) -> Totals {
         let counts = |held: &&Held| held.ticket.features.origin.as_deref() != Some(origin);
         let (requests, tokens) = self
@@ -60,15 +60,7 @@ impl Queue {
             .values()
             .filter(counts)
             .fold((0.0, 0.0), |(requests, tokens), held| (requests + 1.0, tokens + f64::from(held.prompt_tokens)));
-        Totals {
-            pending: requests,
-            uncached_tokens: tokens,
-            unanswered: requests,
-            unanswered_tokens: tokens,
-            decoding: 0.0,
-            prompt_tokens: tokens,
-            held_tokens: tokens,
-        }
+        Totals::untouched(requests, tokens)
     }
 
     /// Since when the request that waits longest has been waiting.

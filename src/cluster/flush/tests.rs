@@ -1,17 +1,11 @@
 use super::{Flush, NodeFlush, flush_cache};
-use crate::cluster::desired::ProxySpec;
 use crate::cluster::layout::Role;
-use crate::cluster::testing::{fleet, set_up};
+use crate::cluster::testing::{fleet, router_on, set_up};
 
 #[tokio::test]
 async fn caches_are_emptied_and_an_engine_that_is_busy_is_told() {
     let (mut wanted, fakes, members) = fleet(3);
-    wanted.proxies.push(ProxySpec {
-        node: "node1".into(),
-        listen: "10.0.0.1:8080".parse().unwrap(),
-        strategy: "gorgo-proxy".into(),
-        max_concurrent: None,
-    });
+    wanted.proxies.push(router_on(1));
     set_up(&wanted, &members).await;
     fakes[1].change(|state| state.busy = true);
     fakes[2].change(|state| state.services.get_mut(Role::Agent.unit()).unwrap().running = false);

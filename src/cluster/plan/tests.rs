@@ -14,7 +14,9 @@ use crate::cluster::layout::{BINARY, Role};
 use crate::cluster::observe::observe;
 use crate::cluster::plan::sha256;
 use crate::cluster::step::Action;
-use crate::cluster::testing::{Break, FakeNode, PROGRAM, binary, certified, container, desired, emulator, node, token};
+use crate::cluster::testing::{
+    Break, FakeNode, PROGRAM, binary, certified, container, desired, emulator, node, router_on, token,
+};
 
 const A100: &str = "570.148.08, NVIDIA A100-SXM4-40GB, 40960, 0, 0";
 const GH200: &str = "580.105.08, NVIDIA GH200 480GB, 97871, 0, 0";
@@ -317,12 +319,7 @@ fn only_what_differs_is_done() {
 #[test]
 fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
     let mut desired = three(&emulator());
-    desired.proxies.push(ProxySpec {
-        node: "node3".into(),
-        listen: "10.0.0.3:8080".parse().unwrap(),
-        strategy: "gorgo-proxy".into(),
-        max_concurrent: Some(10),
-    });
+    desired.proxies.push(ProxySpec { max_concurrent: Some(10), ..router_on(3) });
     let fake = FakeNode::new(desired.nodes[2].clone());
     converge(&desired, &fake);
     assert_converged(&desired, &fake);
@@ -332,12 +329,7 @@ fn a_central_router_stands_beside_the_agent_and_sees_all_agents() {
 
 /// A router on the third node.
 fn routed(mut desired: Desired, strategy: &str) -> Desired {
-    desired.proxies = vec![ProxySpec {
-        node: "node3".into(),
-        listen: "10.0.0.3:8080".parse().unwrap(),
-        strategy: strategy.into(),
-        max_concurrent: None,
-    }];
+    desired.proxies = vec![ProxySpec { strategy: strategy.into(), ..router_on(3) }];
     desired
 }
 
@@ -669,12 +661,7 @@ fn a_wish() -> impl Strategy<Value = Desired> {
             wish.hf_token = token_there.then(token);
             wish.max_concurrent = (limit > 0).then_some(limit);
             wish.binary = binary(&format!("program {program}"));
-            wish.proxies.extend(proxy.then(|| ProxySpec {
-                node: "node1".into(),
-                listen: "10.0.0.1:8080".parse().unwrap(),
-                strategy: "gorgo".into(),
-                max_concurrent: None,
-            }));
+            wish.proxies.extend(proxy.then(|| ProxySpec { strategy: "gorgo".into(), ..router_on(1) }));
             wish
         },
     )

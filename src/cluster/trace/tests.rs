@@ -2,9 +2,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Answered, start, stop};
-use crate::cluster::desired::ProxySpec;
 use crate::cluster::layout::Role;
-use crate::cluster::testing::{fleet, set_up};
+use crate::cluster::testing::{fleet, router_on, set_up};
 use crate::wire::span::StartTrace;
 
 fn failures<T>(answered: &[Answered<T>]) -> Vec<(String, Option<&str>)> {
@@ -14,12 +13,7 @@ fn failures<T>(answered: &[Answered<T>]) -> Vec<(String, Option<&str>)> {
 #[tokio::test]
 async fn every_router_is_asked_and_what_fails_is_named() {
     let (mut wanted, fakes, members) = fleet(3);
-    wanted.proxies.push(ProxySpec {
-        node: "node1".into(),
-        listen: "10.0.0.1:8080".parse().unwrap(),
-        strategy: "gorgo-proxy".into(),
-        max_concurrent: None,
-    });
+    wanted.proxies.push(router_on(1));
     set_up(&wanted, &members).await;
     fakes[1].change(|state| state.old = true);
     fakes[2].change(|state| state.services.get_mut(Role::Agent.unit()).unwrap().running = false);

@@ -23,15 +23,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::command::{Output, RemoteCommand};
 use super::error::{RemoteError, RemoteErrorKind, disk_full, tells_disk_full};
+use super::output::collect;
 use super::service::{ServiceAction, ServiceState, unit_name};
-use super::{Forward, OUTPUT_LIMIT, Remote, Source, Upload, check_path};
+use super::{Forward, Remote, Source, Upload, check_path};
 use control::{Reply, Request, ask};
 use folder::Folder;
 
@@ -288,15 +289,4 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> io::Re
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
-}
-
-async fn collect(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        from.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut bytes).await?;
-    }
-    if bytes.len() > OUTPUT_LIMIT {
-        return Err(io::Error::other(format!("the command gave more than {} MiB of output", OUTPUT_LIMIT >> 20)));
-    }
-    Ok(bytes)
 }

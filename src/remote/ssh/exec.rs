@@ -4,12 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use openssh::Stdio;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use super::super::OUTPUT_LIMIT;
 use super::super::command::Output;
 use super::super::error::{RemoteError, RemoteErrorKind};
+use super::super::output::collect;
 use super::connection::Connection;
 use super::script::KILL_AFTER_S;
 
@@ -103,15 +103,4 @@ async fn feed(mut stdin: openssh::ChildStdin, input: Input<'_>) -> io::Result<()
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
-}
-
-async fn collect(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        from.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut bytes).await?;
-    }
-    if bytes.len() > OUTPUT_LIMIT {
-        return Err(io::Error::other(format!("the command gave more than {} MiB of output", OUTPUT_LIMIT >> 20)));
-    }
-    Ok(bytes)
 }

@@ -22,6 +22,20 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// So many requests with so many prompt tokens, of which nothing has been answered, and all has yet to be computed as far as is known.
+    #[must_use]
+    pub fn untouched(requests: f64, tokens: f64) -> Self {
+        Self {
+            pending: requests,
+            uncached_tokens: tokens,
+            unanswered: requests,
+            unanswered_tokens: tokens,
+            decoding: 0.0,
+            prompt_tokens: tokens,
+            held_tokens: tokens,
+        }
+    }
+
     /// Nothing in flight.
     pub const NONE: Self = Self {
         pending: 0.0,

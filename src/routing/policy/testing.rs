@@ -81,15 +81,7 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
 fn others(line: &str) -> Totals {
     let tokens: Vec<f64> = field(line, "others").into_iter().flat_map(|list| list.split(',')).map(number).collect();
     let (requests, tokens) = (tokens.len() as f64, tokens.iter().sum::<f64>());
-    Totals {
-        pending: requests,
-        uncached_tokens: tokens,
-        unanswered: requests,
-        unanswered_tokens: tokens,
-        decoding: 0.0,
-        prompt_tokens: tokens,
-        held_tokens: tokens,
-    }
+    Totals::untouched(requests, tokens)
 }
 
 fn row(candidate: &Candidate, mark: &str) -> String {
