@@ -1,5 +1,7 @@
 //! Help texts and usage errors as people see them.
 
+mod bounded;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -9,14 +11,14 @@ use insta::{assert_snapshot, with_settings};
 /// Exit code, stdout and stderr of a command line.
 fn gorgo(arguments: &[&str]) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().expect("a folder without a gorgo.toml");
-    let output = Command::new(env!("CARGO_BIN_EXE_gorgo"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gorgo"));
+    command
         .args(arguments)
         .current_dir(folder.path())
         .env("COLUMNS", "120")
         .env("XDG_CONFIG_HOME", folder.path())
-        .env_remove("GORGO_CONFIG")
-        .output()
-        .expect("the binary runs");
+        .env_remove("GORGO_CONFIG");
+    let output = bounded::output(&mut command);
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -315,7 +317,7 @@ fn the_configuration_file_is_the_one_named_first() {
         if let Some(path) = variable {
             command.env("GORGO_CONFIG", path);
         }
-        let output = command.output().expect("the binary runs");
+        let output = bounded::output(&mut command);
         let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let settings = shown["settings"].as_array().expect("a list").clone();
         settings.into_iter().find(|it| it["key"] == "routing.seed").expect("it is always shown")["value"].as_u64()

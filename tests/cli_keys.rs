@@ -1,5 +1,7 @@
 //! Keys and tokens as a user meets them: the real binary, real files, a router that follows them.
 
+mod bounded;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +26,7 @@ fn gorgo(folder: &Path) -> Command {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gorgo(folder).args(arguments).output().expect("the binary runs")
+    bounded::output(gorgo(folder).args(arguments))
 }
 
 /// What a command that succeeds prints.
@@ -164,7 +166,7 @@ fn the_admin_token_comes_from_a_file_or_the_environment() {
     assert!(code == Some(1) && said.contains("admin token is wanted"), "the file is for the API of the file: {said}");
     printed(folder, &[&ask[..], &["--admin-token-file", "token"]].concat());
     assert_eq!(failed(folder, &[&ask[..], &["--admin-token-file", "wrong"]].concat()).0, Some(1));
-    let by_environment = gorgo(folder).args(ask).env("GORGO_ADMIN_TOKEN", TOKEN).output().expect("the binary runs");
+    let by_environment = bounded::output(gorgo(folder).args(ask).env("GORGO_ADMIN_TOKEN", TOKEN));
     assert_eq!(by_environment.status.code(), Some(0));
     let (code, said) =
         failed(folder, &["proxy", "status", "--admin", "http://203.0.113.9:1", "--admin-token-file", "token"]);

@@ -1,5 +1,7 @@
 //! The whole life of a proxy as a user sees it: the real binary, real sockets, an engine that answers at once.
 
+mod bounded;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -111,7 +113,7 @@ impl Proxy {
     fn ask(&self, arguments: &[&str]) -> Output {
         let mut command = gorgo(self._folder.path());
         command.arg("proxy").args(arguments).args(["--admin", &self.admin]);
-        command.output().expect("the binary runs")
+        bounded::output(&mut command)
     }
 
     /// The JSON that a command prints.
@@ -308,10 +310,8 @@ fn a_port_in_use_is_named_and_ends_with_1() {
     let address = taken.local_addr().expect("an address").to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let replica = "name=a,url=http://127.0.0.1:9,region=eu";
-    let output = gorgo(folder.path())
-        .args(["proxy", "start", "--listen", &address, "--admin", "127.0.0.1:0", "--replica", replica])
-        .output()
-        .expect("the binary runs");
+    let start = ["proxy", "start", "--listen", &address, "--admin", "127.0.0.1:0", "--replica", replica];
+    let output = bounded::output(gorgo(folder.path()).args(start));
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
     let errors = text(&output.stderr);
     assert!(errors.contains(&format!("failed to listen on {address}")), "{errors}");
@@ -321,7 +321,7 @@ fn a_port_in_use_is_named_and_ends_with_1() {
 fn what_is_no_admin_api_is_told_apart_from_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = engine().to_string();
-    let output = gorgo(folder.path()).args(["proxy", "status", "--admin", &engine]).output().expect("the binary runs");
+    let output = bounded::output(gorgo(folder.path()).args(["proxy", "status", "--admin", &engine]));
     assert_eq!(output.status.code(), Some(1));
     let errors = text(&output.stderr);
     let wanted =

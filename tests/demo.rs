@@ -1,6 +1,8 @@
 //! `gorgo demo` and `gorgo bench` as a user runs them: the real binary, real sockets, short. Structure and conservation, never
 //! speed: this runs on busy machines.
 
+mod bounded;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,7 +16,7 @@ use gorgo::sim::preset;
 const BINARY: &str = env!("CARGO_BIN_EXE_gorgo");
 
 fn gorgo(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).current_dir(folder).env("NO_COLOR", "1").output().expect("the binary runs")
+    bounded::output(Command::new(BINARY).args(arguments).current_dir(folder).env("NO_COLOR", "1"))
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,5 +1,7 @@
 //! `gorgo simulate` as a user runs it: the real binary, files on disk, equal bytes for equal seeds.
 
+mod bounded;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -10,7 +12,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_gorgo");
 fn simulate(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.arg("simulate").args(arguments).current_dir(folder).env("NO_COLOR", "1");
-    command.output().expect("the binary runs")
+    bounded::output(&mut command)
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -2,6 +2,8 @@
 
 mod account;
 mod bad_input;
+#[path = "../bounded/mod.rs"]
+mod bounded;
 mod cluster;
 mod crash;
 mod instances;
@@ -64,7 +66,7 @@ impl User {
 }
 
 pub(crate) fn ran(mut command: Command) -> Ran {
-    let output = command.output().expect("the binary runs");
+    let output = bounded::output(&mut command);
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     for secret in [KEY, "never-show-this"] {

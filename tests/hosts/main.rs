@@ -2,6 +2,8 @@
 //! `GORGO_TEST_HOSTS=up cargo test --test hosts`. Every third host has an old glibc: for a cluster with that one, set
 //! `GORGO_TEST_BINARY` to what `scripts/release --for-tests` prints.
 
+#[path = "../bounded/mod.rs"]
+mod bounded;
 mod cluster;
 mod crash;
 mod harness;

@@ -90,7 +90,7 @@ impl User {
 #[expect(clippy::disallowed_methods, reason = "how long commands on real hosts take is measured")]
 pub(crate) fn ran(mut command: Command) -> Ran {
     let begun = Instant::now();
-    let output = command.output().expect("the program runs");
+    let output = super::bounded::output(&mut command);
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr), took: begun.elapsed() }
 }
