@@ -17,6 +17,8 @@ pub enum Unit {
     Ms,
     /// Tokens (also "weighted uncached tokens" of `gorgo-v3`).
     Tokens,
+    /// KV blocks of the engine.
+    Blocks,
     /// Requests.
     Requests,
     /// A rank without unit: ring position, hash weight, turn.
@@ -24,12 +26,13 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Its short name: `ms`, `tokens`, `requests`, `rank`.
+    /// Its short name: `ms`, `tokens`, `blocks`, `requests`, `rank`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ms => "ms",
             Self::Tokens => "tokens",
+            Self::Blocks => "blocks",
             Self::Requests => "requests",
             Self::Rank => "rank",
         }

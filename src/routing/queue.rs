@@ -52,6 +52,11 @@ impl Queue {
         self.prompt_tokens - held.map_or(0, |held| u64::from(held.prompt_tokens))
     }
 
+    /// How many wait, but for `request`, if it is among them.
+    pub(super) fn len_beside(&self, request: RequestId) -> usize {
+        self.len() - usize::from(self.places.contains_key(&request))
+    }
+
     /// What waits, but for what this peer sent.
     pub(super) fn totals_beside(&self, origin: &str) -> Totals {
         let counts = |held: &&Held| held.ticket.features.origin.as_deref() != Some(origin);

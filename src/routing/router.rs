@@ -212,7 +212,11 @@ impl Router {
         {
             replica.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
         }
-        self.credit(now, request)
+        let mut effects = self.credit(now, request);
+        if self.strategy.policy.keeps_local() {
+            effects.extend(self.release(now));
+        }
+        effects
     }
 
     /// The attempt ended, with usage if the reply carried it. A request that is still held is withdrawn.

@@ -3,18 +3,23 @@
 pub mod parameters;
 pub mod registry;
 
+mod aibrix_prefix;
+mod consistent_hash;
+mod dynamo;
 mod gorgo;
 mod gorgo_proxy;
 mod gorgo_v1;
 mod gorgo_v3;
 mod least_load;
 mod least_request;
+mod llm_d;
 mod openings;
 mod power_of_two;
 mod prefix_tree;
 mod random;
 mod round_robin;
 mod session_affinity;
+mod skywalker;
 #[cfg(test)]
 mod testing;
 
@@ -42,6 +47,8 @@ pub struct Query<'a> {
     pub now: Time,
     /// Prompt tokens of the other requests in the router's queue.
     pub queued_tokens: u64,
+    /// How many those are.
+    pub queued_requests: usize,
     /// Limit of requests in flight per replica as set by people; it overrides the rule's own.
     pub max_concurrent: Option<u32>,
 }
@@ -74,6 +81,12 @@ impl View<'_> {
     #[must_use]
     pub fn pending(&self) -> f64 {
         self.load.pending.len() as f64 + self.others.pending
+    }
+
+    /// Prompt tokens that are expected to be computed there, of requests without a first token.
+    #[must_use]
+    pub fn uncached_in_flight(&self) -> f64 {
+        self.load.uncached_tokens as f64 + self.others.uncached_tokens
     }
 
     /// Prompt tokens of all that is in flight there.

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::Query;
+
 /// Conversations that count as recent.
 const RECENT: usize = 1024;
 
@@ -46,6 +48,20 @@ pub(super) struct Openings {
 }
 
 impl Openings {
+    /// What a rule of affinity goes by: the session key of the request if it has one, else the hash of the first block that is its own.
+    /// Only the first attempt of a request without a session key is counted.
+    pub(super) fn key(&mut self, query: &Query<'_>) -> Option<u64> {
+        let features = query.features;
+        if features.session.is_some() {
+            return features.session;
+        }
+        let key = self.first_own_block(&features.blocks);
+        if query.attempt == 1 {
+            self.observe(&features.blocks);
+        }
+        key
+    }
+
     /// Counts a prompt of at least one block, in the place of the one that it continues, and forgets the oldest beyond [`RECENT`].
     pub(super) fn observe(&mut self, blocks: &[u64]) {
         let Some((tail, before)) = blocks.split_last() else { return };

@@ -2,8 +2,8 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request, power_of_two, prefix_tree, random,
-    round_robin, session_affinity,
+    Policy, aibrix_prefix, consistent_hash, dynamo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request,
+    llm_d, power_of_two, prefix_tree, random, round_robin, session_affinity, skywalker,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
@@ -32,9 +32,14 @@ const REGISTRY: &[Entry] = &[
     least_load::ENTRY,
     least_request::ENTRY,
     session_affinity::ENTRY,
+    consistent_hash::ENTRY,
     power_of_two::ENTRY,
     round_robin::ENTRY,
     random::ENTRY,
+    dynamo::ENTRY,
+    aibrix_prefix::ENTRY,
+    skywalker::ENTRY,
+    llm_d::ENTRY,
 ];
 
 /// All strategies, in the order in which they are listed to people.
@@ -124,9 +129,33 @@ mod tests {
         least-request (requests): fewest requests running, by gauge or own count
           gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         session-affinity (rank): each session on one replica by rendezvous hashing
+        consistent-hash (rank): each session at its place on a hash ring; none above 1.25 times the mean load
+          load_factor = 1.25 (1 to 1000000): most requests in flight as a multiple of the mean; large = no bound
+          points = 160 (1 to 10000): points per replica on the ring
         power-of-two (requests): fewer requests in flight of two drawn at random
         round-robin (rank): each replica in turn
         random (rank): any replica, uniformly
+        dynamo (blocks): Dynamo's KV router: fewest blocks to compute and blocks held
+          overlap_score_credit = 1 (0 to 1): what a cached token takes off the tokens to compute
+          overlap_score_credit_decay = 0 (0 to 1000): how fast the credit falls with the tokens to compute beyond those of the least loaded
+          prefill_load_scale = 1 (0 to 1000): weight of a block to compute
+          decode_active_request_weight = 0 (0 to 1000000): blocks that a request in flight counts beside its own
+          temperature = 0 (0 to 1000): 0 = the smallest score; above, drawn by a softmax over the scores
+          block_size = 16 (1 to 65536): tokens per KV block
+        aibrix-prefix (rank): AIBrix's prefix-cache: longest match below mean + 1 σ requests; fewest requests when 8 apart
+          imbalance = 8 (0 to 1000000): difference in requests above which only the least busy replicas are considered
+          deviations = 1 (0 to 1000): standard deviations above the mean of requests up to which a match counts
+        skywalker (requests): SkyWalker: only where nobody waits, near before far, there by cached prefix; else it waits here
+          match_threshold = 0.5 (0 to 1): share of the prompt above which a match decides
+          max_pending = 3 (0 to 1000000): requests without a first token up to which a replica is available
+          max_peer_queue = 10 (0 to 1000000): requests in a peer's queue up to which it is available
+          balance_abs = 32 (0 to 1000000): difference in requests above which replicas may be out of balance
+          balance_rel = 1.0001 (0 to 1000): ratio of the most to the fewest requests above which they are
+        llm-d (rank): llm-d's default scorers: short engine queue, free KV cache, share of the prompt cached
+          w_queue = 2 (0 to 1000): weight of a short engine queue
+          w_kv = 2 (0 to 1000): weight of a free KV cache
+          w_prefix = 3 (0 to 1000): weight of a cached prompt
+          gauge_max_age_ms = 60000 (0 to 3600000): gauges older than this are not used, ms
         ");
     }
 
@@ -157,8 +186,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, power-of-two, round-robin, random
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, dynamo, aibrix-prefix, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, dynamo, aibrix-prefix, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

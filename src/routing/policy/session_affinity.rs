@@ -40,12 +40,7 @@ struct SessionAffinity {
 
 impl Policy for SessionAffinity {
     fn prepare(&mut self, query: &Query<'_>, _candidates: &[View<'_>]) {
-        let features = query.features;
-        self.key = features.session.or_else(|| self.openings.first_own_block(&features.blocks));
-        let counts = features.session.is_none() && query.attempt == 1;
-        if counts {
-            self.openings.observe(&features.blocks);
-        }
+        self.key = self.openings.key(query);
     }
 
     fn terms(&self, _query: &Query<'_>, candidate: &View<'_>) -> Terms {

@@ -7,7 +7,7 @@
 //! near rtt=40 cached=0 sent=3000,500
 //! far  rtt=110 cached=5376 answered=800 decoding=4000 running=3 waiting=1 used=9000 age=500
 //! ```
-//! `peer=1`: another agent, with `others=3000,500`: prompt tokens of what others have sent there, unanswered. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `limit`:
+//! `peer=1`: another agent, with `others=3000,500`: prompt tokens of what others have sent there, unanswered. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `waits`: requests there, `limit`:
 //! `--max-concurrent`.
 //! `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
 
@@ -65,7 +65,9 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
     let attempt = field(request, "attempt").map_or(1, number);
     let queued_tokens = field(request, "queued").map_or(0, number);
     let max_concurrent = field(request, "limit").map(number);
-    let query = Query { features: &features, prompt_tokens, attempt, now: NOW, queued_tokens, max_concurrent };
+    let queued_requests = field(request, "waits").map_or(0, number);
+    let query =
+        Query { features: &features, prompt_tokens, attempt, now: NOW, queued_tokens, queued_requests, max_concurrent };
     let (candidates, choice) = rank(policy, &query, &views);
     let mark = |i| match choice {
         Some(Choice::Best(best)) if best == i => "  <-",

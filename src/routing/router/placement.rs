@@ -153,6 +153,7 @@ impl Router {
             attempt: ticket.attempt,
             now,
             queued_tokens: self.queue.prompt_tokens_beside(request),
+            queued_requests: self.queue.len_beside(request),
             max_concurrent: self.settings.max_concurrent,
         };
         let opaque = self.decided_as_opaque(features);

@@ -1,5 +1,6 @@
 //! Scripted days in the life of a router: events in, decisions out, as text.
 
+mod field;
 mod peers;
 mod properties;
 mod script;

@@ -171,7 +171,14 @@ fn busy(at: f64, nodes: &mut [Node]) {
 
 #[test]
 fn own_engine_and_peers_are_scored_alike() {
-    for (strategy, expected) in [("gorgo", "c"), ("least-request", "c"), ("least-load", "c"), ("power-of-two", "c")] {
+    for (strategy, expected) in [
+        ("gorgo", "c"),
+        ("least-request", "c"),
+        ("least-load", "c"),
+        ("power-of-two", "c"),
+        ("dynamo", "c"),
+        ("aibrix-prefix", "c"),
+    ] {
         let mut nodes = nodes(&settings(strategy), &["a", "b", "c"]);
         nodes[2].router.rtt(Time::ZERO, ReplicaId(0), 1.0);
         busy(0.0, &mut nodes);
