@@ -23,7 +23,7 @@ use super::fleet::{Fleet, Gauges, ReplicaSpec};
 use super::health::Health;
 use super::index::PrefixIndex;
 use super::ledger::Ledger;
-use super::policy::{Entry, Parameters, Policy, find};
+use super::policy::{Entry, Event, Observation, Parameters, Policy, find};
 use super::queue::Queue;
 use super::settings::{Settings, SettingsError};
 use super::ticket::{Attempt, Ticket};
@@ -161,6 +161,7 @@ impl Router {
 
     /// Forgets a replica. Its requests in flight end with whatever the gateway reports for them.
     pub fn remove_replica(&mut self, now: Time, replica: ReplicaId) -> Vec<Effect> {
+        self.observe(now, replica, Event::Removed);
         if !self.fleet.remove(replica) {
             return Vec::new();
         }
@@ -205,13 +206,17 @@ impl Router {
 
     /// First body byte with content came back.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        if self.ledger.first_token(request)
-            && let Some(attempt) = self.attempts.get(&request)
-            && let Some(predicted) = attempt.ttft_ms
-            && let Some(replica) = self.fleet.get_mut(attempt.replica)
-        {
-            replica.ttft_ms.push(predicted, now.since_ms(attempt.dispatched));
+        let Some(attempt) = self.attempts.get(&request) else { return Vec::new() };
+        let (at, dispatched, predicted) = (attempt.replica, attempt.dispatched, attempt.ttft_ms);
+        if !self.ledger.first_token(request) {
+            return self.credit(now, request);
         }
+        if let Some(predicted) = predicted
+            && let Some(replica) = self.fleet.get_mut(at)
+        {
+            replica.ttft_ms.push(predicted, now.since_ms(dispatched));
+        }
+        self.observe(now, at, Event::FirstToken { request });
         let mut effects = self.credit(now, request);
         if self.strategy.policy.keeps_local() {
             effects.extend(self.release(now));
@@ -223,11 +228,18 @@ impl Router {
     pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
         let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
-        match outcome {
-            Outcome::Done(usage) => self.complete(now, &attempt, usage),
-            Outcome::Cancelled => {}
-            Outcome::Broken => self.blame(attempt.replica),
-        }
+        let event = match outcome {
+            Outcome::Done(usage) => {
+                self.complete(now, &attempt, usage);
+                Event::Finished { request, usage }
+            }
+            Outcome::Cancelled => Event::Left { request },
+            Outcome::Broken => {
+                self.blame(attempt.replica);
+                Event::Lost { request }
+            }
+        };
+        self.observe(now, attempt.replica, event);
         self.release(now)
     }
 
@@ -253,6 +265,8 @@ impl Router {
         if blame {
             self.blame(attempt.replica);
         }
+        let event = if blame { Event::Lost { request } } else { Event::Left { request } };
+        self.observe(now, attempt.replica, event);
         let mut ticket = attempt.ticket;
         ticket.tried.push(attempt.replica);
         if ticket.attempt >= self.settings.max_attempts {
@@ -270,8 +284,9 @@ impl Router {
 
     /// Forgets a request, wherever it is. False if it was unknown.
     fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
-        if self.attempts.remove(&request).is_some() {
+        if let Some(attempt) = self.attempts.remove(&request) {
             self.ledger.release(request);
+            self.observe(now, attempt.replica, Event::Left { request });
             return true;
         }
         self.queue.remove(now, request).is_some()
@@ -330,6 +345,13 @@ impl Router {
         }
         let serving = self.fleet.iter().any(|replica| !replica.is_draining() && replica.health() == Health::Healthy);
         if serving { Ok(()) } else { Err(Refusal::NoneHealthy) }
+    }
+
+    /// Tells the strategy.
+    fn observe(&mut self, now: Time, replica: ReplicaId, event: Event<'_>) {
+        if let Some(replica) = self.fleet.get(replica) {
+            self.strategy.policy.observe(now, &Observation { replica, event });
+        }
     }
 
     /// The gate in force: `max_concurrent` if set, else the strategy's own, if it has one.

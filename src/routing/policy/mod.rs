@@ -1,5 +1,6 @@
 //! The strategies: one file each, one line each in [`registry`].
 
+pub mod observation;
 pub mod parameters;
 pub mod registry;
 
@@ -15,14 +16,17 @@ mod least_request;
 mod llm_d;
 mod openings;
 mod power_of_two;
+mod preble;
 mod prefix_tree;
 mod random;
 mod round_robin;
 mod session_affinity;
+mod sglang_cache_aware;
 mod skywalker;
 #[cfg(test)]
 mod testing;
 
+pub use observation::{Event, Observation, Sent};
 pub use parameters::{Parameter, Parameters};
 pub use registry::{Entry, UnknownStrategy, find, names, on_agent, strategies};
 
@@ -95,6 +99,13 @@ impl View<'_> {
         self.load.prompt_tokens as f64 + self.others.prompt_tokens
     }
 
+    /// Output tokens that are expected of all that is in flight there, counted until it ends.
+    #[must_use]
+    pub fn expected_output(&self) -> f64 {
+        let own = self.load.held_tokens.saturating_sub(self.load.prompt_tokens) as f64;
+        own + (self.others.held_tokens - self.others.prompt_tokens).max(0.0)
+    }
+
     /// Requests there without response headers.
     #[must_use]
     pub fn unanswered(&self) -> f64 {
@@ -144,6 +155,9 @@ pub trait Policy: Send {
     fn choose(&self, _query: &Query<'_>, _views: &[View<'_>], _candidates: &[Candidate], best: usize) -> Choice {
         Choice::Best(best)
     }
+
+    /// Something happened at a replica. Every rule in force sees every event, for the requests that it did not decide on, too.
+    fn observe(&mut self, _now: Time, _observation: &Observation<'_>) {}
 }
 
 /// Terms from names and values.

@@ -3,7 +3,7 @@
 use super::parameters::{Parameter, Parameters};
 use super::{
     Policy, aibrix_prefix, consistent_hash, dynamo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request,
-    llm_d, power_of_two, prefix_tree, random, round_robin, session_affinity, skywalker,
+    llm_d, power_of_two, preble, prefix_tree, random, round_robin, session_affinity, sglang_cache_aware, skywalker,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
@@ -36,8 +36,10 @@ const REGISTRY: &[Entry] = &[
     power_of_two::ENTRY,
     round_robin::ENTRY,
     random::ENTRY,
+    sglang_cache_aware::ENTRY,
     dynamo::ENTRY,
     aibrix_prefix::ENTRY,
+    preble::ENTRY,
     skywalker::ENTRY,
     llm_d::ENTRY,
 ];
@@ -135,6 +137,11 @@ mod tests {
         power-of-two (requests): fewer requests in flight of two drawn at random
         round-robin (rank): each replica in turn
         random (rank): any replica, uniformly
+        sglang-cache-aware (rank): SGLang's router: longest match above half of the prompt, else smallest tree; fewest requests when 32 apart
+          cache_threshold = 0.5 (0 to 1): share of the prompt above which a match decides
+          balance_abs = 32 (0 to 1000000): difference in requests above which replicas may be out of balance
+          balance_rel = 1.0001 (0 to 1000): ratio of the most to the fewest requests above which they are
+          max_tree_size = 4194304 (0 to 1000000000000): size at which a tree is no longer counted on, tokens
         dynamo (blocks): Dynamo's KV router: fewest blocks to compute and blocks held
           overlap_score_credit = 1 (0 to 1): what a cached token takes off the tokens to compute
           overlap_score_credit_decay = 0 (0 to 1000): how fast the credit falls with the tokens to compute beyond those of the least loaded
@@ -145,6 +152,11 @@ mod tests {
         aibrix-prefix (rank): AIBrix's prefix-cache: longest match below mean + 1 σ requests; fewest requests when 8 apart
           imbalance = 8 (0 to 1000000): difference in requests above which only the least busy replicas are considered
           deviations = 1 (0 to 1000): standard deviations above the mean of requests up to which a match counts
+        preble (rank): Preble: where more than half of the prompt is cached, else the least load of three minutes
+          window_s = 180 (1 to 3600): requests that count as load, s
+          first_tpot_ms = 150 (0 to 10000): time per output token that stands before the measured ones, ms
+          rebalance = 1.5 (1 to 1000000): ratio of the largest to the smallest load above which the former's matches go to the latter
+          rebalance_after = 50 (0 to 1000000): requests per replica before that
         skywalker (requests): SkyWalker: only where nobody waits, near before far, there by cached prefix; else it waits here
           match_threshold = 0.5 (0 to 1): share of the prompt above which a match decides
           max_pending = 3 (0 to 1000000): requests without a first token up to which a replica is available
@@ -186,8 +198,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, dynamo, aibrix-prefix, skywalker, llm-d; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, dynamo, aibrix-prefix, skywalker, llm-d
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

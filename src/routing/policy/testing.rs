@@ -9,18 +9,21 @@
 //! ```
 //! `peer=1`: another agent, with `others=3000,500`: prompt tokens of what others have sent there, unanswered. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `waits`: requests there, `limit`:
 //! `--max-concurrent`.
-//! `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
+//! `at=MS`: the case happens so much later. `go=1`: the rule sees its request, of this number, go where it was sent. Lines at the end tell it what
+//! happens afterwards: `> first 1 near at=100`, `> done 1 near at=900 out=40`, `> left 1 near`.
+//! `output`: output tokens expected of each request in flight. `sent`, `answered`, `decoding`: prompt tokens of requests in flight without headers, without a first token, past it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::{Choice, Parameters, Policy, Query, View, find};
+use super::{Choice, Event, Observation, Parameters, Policy, Query, Sent, View, find};
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::decision::Candidate;
 use crate::routing::fleet::Fleet;
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::peer::Totals;
 use crate::routing::score::rank;
-use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec};
+use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec, Usage};
 
 /// When every case happens.
 const NOW: Time = Time::from_micros(3_600_000_000);
@@ -43,6 +46,7 @@ pub(super) fn scores_seeded(strategy: &str, parameters: &str, seed: u64, cases: 
 
 fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
     let (comments, lines): (Vec<&str>, Vec<&str>) = block.iter().partition(|line| line.starts_with('#'));
+    let (events, lines): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|line| line.starts_with('>'));
     let (request, replicas) = lines.split_first().expect("a request line");
     let features = features(request);
     let prompt_tokens = field(request, "prompt").map_or(0, number);
@@ -66,9 +70,22 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
     let queued_tokens = field(request, "queued").map_or(0, number);
     let max_concurrent = field(request, "limit").map(number);
     let queued_requests = field(request, "waits").map_or(0, number);
-    let query =
-        Query { features: &features, prompt_tokens, attempt, now: NOW, queued_tokens, queued_requests, max_concurrent };
+    let query = Query {
+        features: &features,
+        prompt_tokens,
+        attempt,
+        now: when(request),
+        queued_tokens,
+        queued_requests,
+        max_concurrent,
+    };
     let (candidates, choice) = rank(policy, &query, &views);
+    if let (Some(id), Some(Choice::Best(best))) = (field(request, "go"), choice) {
+        send(policy, &query, &views[best], RequestId(number(id)));
+    }
+    for event in events {
+        happen(policy, &fleet, event);
+    }
     let mark = |i| match choice {
         Some(Choice::Best(best)) if best == i => "  <-",
         Some(Choice::Local(kept)) if kept == i => "  <- kept",
@@ -77,6 +94,37 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
     let rows = candidates.iter().enumerate().map(|(i, candidate)| row(candidate, mark(i)));
     let held = (choice == Some(Choice::Hold)).then(|| "hold\n".to_owned());
     comments.into_iter().map(|comment| format!("{comment}\n")).chain(rows).chain(held).collect()
+}
+
+/// When a line happens.
+fn when(line: &str) -> Time {
+    NOW.plus_ms(field(line, "at").map_or(0.0, number))
+}
+
+fn send(policy: &mut dyn Policy, query: &Query<'_>, target: &View<'_>, request: RequestId) {
+    let sent = Sent {
+        request,
+        features: &Arc::new(query.features.clone()),
+        prompt_tokens: query.prompt_tokens,
+        cached_tokens: target.cached_tokens,
+        rtt_ms: target.rtt_ms,
+        ttft_ms: None,
+    };
+    policy.observe(query.now, &Observation { replica: target.replica, event: Event::Dispatched(sent) });
+}
+
+fn happen(policy: &mut dyn Policy, fleet: &Fleet, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let request = RequestId(number(words[2]));
+    let usage = Usage { completion_tokens: field(line, "out").map(number), ..Usage::default() };
+    let event = match words[1] {
+        "first" => Event::FirstToken { request },
+        "done" => Event::Finished { request, usage },
+        "left" => Event::Left { request },
+        other => panic!("no such event: {other}"),
+    };
+    let replica = fleet.iter().find(|replica| *replica.spec.name == *words[3]).expect("a replica of the case");
+    policy.observe(when(line), &Observation { replica, event });
 }
 
 /// Others' requests at a peer.
@@ -127,14 +175,15 @@ fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
     }
     for phase in ["sent", "answered", "decoding"] {
         for tokens in field(line, phase).into_iter().flat_map(|tokens| tokens.split(',')) {
-            fly(ledger, id, phase, number(tokens));
+            let output_tokens = field(line, "output").map_or(0, number);
+            fly(ledger, id, phase, number(tokens), output_tokens);
         }
     }
 }
 
-fn fly(ledger: &mut Ledger, replica: ReplicaId, phase: &str, tokens: u32) {
+fn fly(ledger: &mut Ledger, replica: ReplicaId, phase: &str, tokens: u32, output_tokens: u32) {
     let request = RequestId(ledger.in_flight() as u64);
-    let demand = Demand { prompt_tokens: tokens, uncached_tokens: tokens, output_tokens: 0 };
+    let demand = Demand { prompt_tokens: tokens, uncached_tokens: tokens, output_tokens };
     ledger.dispatch(request, replica, demand, NOW);
     if phase == "answered" {
         ledger.headers(request);

@@ -3,7 +3,8 @@
 use super::{Attempt, Effect, Router, Usage};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::features::{BLOCK_BYTES, Features};
-use crate::routing::index::capacity_blocks;
+use crate::routing::index::{Correction, capacity_blocks};
+use crate::routing::policy::Event;
 
 /// KV capacities beyond this are not believed, tokens: the index must stay bounded whatever an engine's metrics say.
 const KV_TOKENS_MAX: f64 = 1e8;
@@ -49,7 +50,7 @@ impl Router {
             self.output_tokens.update(now, f64::from(tokens));
         }
         if let Some(cached) = usage.cached_tokens {
-            self.learn_cached(attempt, cached, usage.prompt_tokens.unwrap_or(attempt.prompt_tokens));
+            self.learn_cached(now, attempt, cached, usage.prompt_tokens.unwrap_or(attempt.prompt_tokens));
         }
     }
 
@@ -57,7 +58,7 @@ impl Router {
     ///
     /// Equal prompts that are sent together all come back uncached, though the index foresaw the second one's hit: that says nothing
     /// about what the cache can hold, so it does not correct the index (it would shrink it, or take the engine for restarted).
-    fn learn_cached(&mut self, attempt: &Attempt, cached: u32, prompt_tokens: u32) {
+    fn learn_cached(&mut self, now: Time, attempt: &Attempt, cached: u32, prompt_tokens: u32) {
         if cached > prompt_tokens {
             return;
         }
@@ -67,7 +68,9 @@ impl Router {
         let features = &attempt.ticket.features;
         let predicted = blocks(features, attempt.cached_tokens, attempt.prompt_tokens);
         let actual = blocks(features, cached, prompt_tokens);
-        self.index.correct(attempt.replica, predicted, actual);
+        if self.index.correct(attempt.replica, predicted, actual) == Some(Correction::Restarted) {
+            self.observe(now, attempt.replica, Event::Emptied);
+        }
     }
 
     /// Gives the index the replica's KV capacity in blocks, as far as it is known by now. Bytes per token are those of the model of its

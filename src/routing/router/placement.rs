@@ -11,7 +11,7 @@ use crate::routing::filter::Filters;
 use crate::routing::fleet::{Fleet, Replica};
 use crate::routing::index::{Audience, PrefixIndex};
 use crate::routing::ledger::{Demand, Ledger};
-use crate::routing::policy::{Choice, Query, View};
+use crate::routing::policy::{Choice, Event, Query, Sent, View};
 use crate::routing::score::{cached_tokens, rank};
 
 /// Output length expected before any request finished, tokens: the order of a chat answer. The first finished request replaces it.
@@ -230,7 +230,8 @@ impl Router {
             output_tokens: features.max_tokens.map_or(expected, |limit| limit.min(expected)),
         };
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
-        let arrival = now.plus_ms(rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms()) / 2.0);
+        let rtt_ms = rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms());
+        let arrival = now.plus_ms(rtt_ms / 2.0);
         // What a peer said of its cache proves nothing about what this router knew of it, either.
         let unproven = self.index.matched(chosen.replica, &features.blocks) < matched
             || self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
@@ -242,17 +243,27 @@ impl Router {
             let audience = Audience::of_request(residency, &residency.classes_of(&features));
             self.index.insert_for(chosen.replica, &features.blocks, audience);
         }
+        let ttft_ms = (decision.unit == Unit::Ms).then_some(chosen.score);
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,
             dispatched: now,
             prompt_tokens: decision.prompt_tokens,
             cached_tokens: chosen.cached_tokens,
-            ttft_ms: (decision.unit == Unit::Ms).then_some(chosen.score),
+            ttft_ms,
             unproven,
             answered: false,
         };
         self.attempts.insert(decision.request, attempt);
+        let sent = Sent {
+            request: decision.request,
+            features: &features,
+            prompt_tokens: decision.prompt_tokens,
+            cached_tokens: chosen.cached_tokens,
+            rtt_ms,
+            ttft_ms,
+        };
+        self.observe(now, chosen.replica, Event::Dispatched(sent));
     }
 
     /// Does this prefix, which the index believes cached at `replica`, belong to a request that waits for its first token there?
