@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::exit::Failure;
 use crate::config::face::{Audit, Face, FaceFlags};
@@ -27,6 +28,9 @@ pub(super) struct FaceArgs {
     /// Take requests only with an API key of this file; `gorgo proxy keys` makes and revokes them
     #[arg(long, value_name = "FILE")]
     pub(super) api_keys: Option<String>,
+    /// Where clients and regions are, for strategy `geo`: a file with `[places]` and `[clients]`, see the README
+    #[arg(long, value_name = "FILE")]
+    pub(super) places: Option<String>,
     /// Where to write refusals and what leaves the region: `stderr`, `off` or a file [default: stderr if there are residency
     /// classes, else off]
     #[arg(long, value_name = "WHERE")]
@@ -42,6 +46,7 @@ impl FaceArgs {
             tls_key: self.tls_key.clone(),
             admin_token_file: self.admin_token_file.clone(),
             api_keys: self.api_keys.clone(),
+            places: self.places.clone(),
             audit: self.audit.clone(),
         }
     }
@@ -53,7 +58,13 @@ impl FaceArgs {
 }
 
 /// Puts what applies into the gateway's own terms.
-pub(super) fn apply(face: Face, config: &mut GatewayConfig) {
+///
+/// # Errors
+/// A map that cannot be read.
+pub(super) fn apply(face: Face, config: &mut GatewayConfig) -> Result<(), Failure> {
+    if let Some(path) = &face.places {
+        config.routing.places = Arc::new(super::measure::read_places(Path::new(path))?);
+    }
     config.region = face.region.as_deref().map(Region::new);
     config.tls = face.tls.map(|(certificate, key)| TlsFiles { certificate: certificate.into(), key: key.into() });
     config.admin_token = face.admin_token_file.map(Into::into);
@@ -63,6 +74,7 @@ pub(super) fn apply(face: Face, config: &mut GatewayConfig) {
         Audit::Stderr => AuditTarget::Stderr,
         Audit::File(path) => AuditTarget::File(path.into()),
     };
+    Ok(())
 }
 
 /// The key that an engine wants, from its file.

@@ -22,6 +22,7 @@ use crate::sim::fault::Fault;
 use crate::sim::world::Edge;
 use crate::sim::world::keys::{self, KEYS};
 use crate::workload::arrivals::Window;
+use crate::workload::fleet::Entry;
 use crate::workload::{Arrivals, Fleet, Generator, PlanOptions, ReadOptions, Trace};
 
 /// Session starts per second when nothing is said of a trace without a clock: as in `gorgo demo`.
@@ -41,6 +42,10 @@ pub(crate) struct Args {
     /// Draw the requests instead of reading them: art-like (long conversations that grow), wild-like (short single prompts)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["trace", "block_size"])]
     generator: Option<Generator>,
+    /// How clients find their router: rtt (the shortest round trip) or geo (the nearest on the globe) [default: `entry` of the fleet
+    /// file, else rtt]
+    #[arg(long, value_name = "HOW")]
+    entry: Option<Entry>,
     /// Strategies to compare, separated by commas; others are paired with the first [default: those of `gorgo demo`]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 1)]
     strategy: Vec<String>,
@@ -148,7 +153,7 @@ impl Args {
     fn meant(self) -> Result<SimulateConfig, Failure> {
         let names = strategies(&self.strategy, "--strategy")?;
         let (settings, edge) = self.settings(&names)?;
-        let fleet = read_fleet(self.fleet.as_deref())?;
+        let fleet = self.entered(&names)?;
         ensure_reachable(&fleet).map_err(Failure::usage)?;
         for fault in &self.fault {
             fault.check(&fleet).map_err(|error| Failure::usage(anyhow!("`--fault` {error}")))?;
@@ -182,6 +187,24 @@ impl Args {
         };
         check_plan(&config, self.seed)?;
         Ok(config)
+    }
+
+    /// The fleet, its clients led to their routers. A comparison by distance in which somebody stands nowhere would be none.
+    fn entered(&self, strategies: &[String]) -> Result<Fleet, Failure> {
+        let mut fleet = read_fleet(self.fleet.as_deref())?;
+        if let Some(entry) = self.entry {
+            let problems =
+                |problems: Vec<String>| Failure::usage(anyhow!("`--entry {entry}`: {}", problems.join("; ")));
+            fleet = fleet.entered_by(entry).map_err(problems)?;
+        }
+        let nowhere: Vec<&str> = fleet.unplaced().iter().map(|region| region.as_str()).collect();
+        if strategies.iter().any(|name| name == "geo") && !nowhere.is_empty() {
+            let regions = nowhere.join(", ");
+            return Err(Failure::usage(anyhow!(
+                "strategy `geo`: no place is known of {regions}; add it to [places] of the fleet file"
+            )));
+        }
+        Ok(fleet)
     }
 
     /// The strategies with their parameters and limits, and the edge, as changed by `--set`.

@@ -20,6 +20,8 @@ pub struct FaceFlags {
     pub api_keys: Option<String>,
     /// `--admin-token-file`.
     pub admin_token_file: Option<String>,
+    /// `--places`.
+    pub places: Option<String>,
     /// `--audit`.
     pub audit: Option<String>,
 }
@@ -35,6 +37,8 @@ pub struct Face {
     pub admin_token_file: Option<String>,
     /// File of API keys; `None` = no key is wanted.
     pub api_keys: Option<String>,
+    /// File of places of regions and clients; `None` = the built-in regions alone.
+    pub places: Option<String>,
     /// Where audit lines go.
     pub audit: Audit,
 }
@@ -68,9 +72,10 @@ impl Resolver<'_> {
             (Some(_), Some(_)) | (None, None) => {}
         }
         let api_keys = self.pick("proxy.api_keys", flags.api_keys.clone(), file.api_keys);
+        let places = self.pick("proxy.places", flags.places.clone(), file.places);
         let audit = self.pick("proxy.audit", flags.audit.clone(), file.audit);
         let audit = self.audit(audit.as_deref());
-        Face { region, tls: certificate.zip(key), admin_token_file, api_keys, audit }
+        Face { region, tls: certificate.zip(key), admin_token_file, api_keys, places, audit }
     }
 
     /// What strangers can reach must not be open to them, and a token must not travel where they can read it.
@@ -139,6 +144,7 @@ mod tests {
             tls: Some(("c".into(), "k".into())),
             admin_token_file: None,
             api_keys: Some("f".into()),
+            places: None,
             audit: Audit::Off,
         };
         assert_eq!(face(text, FaceFlags::default()), (of_file.clone(), vec![]));

@@ -92,6 +92,7 @@ pub struct ProxySection {
     pub tls_certificate: Option<String>,
     pub tls_key: Option<String>,
     pub api_keys: Option<String>,
+    pub places: Option<String>,
     pub audit: Option<String>,
     pub max_connections: Option<u64>,
     pub max_body_bytes: Option<u64>,

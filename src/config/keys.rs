@@ -292,6 +292,12 @@ pub const SECTIONS: [Section; 10] = [
                 "File of API keys: requests are taken with one of them only; `gorgo proxy keys` makes and revokes them",
             ),
             key(
+                "places",
+                Kind::Text,
+                "",
+                "File of a map for strategy `geo` (TOML): `[places]` name = \"degrees north,degrees east\", `[clients]` network, address or `key:NAME` of an API key = coordinates or a place",
+            ),
+            key(
                 "audit",
                 Kind::Text,
                 "",

@@ -161,15 +161,14 @@ impl Brain {
         started: Time,
         mut recording: Option<Box<Recording>>,
     ) -> Ticket {
-        let model = features.model.clone();
         let mut state = self.lock();
         let now = self.clock.now();
         state.counts.total += 1;
         state.counts.in_flight += 1;
-        let decision = state.router.arrive(now, request, features);
+        let decision = state.router.arrive(now, request, Arc::clone(&features));
         let made = self.clock.now();
         self.metrics.decision.observe(made.since_ms(now) / 1000.0);
-        state.journal.open(request, model, decision.clone());
+        state.journal.open(request, &features, decision.clone());
         let stage = state.stage(&decision);
         drop(state);
         if let Some(recording) = &mut recording {

@@ -62,6 +62,7 @@ pub(super) fn explanation(request: RequestId, entry: &Entry, now: Time) -> wire:
     wire::Explanation {
         request: request.to_string(),
         model: entry.model.as_deref().map(str::to_owned),
+        client: entry.place.map(|place| place.to_string()),
         decisions: entry.decisions.iter().map(|of| decision(of, now.since_ms(of.at).max(0.0))).collect(),
         attempts: entry.attempts.iter().map(|tried| attempt(entry, tried)).collect(),
         outcome: finished(entry),

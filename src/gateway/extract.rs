@@ -27,8 +27,8 @@ pub(super) struct Extracted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header `{header}`: {wanted}")]
 pub(super) struct BadHeader {
-    header: &'static str,
-    wanted: &'static str,
+    pub(super) header: &'static str,
+    pub(super) wanted: &'static str,
 }
 
 /// Reads headers and body.
@@ -63,6 +63,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         model: model.map(Arc::from),
         session: parsed.session.as_ref().map(|key| xxh3_64(key.as_bytes())),
         residency: Classes::default(),
+        place: None,
         priority: 0,
         forwarded: false,
         origin: None,

@@ -17,9 +17,10 @@ use super::budget::Share;
 use super::collect::{Bounds, CollectError, collect};
 use super::connection::Pulse;
 use super::explain::decision_header;
-use super::extract::{Extracted, extract};
+use super::extract::{BadHeader, Extracted, extract};
 use super::headers;
 use super::inject::ask_for_usage;
+use super::location;
 use super::observe::Observer;
 use super::pool::{Outgoing, Reply};
 use super::reject::Rejection;
@@ -79,9 +80,12 @@ pub(super) async fn forward(
     if let Some(recording) = &mut recording {
         recording.collected(shared.brain.clock().now(), body.len());
     }
-    let Extracted { mut features, stream, include_usage } = extract(dialect, &parts.headers, &body)
-        .map_err(|bad| Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string()))?;
+    let Extracted { mut features, stream, include_usage } =
+        extract(dialect, &parts.headers, &body).map_err(bad_header)?;
     features.forwarded = shared.forwarded(&parts.headers, caller.origin);
+    let client = (caller.key.as_ref().map(|key| &*key.name), caller.origin.address());
+    features.place =
+        location::of(&shared.places, &parts.headers, (!features.forwarded).then_some(client)).map_err(bad_header)?;
     features.origin =
         shared.speaker(&parts.headers, caller.origin).filter(|_| features.forwarded).map(|peer| peer.name.clone());
     let classes = shared.access.classify(&mut features, caller.key.as_deref())?;
@@ -111,6 +115,11 @@ pub(super) async fn forward(
     };
     let ticket = shared.brain.arrive(id, Arc::new(features), started, recording);
     Ok(job.run(ticket).await)
+}
+
+/// The refusal of a header of ours that means nothing.
+fn bad_header(bad: BadHeader) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, "bad_header", bad.to_string())
 }
 
 /// A body within the limits; `waits`: the client sends it when told to.

@@ -126,6 +126,7 @@ fn shared(
     Shared {
         brain,
         access,
+        places: config.routing.places.clone(),
         tls,
         agent: config.agent.clone().map(Agent::new),
         peers: config.peers.clone(),

@@ -22,6 +22,8 @@ pub const DECISION: HeaderName = HeaderName::from_static("x-gorgo-decision");
 pub const SESSION: HeaderName = HeaderName::from_static("x-gorgo-session");
 /// Session key as other routers call it.
 pub const SESSION_AFFINITY: HeaderName = HeaderName::from_static("x-session-affinity");
+/// Where the client is: degrees north and east, or a place of the router's map.
+pub const LOCATION: HeaderName = HeaderName::from_static("x-gorgo-client-location");
 /// Urgency: a whole number, larger goes first.
 pub const PRIORITY: HeaderName = HeaderName::from_static("x-gorgo-priority");
 /// Residency class.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::model::geo::Coordinates;
 use crate::model::{RequestId, Time};
-use crate::routing::{Decision, Unit, Usage};
+use crate::routing::{Decision, Features, Unit, Usage};
 use crate::wire::OutcomeKind;
 
 /// Most decisions of one request: its attempts are few, but it may be held before each of them.
@@ -39,6 +40,8 @@ pub(super) struct Foreseen {
 pub(super) struct Entry {
     /// The model that was asked for.
     pub(super) model: Option<Arc<str>>,
+    /// Where its client is.
+    pub(super) place: Option<Coordinates>,
     /// Its decisions, first to last.
     pub(super) decisions: Vec<Arc<Decision>>,
     /// What came of its attempts that failed, or went to a peer, in order.
@@ -80,7 +83,7 @@ impl Journal {
     }
 
     /// A request with its first decision.
-    pub(super) fn open(&mut self, request: RequestId, model: Option<Arc<str>>, decision: Arc<Decision>) {
+    pub(super) fn open(&mut self, request: RequestId, features: &Features, decision: Arc<Decision>) {
         if self.capacity == 0 {
             return;
         }
@@ -90,7 +93,9 @@ impl Journal {
             self.entries.remove(&oldest);
         }
         self.order.push_back(request);
-        self.entries.insert(request, Entry { model, decisions: vec![decision], attempts: Vec::new(), outcome: None });
+        let (model, place) = (features.model.clone(), features.place);
+        let entry = Entry { model, place, decisions: vec![decision], attempts: Vec::new(), outcome: None };
+        self.entries.insert(request, entry);
     }
 
     /// A further decision.

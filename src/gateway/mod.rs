@@ -24,6 +24,7 @@ pub mod headers;
 mod inject;
 mod journal;
 pub mod keys;
+mod location;
 mod metrics;
 mod models;
 pub mod mutual;

@@ -38,6 +38,7 @@ use super::relay::{Content, Outbound};
 use super::settings::{Limits, PeerSettings};
 use super::trace::Tracer;
 use crate::inference::prompt::Dialect;
+use crate::model::geo::Atlas;
 use crate::model::{RequestId, Time};
 use crate::routing::residency::Classes;
 use crate::wire::paths::{PEER, PEER_STREAM};
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) brain: Arc<Brain>,
     /// Who may send requests, and where theirs may go.
     pub(super) access: Access,
+    /// Where regions and clients are.
+    pub(super) places: Arc<Atlas>,
     /// TLS towards clients; `None` = plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
     /// Who this is among its peers; `None` in a central proxy.

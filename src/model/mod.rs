@@ -1,6 +1,7 @@
 //! The nouns that every part of gorgo shares: time, ids, regions, replicas' limits. Pure data, no behaviour beyond units.
 
 pub mod date;
+pub mod geo;
 mod identity;
 mod ids;
 mod region;

@@ -21,12 +21,14 @@ pub enum Unit {
     Blocks,
     /// Requests.
     Requests,
+    /// Kilometres.
+    Km,
     /// A rank without unit: ring position, hash weight, turn.
     Rank,
 }
 
 impl Unit {
-    /// Its short name: `ms`, `tokens`, `blocks`, `requests`, `rank`.
+    /// Its short name: `ms`, `tokens`, `blocks`, `requests`, `km`, `rank`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,6 +36,7 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::Blocks => "blocks",
             Self::Requests => "requests",
+            Self::Km => "km",
             Self::Rank => "rank",
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::residency::Classes;
+use crate::model::geo::Coordinates;
 
 /// Bytes of canonical prompt per block of the router's index: 64 tokens at the emulator's 4 bytes per token.
 pub const BLOCK_BYTES: usize = 256;
@@ -18,6 +19,8 @@ pub struct Features {
     pub session: Option<u64>,
     /// Residency classes that it came with, apart from that of its model.
     pub residency: Classes,
+    /// Where the client is, if that is known.
+    pub place: Option<Coordinates>,
     /// Larger is more urgent; 0 by default.
     pub priority: i32,
     /// Chained hashes of the full blocks of the canonical prompt: equal hash, equal whole prefix.

@@ -6,6 +6,7 @@ use super::estimate::{Ewma, RTT_MAX_MS, RTT_WEIGHT};
 use super::health::{Health, HealthThresholds, HealthTracker};
 use super::peer::PeerBook;
 use super::prediction::Samples;
+use crate::model::geo::Coordinates;
 use crate::model::{Region, ReplicaId, Time};
 
 /// Who answers behind a replica.
@@ -107,6 +108,8 @@ pub struct Replica {
     pub id: ReplicaId,
     /// What is configured.
     pub spec: ReplicaSpec,
+    /// Where its region is, if that is known.
+    pub place: Option<Coordinates>,
     /// Taken out by an operator.
     pub draining: bool,
     /// Round trip, ms.
@@ -127,6 +130,7 @@ impl Replica {
         Self {
             id,
             spec,
+            place: None,
             draining: false,
             rtt: Ewma::new(RTT_WEIGHT),
             gauges: None,

@@ -153,7 +153,11 @@ impl Router {
 
     /// Adds a replica or, where the name is known, changes its configuration.
     pub fn add_replica(&mut self, now: Time, spec: ReplicaSpec) -> (ReplicaId, Vec<Effect>) {
+        let place = self.settings.places.region(&spec.region);
         let id = self.fleet.upsert(spec);
+        if let Some(replica) = self.fleet.get_mut(id) {
+            replica.place = place;
+        }
         self.size_index(id);
         self.publish_replica(id);
         (id, self.release(now))

@@ -1,8 +1,11 @@
 //! What a router is told at its start, and what is wrong with it.
 
+use std::sync::Arc;
+
 use super::health::HealthThresholds;
 use super::policy::UnknownStrategy;
 use super::residency::Residency;
+use crate::model::geo::Atlas;
 
 /// What a router is told at its start and may be told anew at run time.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Settings {
     pub seed: u64,
     /// Which regions each residency class allows.
     pub residency: Residency,
+    /// Where regions are, for strategies that go by distance.
+    pub places: Arc<Atlas>,
     /// How many results in a row take a replica out of rotation and back in.
     pub health: HealthThresholds,
 }
@@ -38,6 +43,7 @@ impl Default for Settings {
             max_attempts: 3,
             seed: 0,
             residency: Residency::default(),
+            places: Arc::default(),
             health: HealthThresholds::default(),
         }
     }

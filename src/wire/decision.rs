@@ -41,6 +41,9 @@ pub struct Explanation {
     pub request: String,
     /// The model that was asked for, if the body named one.
     pub model: Option<String>,
+    /// Where its client is, degrees north and east as `48.9,2.4`, if that is known.
+    #[serde(default)]
+    pub client: Option<String>,
     /// Its decisions, first to last.
     pub decisions: Vec<Decision>,
     /// What came of its attempts that failed or went to a peer, first to last.
@@ -78,7 +81,7 @@ pub struct Decision {
     pub prompt_tokens: u32,
     /// Time spent in the router's queue before, ms.
     pub held_ms: f64,
-    /// Unit of scores and terms: `ms`, `tokens`, `requests` or `rank`.
+    /// Unit of scores and terms: `ms`, `tokens`, `requests`, `km` or `rank`.
     pub unit: String,
     /// What was decided.
     pub verdict: Verdict,

@@ -9,6 +9,7 @@ mod client;
 mod client_tls;
 mod failure;
 mod forward;
+mod geo;
 mod health;
 mod keys;
 mod limits;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bench::demo::fleet;
 use crate::cli::exit::Failure;
+use crate::model::geo::Atlas;
 use crate::sim::fleet::engine_spec;
 use crate::workload::Fleet;
 use crate::workload::fleet::{FleetFile, Gpu};
@@ -30,6 +31,15 @@ pub(crate) fn read_fleet(path: Option<&Path>) -> Result<Fleet, Failure> {
         }
     };
     fleet::resolve(&file, matrix).map_err(Failure::usage)
+}
+
+/// A map of places and clients.
+///
+/// # Errors
+/// A file that cannot be read, and everything in it that makes no sense.
+pub(crate) fn read_places(path: &Path) -> Result<Atlas, Failure> {
+    let read = Atlas::parse(&read(path, "map")?);
+    read.map_err(|error| Failure::usage(anyhow!("{}: {}", path.display(), error)))
 }
 
 fn read(path: &Path, what: &str) -> Result<String, Failure> {
@@ -65,6 +75,9 @@ pub(crate) fn describe_fleet(fleet: &Fleet, file: Option<&Path>) -> Value {
         "replicas": replicas,
         "jitter": format!("{:?}", fleet.jitter).to_lowercase(),
     });
+    if routers.len() > 1 {
+        described["entry"] = json!(fleet.entry.to_string());
+    }
     match home {
         Some(home) => described["router"] = json!(home),
         None => described["routers"] = json!(routers),

@@ -6,7 +6,7 @@ mod output;
 mod strategies;
 mod workload;
 
-pub(super) use fleet::{describe_fleet, read_fleet};
+pub(super) use fleet::{describe_fleet, read_fleet, read_places};
 pub(super) use live::stoppable;
 pub(super) use output::Output;
 pub(super) use strategies::strategies;

@@ -92,7 +92,8 @@ fn line(it: &DecisionSummary) -> [String; 9] {
 /// Every decision of one request, then how it ended.
 fn explain(explanation: &Explanation) -> String {
     let model = explanation.model.as_deref().unwrap_or("no model named");
-    let mut parts = vec![format!("request {} ({model})", explanation.request)];
+    let client = explanation.client.as_ref().map(|place| format!(", client at {place}")).unwrap_or_default();
+    let mut parts = vec![format!("request {} ({model}{client})", explanation.request)];
     parts.extend(explanation.decisions.iter().map(|it| decision(it, &explanation.attempts)));
     let last = explanation.decisions.iter().rfind(|it| it.chosen().is_some());
     parts.push(
@@ -311,6 +312,7 @@ mod tests {
         let explanation = Explanation {
             request,
             model: Some("mistral-7b".into()),
+            client: Some("48.9,2.4".into()),
             decisions: vec![first, second],
             attempts: vec![
                 Attempt {
@@ -323,8 +325,8 @@ mod tests {
             ],
             outcome: Some(done()),
         };
-        assert_snapshot!(explain(&explanation), @"
-        request 00000000000000a1 (mistral-7b)
+        assert_snapshot!(explain(&explanation), @r"
+        request 00000000000000a1 (mistral-7b, client at 48.9,2.4)
 
         attempt 1, 4 s ago, by `gorgo`: to east
         prompt 4,086 tokens, predicted ttft 73.3 ms

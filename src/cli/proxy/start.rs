@@ -153,7 +153,7 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
     };
     let mut config = GatewayConfig::new(routing, replicas);
     let limits = proxy.limits;
-    face::apply(proxy.face, &mut config);
+    face::apply(proxy.face, &mut config)?;
     config.listen = proxy.listen;
     config.admin = proxy.admin;
     config.inject_usage = proxy.inject_usage;

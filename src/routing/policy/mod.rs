@@ -7,6 +7,7 @@ pub mod registry;
 mod aibrix_prefix;
 mod consistent_hash;
 mod dynamo;
+mod geo;
 mod gorgo;
 mod gorgo_proxy;
 mod gorgo_v1;

@@ -2,7 +2,7 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, aibrix_prefix, consistent_hash, dynamo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request,
+    Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request,
     llm_d, power_of_two, preble, prefix_tree, random, round_robin, session_affinity, sglang_cache_aware, skywalker,
 };
 use crate::model::spelling;
@@ -33,6 +33,7 @@ const REGISTRY: &[Entry] = &[
     least_request::ENTRY,
     session_affinity::ENTRY,
     consistent_hash::ENTRY,
+    geo::ENTRY,
     power_of_two::ENTRY,
     round_robin::ENTRY,
     random::ENTRY,
@@ -134,6 +135,7 @@ mod tests {
         consistent-hash (rank): each session at its place on a hash ring; none above 1.25 times the mean load
           load_factor = 1.25 (1 to 1000000): most requests in flight as a multiple of the mean; large = no bound
           points = 160 (1 to 10000): points per replica on the ring
+        geo (km): the region nearest to the client, by `x-gorgo-client-location` or `--places`; there the fewest requests in flight
         power-of-two (requests): fewer requests in flight of two drawn at random
         round-robin (rank): each replica in turn
         random (rank): any replica, uniformly
@@ -198,8 +200,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

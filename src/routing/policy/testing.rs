@@ -7,6 +7,7 @@
 //! near rtt=40 cached=0 sent=3000,500
 //! far  rtt=110 cached=5376 answered=800 decoding=4000 running=3 waiting=1 used=9000 age=500
 //! ```
+//! `place=48.9,2.4`: coordinates, of the client or of a replica's region, and `region`: its name.
 //! `peer=1`: another agent, with `others=3000,500`: prompt tokens of what others have sent there, unanswered. `up=1`: checked and healthy. On the request line `queued`: prompt tokens in the router's queue, `waits`: requests there, `limit`:
 //! `--max-concurrent`.
 //! `at=MS`: the case happens so much later. `go=1`: the rule sees its request, of this number, go where it was sent. Lines at the end tell it what
@@ -17,6 +18,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::{Choice, Event, Observation, Parameters, Policy, Query, Sent, View, find};
+use crate::model::geo::Coordinates;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::decision::Candidate;
 use crate::routing::fleet::Fleet;
@@ -146,7 +148,7 @@ fn row(candidate: &Candidate, mark: &str) -> String {
 fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
     let id = fleet.upsert(ReplicaSpec {
         name: line.split_whitespace().next().expect("name").into(),
-        region: Region::new("r"),
+        region: Region::new(field(line, "region").unwrap_or("r")),
         kind: if field(line, "peer").is_some() { ReplicaKind::Peer } else { ReplicaKind::Engine },
         models: Vec::new(),
         limits: Limits { kv_tokens: field(line, "kv").map(number) },
@@ -156,6 +158,7 @@ fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
         },
     });
     let replica = fleet.get_mut(id).expect("just added");
+    replica.place = field(line, "place").map(place);
     if field(line, "up").is_some() {
         replica.observe_health(true, HealthThresholds::default());
     }
@@ -195,7 +198,16 @@ fn fly(ledger: &mut Ledger, replica: ReplicaId, phase: &str, tokens: u32, output
 
 fn features(line: &str) -> Features {
     let blocks = field(line, "blocks").into_iter().flat_map(|blocks| blocks.split(',')).map(number);
-    Features { session: field(line, "session").map(number), blocks: blocks.collect(), ..Features::default() }
+    Features {
+        session: field(line, "session").map(number),
+        place: field(line, "place").map(place),
+        blocks: blocks.collect(),
+        ..Features::default()
+    }
+}
+
+fn place(text: &str) -> Coordinates {
+    Coordinates::parse(text).unwrap_or_else(|| panic!("no coordinates: {text}"))
 }
 
 fn pairs(line: &str) -> impl Iterator<Item = (&str, &str)> {

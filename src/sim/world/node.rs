@@ -67,6 +67,7 @@ fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
     let region = fleet.routers[index].region.clone();
     let central = fleet.routers.len() == 1;
     let mut settings = scenario.routing.clone();
+    settings.places = Arc::clone(&fleet.places);
     settings.seed = settings.seed.wrapping_add(index as u64);
     let mut node = Node {
         router: Router::new(settings)?,

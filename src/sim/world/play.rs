@@ -9,6 +9,7 @@ use super::event::Event;
 use super::request::{Leg, Request, Stage};
 use super::scenario::Scenario;
 use crate::model::Time;
+use crate::model::geo::Coordinates;
 use crate::report::{Outcome, Sample};
 use crate::routing::{BLOCK_BYTES, Features};
 use crate::workload::reblock::chained_blocks;
@@ -32,6 +33,8 @@ pub(super) struct Play {
     /// Clients send their session's name, for there are sessions of several requests.
     keyed: bool,
     model: Option<Arc<str>>,
+    /// Where the clients of each group are; their requests say so.
+    places: Vec<Option<Coordinates>>,
     deadline: Time,
 }
 
@@ -51,6 +54,7 @@ impl Play {
             closed,
             keyed: plan.sessions.iter().any(|session| session.steps.len() > 1),
             model: scenario.fleet.replicas.first().map(|replica| replica.model.as_str().into()),
+            places: scenario.fleet.clients.iter().map(|group| scenario.fleet.places.region(&group.region)).collect(),
             deadline: Time::from_ms(drain_from_ms + measured.drain_ms),
         }
     }
@@ -162,6 +166,7 @@ impl World<'_> {
             model: self.play.model.clone(),
             session: self.play.keyed.then(|| xxh3_64(self.session(session).id.as_bytes())),
             blocks: chained_blocks(step, self.scenario.plan.block_size, ROUTER_BLOCK).into(),
+            place: self.play.places[self.scenario.homes[session as usize].0],
             prompt_bytes: prompt_bytes(step) as u64,
             prompt_tokens: Some(step.input_tokens),
             max_tokens: Some(step.output_tokens),

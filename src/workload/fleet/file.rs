@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use toml::Table;
 
+use super::entry::Doors;
 use super::keys::{Keys, as_number, tables};
 use super::{
-    Clients, Fleet, FleetError, Gpu, Hardware, Jitter, Overrides, OwnGpu, Replica, Router, SchedulerKind, Speed,
+    Clients, Entry, Fleet, FleetError, Gpu, Hardware, Jitter, Overrides, OwnGpu, Replica, Router, SchedulerKind, Speed,
     StepConstants,
 };
 use crate::model::Region;
+use crate::model::geo::Atlas;
 use crate::workload::network::{RttMatrix, check_rtt_ms};
 
 /// Most replicas that `count` may ask for at once.
@@ -68,7 +70,7 @@ impl FleetFile {
         check_engine: &dyn Fn(&Gpu, &str) -> Result<(), String>,
     ) -> Result<Fleet, FleetError> {
         let mut problems = Vec::new();
-        let known = ["router", "replica", "clients", "gpu", "network"];
+        let known = ["entry", "router", "replica", "clients", "gpu", "network", "places"];
         for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
             problems.push(format!("{key}: unknown key; known are {}", known.join(", ")));
         }
@@ -78,9 +80,13 @@ impl FleetFile {
         let routers = routers(&self.table, &mut problems);
         let (rtt, jitter) = network(&self.table, matrix, &mut problems);
         check_pairs(&routers, &replicas, &rtt, &mut problems);
-        let clients = clients(&self.table, &routers, &rtt, &mut problems);
+        let mut places = Atlas::default();
+        places.add_places(self.table.get("places"), &mut problems);
+        let entry = entry(&self.table, &mut problems);
+        let doors = Doors { routers: &routers, rtt: &rtt, places: &places };
+        let clients = clients(&self.table, (&doors, entry), &mut problems);
         if problems.is_empty() {
-            Ok(Fleet { routers, replicas, clients, rtt, jitter })
+            Ok(Fleet { routers, replicas, clients, entry, places: Arc::new(places), rtt, jitter })
         } else {
             Err(FleetError { name: self.name.clone(), problems })
         }
@@ -273,8 +279,18 @@ fn routers(file: &Table, problems: &mut Vec<String>) -> Vec<Router> {
     routers
 }
 
+/// How clients find their routers.
+fn entry(file: &Table, problems: &mut Vec<String>) -> Entry {
+    let Some(value) = file.get("entry") else { return Entry::default() };
+    let entry = value.as_str().ok_or_else(|| format!("found {value}; wanted text")).and_then(str::parse);
+    entry.unwrap_or_else(|problem| {
+        problems.push(format!("entry: {problem}"));
+        Entry::default()
+    })
+}
+
 /// The `[[clients]]`, each with its nearest router; without any, clients stand beside the routers.
-fn clients(file: &Table, routers: &[Router], rtt: &RttMatrix, problems: &mut Vec<String>) -> Vec<Clients> {
+fn clients(file: &Table, (doors, entry): (&Doors<'_>, Entry), problems: &mut Vec<String>) -> Vec<Clients> {
     let mut clients: Vec<Clients> = Vec::new();
     for (path, table) in &tables(file, "clients", problems) {
         let mut keys = Keys::new(path, table, problems);
@@ -285,30 +301,24 @@ fn clients(file: &Table, routers: &[Router], rtt: &RttMatrix, problems: &mut Vec
         if clients.iter().any(|group| Some(&group.region) == region.as_ref()) {
             keys.problem("region", "the second clients of this region");
         }
-        let router = region.as_ref().and_then(|region| nearest(region, routers, rtt));
-        if region.is_some() && router.is_none() && !routers.is_empty() {
-            keys.problem("region", "no RTT to any router; add it to network.rtt_ms");
+        let router = region.as_ref().map(|region| doors.choose(region, entry));
+        if let (Some(Err(problem)), false) = (&router, doors.routers.is_empty()) {
+            keys.problem("region", problem);
         }
         keys.finish();
-        if let (Some(region), Some(share), Some(router)) = (region, share, router) {
+        if let (Some(region), Some(share), Some(Ok(router))) = (region, share, router) {
             clients.push(Clients { region, share, router });
         }
     }
     if clients.is_empty() {
         let beside = |(router, at): (usize, &Router)| Clients { region: at.region.clone(), share: at.share, router };
-        return routers.iter().enumerate().map(beside).collect();
+        return doors.routers.iter().enumerate().map(beside).collect();
     }
     let sum: f64 = clients.iter().map(|group| group.share).sum();
     for group in &mut clients {
         group.share /= sum;
     }
     clients
-}
-
-/// The router with the shortest round trip; the first of equals.
-fn nearest(region: &Region, routers: &[Router], rtt: &RttMatrix) -> Option<usize> {
-    let known = routers.iter().enumerate().filter_map(|(index, at)| Some((index, rtt.rtt_ms(region, &at.region)?)));
-    known.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
 }
 
 fn network(file: &Table, matrix: Option<RttMatrix>, problems: &mut Vec<String>) -> (RttMatrix, Jitter) {

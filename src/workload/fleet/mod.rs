@@ -4,6 +4,7 @@
 //! [`FleetFile::resolve`], which lists every problem of the file at once by key path. Which GPUs and models exist is not known
 //! here; the caller gives a check.
 
+mod entry;
 mod file;
 mod keys;
 
@@ -11,7 +12,9 @@ use std::sync::Arc;
 
 use super::network::RttMatrix;
 use crate::model::Region;
+use crate::model::geo::Atlas;
 
+pub use entry::Entry;
 pub use file::FleetFile;
 
 /// A checked fleet.
@@ -23,6 +26,10 @@ pub struct Fleet {
     pub replicas: Vec<Replica>,
     /// Who sends requests: at least one group, shares adding up to 1. Where the file names none they stand beside the routers.
     pub clients: Vec<Clients>,
+    /// How clients find their routers.
+    pub entry: Entry,
+    /// Where regions are on the globe.
+    pub places: Arc<Atlas>,
     /// Knows every pair of a router's and a replica's region.
     pub rtt: RttMatrix,
     /// How delays vary.
@@ -45,7 +52,7 @@ pub struct Clients {
     pub region: Region,
     /// Their share of the sessions, 0 to 1.
     pub share: f64,
-    /// The router that they speak to: the nearest one, as an index into [`Fleet::routers`].
+    /// The router that they speak to: the one nearest by [`Fleet::entry`], as an index into [`Fleet::routers`].
     pub router: usize,
 }
 

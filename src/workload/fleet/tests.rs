@@ -172,7 +172,7 @@ jitter = "wild"
 rtt_ms = { "a" = 1, "a/b" = "x", "c/d" = -1, "e/f" = 1, "f/e" = 2 }
 "#;
     insta::assert_snapshot!(resolve(text).unwrap_err(), @r#"
-    fleet.toml: flet: unknown key; known are router, replica, clients, gpu, network
+    fleet.toml: flet: unknown key; known are entry, router, replica, clients, gpu, network, places
     fleet.toml: gpu[0].weights_ms: found -1; wanted a number from 0 to 1000000
     fleet.toml: gpu[0].quadratic_ms: missing
     fleet.toml: gpu[0].context_ms: missing

@@ -164,6 +164,7 @@ fn features(arguments: &Arguments<'_>) -> Features {
     Features {
         model: arguments.text("model").map(Into::into),
         session: arguments.number("session"),
+        place: None,
         residency: arguments.text("residency").into_iter().collect(),
         priority: arguments.number("priority").unwrap_or(0),
         blocks: hash_blocks([text.as_slice()], 0).into(),

@@ -1,9 +1,12 @@
 //! Several routers: hops, news, clients away from their router, partitions.
 
+use std::sync::Arc;
+
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof};
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Case, conversations, fleet, mean, plan, session, step, ttft_ms};
+use crate::model::geo::Atlas;
 use crate::sim::world::{Edge, News, Played};
 use crate::workload::Fleet;
 use crate::workload::fleet::Clients;
@@ -108,4 +111,28 @@ fn a_partition_keeps_everybody_at_home_and_heals() {
     assert!(abroad(0.0, 30_000.0) > 40, "{}", abroad(0.0, 30_000.0));
     assert_eq!(abroad(34_000.0, 60_000.0), 0, "whoever is silent is sent nothing");
     assert!(abroad(70_000.0, 120_000.0) > 60, "{}", abroad(70_000.0, 120_000.0));
+}
+
+#[test]
+fn geo_serves_everybody_in_the_region_nearest_to_them() {
+    let plan = conversations(60, 60.0);
+    // Clients in `c` are nearer to `b` than to `a`, and nobody serves in `c`.
+    let places = Arc::new(Atlas::parse("[places]\na = \"0,0\"\nb = \"0,20\"\nc = \"0,30\"").unwrap());
+    let at = |regions: &str, routers: &str| Fleet { places: Arc::clone(&places), ..fleet(regions, routers, "") };
+    let everywhere = at("abc", "abc");
+    let clients: Vec<Clients> =
+        everywhere.clients.iter().map(|clients| Clients { router: 0, ..clients.clone() }).collect();
+    let mut central = Fleet { clients, ..at("abc", "a") };
+    central.replicas.retain(|replica| replica.region.as_str() != "c");
+    let homes = crate::workload::homes(&central.clients, &plan, 1, 0.0);
+    let requests_of = |group: usize| {
+        let sessions = plan.sessions.iter().zip(&homes).filter(|(_, home)| home.0 == group);
+        sessions.map(|(session, _)| session.steps.len()).sum::<usize>()
+    };
+    let played = Case::new(&central, &plan, "geo").play();
+    assert!(requests_of(0) > 0 && requests_of(2) > 0, "there are clients in both");
+    assert_eq!(served_in(&played, "a"), requests_of(0));
+    assert_eq!(served_in(&played, "b"), requests_of(1) + requests_of(2));
+    // Beside its agent nobody has to go anywhere.
+    assert_eq!(Case::new(&everywhere, &plan, "geo").play().forwarded, 0);
 }
