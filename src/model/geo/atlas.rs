@@ -68,15 +68,17 @@ impl Atlas {
     /// Takes over a table of places, as a map and a fleet file have it. Everything wrong with it is added to `problems`.
     pub fn add_places(&mut self, table: Option<&Value>, problems: &mut Vec<String>) {
         for (name, place) in entries(table, "places", problems) {
-            match Coordinates::parse(place) {
-                Some(place) if !name.contains(',') => drop(self.places.insert(name.to_owned(), place)),
-                Some(_) => {
-                    problems.push(format!("places.\"{name}\": a name with a comma would be read as coordinates"))
+            let wanted = match Coordinates::parse(place) {
+                None => {
+                    format!("found `{place}`; wanted degrees north and degrees east, e.g. \"48.9,2.4\"")
                 }
-                None => problems.push(format!(
-                    "places.\"{name}\": found `{place}`; wanted degrees north and degrees east, e.g. \"48.9,2.4\""
-                )),
-            }
+                Some(_) if name.contains(',') => "a name with a comma would be read as coordinates".to_owned(),
+                Some(place) => {
+                    self.places.insert(name.to_owned(), place);
+                    continue;
+                }
+            };
+            problems.push(format!("places.\"{name}\": {wanted}"));
         }
     }
 
