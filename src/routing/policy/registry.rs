@@ -2,8 +2,9 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load, least_request,
-    llm_d, power_of_two, preble, prefix_tree, random, round_robin, session_affinity, sglang_cache_aware, skywalker,
+    Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load,
+    least_request, llm_d, power_of_two, preble, prefix_tree, random, round_robin, session_affinity, sglang_cache_aware,
+    skywalker,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
