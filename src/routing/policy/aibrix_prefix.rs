@@ -8,19 +8,21 @@
 //! 3. Nobody is left: the fewest requests of all.
 //! ```
 //!
-//! behind: points of the match that a replica of step 2 lacks to the largest. not_matched: 101 where step 2 has found others. load_share: requests as a
-//! share of one more than the largest among the candidates, so below 1.
+//! behind: points of the match that a replica of step 2 lacks to the largest. not_matched: 101 where step 2 has found others. load_share:
+//! requests as a share of one more than the largest among the candidates, so below 1.
 //!
-//! vllm-project/aibrix, `pkg/plugins/gateway/algorithms/prefix_cache.go`: the imbalance is 8 and the factor 1 in the code (its README says 16 and
-//! 2). Mean and σ (of a sample) are over all candidates. A match is a whole percentage of the prompt: what is below a hundredth is none.
-//! requests: this router's in flight there, as AIBrix's gateway counts its own, and others' at a peer.
+//! vllm-project/aibrix, `pkg/plugins/gateway/algorithms/prefix_cache.go`: the imbalance is 8 and the factor 1 in the code (its README
+//! says 16 and 2). Mean and σ (of a sample) are over all candidates. A match is a whole percentage of the prompt: what is below a
+//! hundredth is none. requests: this router's in flight there, as AIBrix's gateway counts its own, and others' at a peer.
 //!
 //! Known weaknesses: among few replicas the limit means little or much (of two nobody is ever above it, of three one that is ahead of two
-//! equals always is); a match of one hundredth goes before none, however busy, up to that limit, so that a common opening attracts all traffic to
-//! the replicas that have it; near saturation the switch at 8 scatters conversations over all replicas. Later versions switch when the busiest has more than twice the mean plus two, and at least 8 more than the least busy.
+//! equals always is); a match of one hundredth goes before none, however busy, up to that limit, so that a common opening attracts all
+//! traffic to the replicas that have it; near saturation the switch at 8 scatters conversations over all replicas. Later versions switch
+//! when the busiest has more than twice the mean plus two, and at least 8 more than the least busy.
 //!
-//! Different from AIBrix: this router's blocks of 256 bytes instead of 128 characters; its mirror of each replica's cache, bounded by the KV
-//! capacity, instead of one table of 200,000 blocks that knows nothing of it; equals go by requests without a first token instead of at random.
+//! Different from AIBrix: this router's blocks of 256 bytes instead of 128 characters; its mirror of each replica's cache, bounded by the
+//! KV capacity, instead of one table of 200,000 blocks that knows nothing of it; equals go by requests without a first token instead of
+//! at random.
 
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;

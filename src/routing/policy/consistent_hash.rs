@@ -8,18 +8,19 @@
 //! capacity = ⌈ load_factor · (Σ in_flight + 1) / replicas ⌉
 //! ```
 //!
-//! Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (arXiv 1608.01350, section 1): no bin holds more than
-//! ⌈c · average⌉ balls, the ball that is about to be placed included, and one that finds its bin full goes on around the ring. c is 1.25, the
-//! balance factor that HAProxy (`hash-balance-factor`) was given for it and where Vimeo runs it; the paper proves that a change moves
-//! O(1/ε²) balls for c = 1 + ε. As many points per replica as libketama has per server (40 hashes of four points each).
+//! Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (arXiv 1608.01350, section 1): no bin holds more balls
+//! than c times the average, rounded up, the ball that is about to be placed included, and one that finds its bin full goes on around the
+//! ring. The paper leaves c = 1 + ε to the operator (a change moves O(1/ε²) balls), and so does HAProxy (`hash-balance-factor`, in
+//! percent); 1.25 is the middle way between balance and affinity here. As many points per replica as libketama has per server (40 hashes
+//! of four each).
 //!
-//! in_flight: this router's requests there until they end, and others' at a peer. The key is that of `session-affinity`: the session key, else
-//! the first block of the prompt that is not common to all traffic. A request without any key goes where there is room and the fewest
-//! requests are without a first token.
+//! in_flight: this router's requests there until they end, and others' at a peer. The key is that of `session-affinity`: the session key,
+//! else the first block of the prompt that is not common to all traffic. A request without any key goes where there is room and the
+//! fewest requests are without a first token.
 //!
-//! Known weaknesses: a session that was pushed on warms a second replica and comes back to the cold first one; the bound counts
-//! requests, not their work, and takes replicas for equally fast; under light load it is tight (with one request in flight on three
-//! replicas each may have one), so that even idle replicas push sessions on.
+//! Known weaknesses: a session that was pushed on warms a second replica and comes back to the cold first one; the bound counts requests,
+//! not their work, and takes replicas for equally fast; under light load it is tight (with one request in flight on three replicas each
+//! may have one), so that a replica with a single request pushes sessions on.
 //!
 //! Names, not ids, are hashed: a router that restarts, or a second one, has the same ring.
 

@@ -9,21 +9,21 @@
 //! requests = decode_active_request_weight · in_flight
 //! ```
 //!
-//! ai-dynamo/dynamo: `lib/kv-router/src/scheduling/selector/default.rs` for the formula, `scheduling/config.rs` for the defaults (credit 1, decay 0,
-//! scale 1, weight of requests 0, temperature 0) and `docs/components/router`. active: prompt tokens that this router expects to be
-//! computed there, of requests without a first token. held: prompt tokens, cached ones too, of requests there until they end. cached: prompt
-//! tokens believed cached there. A block is 16 tokens, vLLM's default.
+//! ai-dynamo/dynamo: `lib/kv-router/src/scheduling/selector/default.rs` for the formula, `scheduling/config.rs` for the defaults (credit
+//! 1, decay 0, scale 1, weight of requests 0, temperature 0) and `docs/components/router`. active: prompt tokens that this router expects
+//! to be computed there, of requests without a first token. held: prompt tokens, cached ones too, of requests there until they end.
+//! cached: prompt tokens believed cached there. A block is 16 tokens, vLLM's default.
 //!
-//! With a `temperature` above 0 one candidate is drawn with probabilities proportional to exp(−score / (range · temperature)), range being
-//! that of the scores; not_drawn puts the others behind it. At 0 the smallest score wins.
+//! With a `temperature` above 0 one candidate is drawn with probabilities proportional to exp(−score / (range · temperature)), range
+//! being that of the scores; not_drawn puts the others behind it. At 0 the smallest score wins.
 //!
-//! Known weaknesses: a block that is held counts as much as one that is still to be computed, whatever either takes, so that many short requests
-//! in flight drive prompts away from their caches; all replicas are taken for equally fast; distance is not known.
+//! Known weaknesses: a block that is held counts as much as one that is still to be computed, whatever either takes, so that many short
+//! requests in flight drive prompts away from their caches; all replicas are taken for equally fast; distance is not known.
 //!
-//! Different from Dynamo: it follows KV events of its workers, which this router does not have, and uses its mirror of each cache, which is
-//! bounded by the KV capacity and corrected by what the engine reports; blocks that requests in flight share are
-//! counted for each of them, where Dynamo counts them once; equal scores go by requests without a first token instead of at random. Tiers
-//! of host memory and disk, shared caches, taints and the queue are not here.
+//! Different from Dynamo: it follows KV events of its workers, which this router does not have, and uses its mirror of each cache, which
+//! is bounded by the KV capacity and corrected by what the engine reports; blocks that requests in flight share are counted for each of
+//! them, where Dynamo counts them once; equal scores go by requests without a first token instead of at random. Tiers of host memory and
+//! disk, shared caches, taints and the queue are not here.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -10,17 +10,17 @@
 //!
 //! llm-d/llm-d-router: weights 2, 2 and 3 in `pkg/epp/config/loader/defaults.go`; the scorers are `queuedepth`, `kvcacheutilization` and
 //! `prefix` below `pkg/epp/framework/plugins/scheduling/scorer`, each clamped to 0..=1, and its picker takes the largest sum. Here every
-//! part is what is missing to the full mark, so that the smallest sum wins; nothing else is changed by that. waiting and KV use are the engine's
-//! gauges. One without gauges, or with some that are older than `gauge_max_age_ms`, gets nothing for queue and KV and does not count
-//! for shortest and longest, as there.
+//! part is what is missing to the full mark, so that the smallest sum wins; nothing else is changed by that. waiting and KV use are the
+//! engine's gauges. One without gauges, or with some that are older than `gauge_max_age_ms`, gets nothing for queue and KV and does not
+//! count for shortest and longest, as there.
 //!
-//! Known weaknesses: **nothing of it knows what was sent since the gauges were read** (llm-d reads them every 50 ms, this router every 500),
-//! so that a burst goes to one replica; the queue is relative, and one request waiting weighs as much as a hundred; the prefix is a share, so
-//! a match of 50 of 100 tokens weighs as much as one of 50,000 of 100,000.
+//! Known weaknesses: **nothing of it knows what was sent since the gauges were read** (llm-d reads them every 50 ms, this router every
+//! 500), so that a burst goes to one replica; the queue is relative, and one request waiting weighs as much as a hundred; the prefix is a
+//! share, so a match of 50 of 100 tokens weighs as much as one of 50,000 of 100,000.
 //!
-//! Different from llm-d: cached is this router's mirror of each replica's cache, bounded by its KV capacity and corrected by what the engine reports, instead of an LRU of
-//! 31,250 blocks; equal scores go by requests without a first token instead of at random. Its filters, its flow control and its
-//! predictor of latencies are not part of the default and not here.
+//! Different from llm-d: cached is this router's mirror of each replica's cache, bounded by its KV capacity and corrected by what the
+//! engine reports, instead of an LRU of 31,250 blocks; equal scores go by requests without a first token instead of at random. Its
+//! filters, its flow control and its predictor of latencies are not part of the default and not here.
 
 use super::least_load::GAUGE_MAX_AGE;
 use super::parameters::{Parameter, Parameters};

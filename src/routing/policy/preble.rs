@@ -1,4 +1,4 @@
-//! `preble`: Preble's E2: to where most of the prompt is cached if that is more than the rest, else to where the load of three minutes is least.
+//! `preble`: Preble's E2: to where most of the prompt is cached, if that is more than the rest, else to the least load of three minutes.
 //!
 //! ```text
 //! score = prefill  +  decode  +  left_out                ms of load, no prediction; the smallest wins
@@ -8,26 +8,26 @@
 //! left_out = more than anybody's load, for whoever does not come into question
 //! ```
 //!
-//! 1. *Exploit*: the longest match is longer than the rest of the prompt. In question come those that have it. If that is the most loaded replica
-//!    alone, it has more than `rebalance` times the load of the least loaded, and there were `rebalance_after` requests per replica: the least loaded
-//!    instead, which will hold the prompt from then on.
+//! 1. *Exploit*: the longest match is longer than the rest of the prompt. In question come those that have it. If that is the most loaded
+//!    replica alone, it has more than `rebalance` times the load of the least loaded, and there were `rebalance_after` requests per
+//!    replica: the least loaded instead, which will hold the prompt from then on.
 //! 2. *Explore*: everybody comes into question.
 //!
 //! "Preble: Efficient Distributed Prompt Scheduling for LLM Serving" (ICLR '25, arXiv 2407.00023); WukLab/preble,
-//! `preble/global_scheduler_with_time.py`: window 3 minutes, rebalance at 1.5 after 50 requests per GPU, median over the last 200 times per output token, the
-//! first of which is taken to be 150 ms. The time of a prefill is their regression for Mistral-7B on an A6000 (`model_equations.py`,
-//! `LP_mistral_7b_A6000_sglang_extend_flashinfer`), unless the replica has a prefill rate of its own. What a request does not have cached
-//! is counted where it was sent.
+//! `preble/global_scheduler_with_time.py`: window 3 minutes, rebalance at 1.5 after 50 requests per GPU, median over the last 200 times
+//! per output token, the first of which is taken to be 150 ms. The time of a prefill is their regression for Mistral-7B on an A6000
+//! (`model_equations.py`, `LP_mistral_7b_A6000_sglang_extend_flashinfer`), unless the replica has a prefill rate of its own. What a
+//! request does not have cached is counted where it was sent.
 //!
-//! Known weaknesses: distance is not known; GPUs are taken for equally fast unless they are given rates; a load of three minutes is still high where
-//! nothing is left to do, and low where a burst has just begun; their regression falls below zero between 361 and 383
-//! tokens (here it stops at zero).
+//! Known weaknesses: distance is not known; GPUs are taken for equally fast unless they are given rates; a load of three minutes is still
+//! high where nothing is left to do, and low where a burst has just begun; their regression falls below zero between 361 and 383 tokens
+//! (here it stops at zero).
 //!
-//! Different from Preble: it sums per node of its prefix tree, with the node's mean miss rate and divided by the GPUs that hold it, where here each
-//! request counts by itself; rebalancing turns requests away from the most loaded replica, as the paper describes it, instead of moving
-//! nodes; eviction costs (off by default there) and second copies of prefixes whose TTFT doubles are not here. Its choice among several GPUs
-//! that hold a prefix takes the position in that list for the number of a GPU; that is not copied. What is cached is this router's mirror, and the
-//! expected output its own mean, instead of `max_tokens` or 45.
+//! Different from Preble: it sums per node of its prefix tree, with the node's mean miss rate and divided by the GPUs that hold it, where
+//! here each request counts by itself; rebalancing turns requests away from the most loaded replica, as the paper describes it, instead
+//! of moving nodes; eviction costs (off by default there) and second copies of prefixes whose TTFT doubles are not here. Its choice among
+//! several GPUs that hold a prefix takes the position in that list for the number of a GPU; that is not copied. What is cached is this
+//! router's mirror, and the expected output its own mean, instead of `max_tokens` or 45.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -8,21 +8,21 @@
 //! else:                                                                                   tree
 //! ```
 //!
-//! requests: in flight there, of this router, and of others at a peer. behind: cached tokens that a replica lacks to the longest match. tree: tokens
-//! of all prompts that went there and were not cached there already, up to `max_tree_size`: the size of what SGLang's router keeps per
-//! worker to guess its cache.
+//! requests: in flight there, of this router, and of others at a peer. behind: cached tokens that a replica lacks to the longest match.
+//! tree: tokens of all prompts that went there and were not cached there already, up to `max_tree_size`: the size of what SGLang's router
+//! keeps per worker to guess its cache.
 //!
-//! sgl-project/sglang, `sgl-router/src/policies/cache_aware.rs`, with the defaults of its launcher (`sglang_router`, `RouterArgs`): threshold 0.5,
-//! balance 32 and 1.0001, tree 2^24 characters, here in tokens of four characters. (The Rust default of the second balance is 1.1; its successor's launcher
-//! has 0.3, 64 and 1.5.)
+//! sgl-project/sglang, `sgl-router/src/policies/cache_aware.rs`, with the defaults of its launcher (`sglang_router`, `RouterArgs`):
+//! threshold 0.5, balance 32 and 1.0001, tree 2^24 characters, here in tokens of four characters. (The Rust default of the second balance
+//! is 1.1; its successor's launcher has 0.3, 64 and 1.5.)
 //!
 //! Known weaknesses: until replicas are 32 requests apart load does not count at all, so that popular prefixes overload one replica
-//! (sgl-project/sglang, issue 14305); half of a long prompt cached elsewhere counts as nothing; a replica that comes new or slow, with a small tree, gets all
-//! prompts without a match until its tree has grown like the others'; trees at their limit are all equal.
+//! (sgl-project/sglang, issue 14305); half of a long prompt cached elsewhere counts as nothing; a new replica gets all prompts without a
+//! match until its tree has grown like the others'; trees at their limit are all equal.
 //!
-//! Different from SGLang: what is cached is this router's mirror, which is bounded by the replica's KV capacity and corrected by what the engine
-//! reports, instead of the tree, which knows neither; among replicas with equal matches the one with the fewest requests without a first token instead of
-//! any; the tree is never evicted, only its count stops.
+//! Different from SGLang: what is cached is this router's mirror, which is bounded by the replica's KV capacity and corrected by what the
+//! engine reports, instead of the tree, which knows neither; among replicas with equal matches the one with the fewest requests without a
+//! first token instead of any; the tree is never evicted, only its count stops.
 
 use std::collections::BTreeMap;
 

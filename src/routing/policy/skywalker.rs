@@ -5,28 +5,30 @@
 //! ```
 //!
 //! 1. Available is an engine where no request waits (its gauge), at most `max_pending` requests are without a first token, and, with
-//!    `--max-concurrent`, fewer are in flight. A peer is available if no more requests wait there than here (this one included) and no more than
-//!    `max_peer_queue`, and at most `max_pending` are without a first token.
+//!    `--max-concurrent`, fewer are in flight. A peer is available if no more requests wait there than here (this one included) and no
+//!    more than `max_peer_queue`, and at most `max_pending` are without a first token.
 //! 2. Own engines before peers: a peer is asked only when no own engine is available. What a peer sent is never sent on.
-//! 3. Among these the fewest requests in flight; but if the longest match is more than `match_threshold` of the prompt, and they are not out of balance (more
-//!    than `balance_abs` requests apart *and* the busiest above `balance_rel` times the least busy), only those that have it.
+//! 3. Among these the fewest requests in flight; but if the longest match is more than `match_threshold` of the prompt, and they are not
+//!    out of balance (more than `balance_abs` requests apart *and* the busiest above `balance_rel` times the least busy), only those that
+//!    have it.
 //! 4. Nobody is available: it waits in the router's queue, first come first served, and 1 to 3 are tried again after every event.
 //!
 //! unavailable, remote and not_matched are 4, 2 and 1 times one more than the most requests in flight anywhere, so that they order the
 //! candidates as 1 to 3 do.
 //!
-//! "SkyWalker: A Locality-Aware Cross-Region Load Balancer for LLM Inference" (EuroSys '26, arXiv 2505.24095), selective pushing by pending
-//! requests; constants from skypilot-org/skypilot, branch `serve-multi-region-lb`: `sky/serve/load_balancer.py` (queue of a peer at most 10, one hop)
-//! and `load_balancing_policies.py` (match above 0.5, balance 32 and 1.0001).
+//! "SkyWalker: A Locality-Aware Cross-Region Load Balancer for LLM Inference" (EuroSys '26, arXiv 2505.24095), selective pushing by
+//! pending requests; constants from skypilot-org/skypilot, branch `serve-multi-region-lb`: `sky/serve/load_balancer.py` (queue of a peer
+//! at most 10, one hop) and `load_balancing_policies.py` (match above 0.5, balance 32 and 1.0001).
 //!
-//! Known weaknesses: distance orders local before remote and is not in any cost, so that a warm cache far away never competes with a
-//! cold free engine here; a replica runs empty for a round trip before it gets the next request, the more the farther it is; conversations scatter
-//! while their replica has somebody waiting, so that near saturation the hit rate falls, which makes saturation worse.
+//! Known weaknesses: distance orders local before remote and is not in any cost, so that a warm cache far away never competes with a cold
+//! free engine here; a replica far away may run empty for a round trip before it gets the next request; conversations scatter while their
+//! replica has somebody waiting, so that near saturation the hit rate falls, which makes saturation worse.
 //!
-//! Different from SkyWalker: it looks at its engines' waiting count every 100 ms, this router every 500, in which time it would send
-//! everything to one of them. So its own count of requests without a first token, which is not stale, bounds a burst (3; theirs has no such bound). The queue
-//! is looked at after every event instead of every 10 ms; what peers hold and how long their queues are is known from what they tell; one match is a
-//! share of tokens instead of characters; priority goes before order of arrival, as always in this router's queue.
+//! Different from SkyWalker: it looks at its engines' waiting count every 100 ms, this router every 500, in which time it could send any
+//! number to one of them. So its own count of requests without a first token, which is not stale, bounds a burst (3; theirs has no such
+//! bound). The queue is looked at after every event instead of every 10 ms; what peers hold and how long their queues are is known from
+//! what they tell; one match is a share of tokens instead of characters; priority goes before order of arrival, as always in this
+//! router's queue.
 
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;

@@ -17,7 +17,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{Choice, Event, Observation, Parameters, Policy, Query, Sent, View, find};
+use proptest::prelude::{ProptestConfig, Strategy, proptest};
+
+use super::{Choice, Event, Observation, Parameters, Policy, Query, Sent, View, find, strategies};
 use crate::model::geo::Coordinates;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::decision::Candidate;
@@ -216,6 +218,46 @@ fn pairs(line: &str) -> impl Iterator<Item = (&str, &str)> {
 
 fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     pairs(line).find(|(known, _)| *known == key).map(|(_, value)| value)
+}
+
+/// Any fleet, as lines of a case.
+fn fleets() -> impl Strategy<Value = String> {
+    let replica = (0..3u8, 0..500u32, 0..1001u32, 0..40usize, 0..8usize, (0..9u32, 0..101u32, 0..90_000u32));
+    let line = |(i, (kind, rtt, cached, decoding, sent, (waiting, usage, age))): (usize, _)| {
+        let (kind, rtt, cached, decoding, sent): (u8, u32, u32, usize, usize) = (kind, rtt, cached, decoding, sent);
+        let list =
+            |key: &str, n: usize| if n > 0 { format!(" {key}={}", vec!["9"; n].join(",")) } else { String::new() };
+        let peer = if kind == 0 { " peer=1 others=40,50" } else { "" };
+        let gauges = format!(" waiting={waiting} usage={} age={age}", f64::from(usage) / 100.0);
+        let told = if kind == 1 { "" } else { gauges.as_str() };
+        format!("r{i}{peer}{told} rtt={rtt} cached={cached}{}{}\n", list("decoding", decoding), list("sent", sent))
+    };
+    proptest::collection::vec(replica, 1..7)
+        .prop_map(move |replicas| replicas.into_iter().enumerate().map(line).collect::<String>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the fleet is like: every candidate has a score that can be compared, one of them is chosen or the request is held, and the
+    /// same seed gives the same answers.
+    #[test]
+    fn every_strategy_decides_on_any_fleet(fleet in fleets(), prompt in 1001..20_000u32, session: u64) {
+        let case = |turn: u32| format!("prompt={prompt} session={session} waits={turn} go={turn} at={}\n{fleet}\n\n", 1000 * turn);
+        let cases: String = (1..6).map(case).collect();
+        for entry in strategies() {
+            let log = scores_seeded(entry.name, "", 7, &cases);
+            let rows: Vec<&str> = log.lines().filter(|line| line.contains('=')).collect();
+            assert_eq!(rows.len(), 5 * fleet.lines().count(), "{}: {log}", entry.name);
+            for row in rows {
+                let score: f64 = number(row.split_whitespace().nth(1).expect("a score"));
+                assert!(score.is_finite(), "{}: {row}", entry.name);
+            }
+            let decided = log.lines().filter(|line| line.contains("<-") || *line == "hold").count();
+            assert_eq!(decided, 5, "{}: {log}", entry.name);
+            assert_eq!(log, scores_seeded(entry.name, "", 7, &cases), "{}", entry.name);
+        }
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {
