@@ -299,6 +299,7 @@ fn configuration_is_shown_with_its_origins() {
     proxy.keep_alive_ms          120000            default
     proxy.write_timeout_ms       120000            default
     proxy.upstream_timeout_ms    600000            default
+    proxy.stream_timeout_ms      60000             default
     proxy.drain_timeout_ms       120000            default
     proxy.rtt_every_ms           1000              default
     proxy.gauges_every_ms        500               default

@@ -104,6 +104,7 @@ pub struct ProxySection {
     pub keep_alive_ms: Option<u64>,
     pub write_timeout_ms: Option<u64>,
     pub upstream_timeout_ms: Option<u64>,
+    pub stream_timeout_ms: Option<u64>,
     pub drain_timeout_ms: Option<u64>,
     pub rtt_every_ms: Option<u64>,
     pub gauges_every_ms: Option<u64>,

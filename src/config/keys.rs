@@ -334,6 +334,12 @@ pub const SECTIONS: [Section; 10] = [
                 "Longest silence of an engine, before or inside its answer, ms",
             ),
             key(
+                "stream_timeout_ms",
+                Kind::Whole(1, DAY_MS),
+                "60000",
+                "Longest silence inside an answer after its first token, if shorter, ms",
+            ),
+            key(
                 "drain_timeout_ms",
                 Kind::Whole(0, DAY_MS),
                 "120000",

@@ -289,7 +289,7 @@ max_body_bytes = 1000
         line 15: routing.inject_usage: found text, wanted true or false
         line 17: routing.weights.w_rtt: found text, wanted a number
         line 20: residency.eu: found text, wanted a list of texts, e.g. ["a", "b"]
-        line 22: proxy.colour: unknown key; known here: listen, admin, admin_token_file, region, tls_certificate, tls_key, api_keys, places, audit, max_connections, max_body_bytes, max_bodies_bytes, max_header_bytes, header_timeout_ms, body_timeout_ms, body_total_timeout_ms, keep_alive_ms, write_timeout_ms, upstream_timeout_ms, drain_timeout_ms, rtt_every_ms, gauges_every_ms, decisions_kept
+        line 22: proxy.colour: unknown key; known here: listen, admin, admin_token_file, region, tls_certificate, tls_key, api_keys, places, audit, max_connections, max_body_bytes, max_bodies_bytes, max_header_bytes, header_timeout_ms, body_timeout_ms, body_total_timeout_ms, keep_alive_ms, write_timeout_ms, upstream_timeout_ms, stream_timeout_ms, drain_timeout_ms, rtt_every_ms, gauges_every_ms, decisions_kept
         "#);
         let file = read(text).0.file;
         assert_eq!((file.replica.len(), file.proxy.max_body_bytes), (2, Some(1000)));

@@ -333,6 +333,8 @@ impl Ticket {
 
     fn elsewhere(&mut self, event: impl FnOnce(&mut Router, Time, RequestId) -> (Arc<Decision>, Vec<Effect>)) {
         let request = self.request;
+        // Of a head that nobody has got.
+        self.ended.status = None;
         if let Some((_, replica)) = self.sent.take() {
             replica.attempt_failed();
         }

@@ -1,6 +1,7 @@
 //! One request: read it, decide, send it, and hand its answer on; elsewhere if a replica fails before the first byte.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,7 +74,7 @@ pub(super) async fn forward(
 ) -> Result<Response<Content>, Rejection> {
     let (parts, incoming) = request.into_parts();
     let mut recording = shared.tracer.begin(id, started);
-    // Given back when the head of an answer is there: no attempt can follow then.
+    // Given back when an answer has begun: no attempt can follow then.
     let mut share = shared.bodies.share();
     let waits = parts.headers.contains_key(EXPECT);
     let body = whole(incoming, waits, &shared.limits, &mut share).await?;
@@ -204,11 +205,8 @@ impl Job<'_> {
                 }
             };
             self.shared.access.audit_forward(self.id, &replica, decision.attempt, (&self.caller, &self.classes));
-            match self.attempt(&replica).await {
-                Ok(response) => {
-                    ticket.answered(response.status().as_u16(), id_there(&response, &replica));
-                    return self.relay(response, Some(ticket), &decision, &replica);
-                }
+            match self.answer(&mut ticket, &replica).await {
+                Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
                 Err(Failure::Silent) => return self.give_up(ticket, &decision, &replica),
                 Err(Failure::Elsewhere(reason)) => {
                     tracing::warn!(request = %self.id, replica = %replica.name, %reason, "attempt failed");
@@ -226,6 +224,29 @@ impl Job<'_> {
         }
     }
 
+    /// An answer of which a piece is there. Engines send its head before they begin to compute: as long as nothing follows it nothing is
+    /// handed on, and another replica can still give the whole.
+    async fn answer(&self, ticket: &mut Ticket, replica: &Replica) -> Result<Response<Reply>, Failure> {
+        let mut response = self.attempt(replica).await?;
+        let status = response.status();
+        ticket.answered(status.as_u16(), id_there(&response, replica));
+        ticket.headers(status.as_u16());
+        if status.is_success() {
+            let begun = self.unless_silent(replica, response.body_mut().begun()).await?;
+            begun.map_err(|error| no_answer(&format_args!("its answer broke off before its first byte: {error}")))?;
+        }
+        Ok(response)
+    }
+
+    /// What comes of waiting for a replica, within the time limit and as long as it can be heard.
+    async fn unless_silent<T>(&self, replica: &Replica, waiting: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            came = timeout(self.shared.limits.upstream_timeout, waiting) => came.map_err(|_| Failure::Silent),
+            // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
+            () = replica.hearing.until_lost() => Err(no_answer(&"the peer has fallen silent")),
+        }
+    }
+
     /// Sends the request to one replica and waits for the head of its answer.
     async fn attempt(&self, replica: &Replica) -> Result<Response<Reply>, Failure> {
         let endpoint = replica.pool.endpoint();
@@ -237,13 +258,7 @@ impl Job<'_> {
             headers.insert(headers::TRACE, Context { trace: self.trace, parent: self.id }.header());
         }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
-        let limit = self.shared.limits.upstream_timeout;
-        let silent = replica.silent.notified();
-        let answer = tokio::select! {
-            answer = timeout(limit, replica.pool.send(&outgoing)) => answer.map_err(|_| Failure::Silent)?,
-            // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
-            () = silent => return Err(no_answer(&"the peer has fallen silent")),
-        };
+        let answer = self.unless_silent(replica, replica.pool.send(&outgoing)).await?;
         let response = answer.map_err(|error| {
             // A peer is asked for what it holds itself; its engine lives on without its agent.
             if error.is_refusal() && !peer {
@@ -287,14 +302,11 @@ impl Job<'_> {
     fn relay(
         &self,
         response: Response<Reply>,
-        mut ticket: Option<Ticket>,
+        ticket: Option<Ticket>,
         decision: &Decision,
         replica: &Replica,
     ) -> Response<Content> {
         let (mut parts, reply) = response.into_parts();
-        if let Some(ticket) = &mut ticket {
-            ticket.headers(parts.status.as_u16());
-        }
         let manner = self.manner(parts.status, &parts.headers);
         headers::for_client(&mut parts.headers);
         if manner.strip {
@@ -320,6 +332,7 @@ impl Job<'_> {
             unframed: events && !has_length && !headers.contains_key(TRANSFER_ENCODING),
             observer,
             silence: self.shared.limits.upstream_timeout,
+            pause: self.shared.limits.stream_timeout,
         }
     }
 

@@ -110,6 +110,7 @@ struct PerReplica {
     cached_tokens: Counters,
     completion_tokens: Counters,
     healthy: Family<ReplicaLabels, Gauge>,
+    health_changes: Counters,
     rtt: Figures,
     running: Figures,
     waiting: Figures,
@@ -159,6 +160,8 @@ pub(super) struct ReplicaMetrics {
     pub(super) completion_tokens: Counter,
     /// 1 while in rotation.
     pub(super) healthy: Gauge,
+    /// Times that it left rotation or came back.
+    pub(super) health_changes: Counter,
     /// Smoothed round trip, s.
     pub(super) rtt: Figure,
     /// Requests in the engine's batch.
@@ -298,6 +301,8 @@ impl PerReplica {
         r.register("cached_tokens", "Prompt tokens that the engine found in its cache", f.cached_tokens.clone());
         r.register("completion_tokens", "Tokens generated, as the engine counted them", f.completion_tokens.clone());
         r.register("replica_healthy", "1 while the replica is in rotation", f.healthy.clone());
+        let changes = "Times that the replica left rotation or came back";
+        r.register("replica_health_changes", changes, f.health_changes.clone());
         r.register("replica_rtt_seconds", "Smoothed network round trip, seconds", f.rtt.clone());
         r.register("replica_engine_running", "Requests in the engine's batch, as it says", f.running.clone());
         r.register("replica_engine_waiting", "Requests waiting in the engine, as it says", f.waiting.clone());
@@ -342,6 +347,7 @@ impl PerReplica {
             cached_tokens: self.cached_tokens.get_or_create(&labels).clone(),
             completion_tokens: self.completion_tokens.get_or_create(&labels).clone(),
             healthy: self.healthy.get_or_create(&labels).clone(),
+            health_changes: self.health_changes.get_or_create(&labels).clone(),
             rtt: self.rtt.get_or_create(&labels).clone(),
             running: self.running.get_or_create(&labels).clone(),
             waiting: self.waiting.get_or_create(&labels).clone(),

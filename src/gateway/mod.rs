@@ -21,6 +21,7 @@ pub mod fleet;
 mod forward;
 pub mod handle;
 pub mod headers;
+mod hearing;
 mod inject;
 mod journal;
 pub mod keys;

@@ -60,6 +60,7 @@ pub(super) struct Relay {
     observer: Observer,
     strip: Option<Strip>,
     silence: Silence,
+    pause: Duration,
     /// An error event may be appended: a stream of events without a stated length or encoding.
     appendable: bool,
     /// The engine marks the end by closing: only `[DONE]` tells the end of a stream from a break.
@@ -85,8 +86,10 @@ pub(super) struct Manner {
     pub(super) appendable: bool,
     /// See [`Relay`].
     pub(super) unframed: bool,
-    /// Longest silence of the engine.
+    /// Longest silence of the engine before its first token.
     pub(super) silence: Duration,
+    /// Longest silence between two pieces after it, if that is shorter.
+    pub(super) pause: Duration,
 }
 
 impl Relay {
@@ -99,6 +102,7 @@ impl Relay {
             observer: manner.observer,
             strip: manner.strip.then(Strip::default),
             silence: Silence::new(manner.silence, clock),
+            pause: manner.pause,
             appendable: manner.appendable,
             unframed: manner.unframed,
             stage: Stage::Flowing,
@@ -138,9 +142,12 @@ impl Relay {
     /// Observes data and takes out what is not the client's.
     fn pass(&mut self, data: Bytes) -> Bytes {
         self.silence.heard();
-        if self.observer.take(&data)
-            && let Some(ticket) = &mut self.ticket
-        {
+        let first_token = self.observer.take(&data);
+        // What is not a stream comes when it is complete.
+        if first_token || !matches!(self.observer, Observer::Events(_)) {
+            self.silence.tighten(self.pause);
+        }
+        if let Some(ticket) = self.ticket.as_mut().filter(|_| first_token) {
             ticket.first_token();
         }
         let ended = self.reply.as_ref().is_some_and(Body::is_end_stream);
@@ -275,7 +282,8 @@ impl Body for Outbound {
     }
 }
 
-/// A limit on the silence of an engine. The timer is set only when nothing is there, and then runs once per limit, not per chunk.
+/// A limit on the silence of an engine, or of the way to it. The timer is set only when nothing is there, and then runs once per limit,
+/// not per chunk.
 struct Silence {
     limit: Duration,
     clock: Clock,
@@ -290,6 +298,13 @@ impl Silence {
 
     fn heard(&mut self) {
         self.heard = self.clock.now();
+    }
+
+    /// Waits no longer than this from now on.
+    fn tighten(&mut self, limit: Duration) {
+        if limit < self.limit {
+            (self.limit, self.timer) = (limit, None);
+        }
     }
 
     /// Ready with true when the limit has passed.

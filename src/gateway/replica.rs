@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::hearing::Hearing;
 use super::journal::Ended;
 use super::metrics::ReplicaMetrics;
 use super::origin::Origin;
@@ -40,8 +40,8 @@ pub(super) struct Replica {
     pub(super) metrics: ReplicaMetrics,
     /// Ends its probes.
     pub(super) gone: CancellationToken,
-    /// It has fallen silent: whoever waits for an answer of this peer need not any longer.
-    pub(super) silent: Notify,
+    /// Whether it can be heard, if it is a peer.
+    pub(super) hearing: Hearing,
     figures: Mutex<Figures>,
 }
 
@@ -111,7 +111,7 @@ impl Replica {
             pool,
             metrics,
             gone: CancellationToken::new(),
-            silent: Notify::new(),
+            hearing: Hearing::default(),
             figures: Mutex::new(figures),
         })
     }

@@ -168,6 +168,9 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Longest silence of an engine, before its answer or inside it.
     pub upstream_timeout: Duration,
+    /// Longest silence between two pieces of an answer after its first token, if that is shorter: nobody computes on one token for so long,
+    /// so the engine or the way to it is gone.
+    pub stream_timeout: Duration,
     /// Longest time that draining waits for the requests that came before it.
     pub drain_timeout: Duration,
 }
@@ -187,6 +190,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(120),
             // A long prompt in a long queue is silent for minutes; OpenAI's clients give up after ten.
             upstream_timeout: Duration::from_secs(600),
+            // More than a request waits that is displaced by others and computed anew, and than most partitions last.
+            stream_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(120),
         }
     }

@@ -147,6 +147,12 @@ impl Replica {
         self.health.state()
     }
 
+    /// How often its health has changed since it was first known.
+    #[must_use]
+    pub fn health_changes(&self) -> u32 {
+        self.health.changes()
+    }
+
     /// Takes a health result. True if the state changed.
     pub fn observe_health(&mut self, ok: bool, thresholds: HealthThresholds) -> bool {
         self.health.observe(ok, thresholds)

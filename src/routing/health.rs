@@ -47,6 +47,8 @@ pub struct HealthTracker {
     streak: u32,
     /// Which kind that is.
     streak_ok: bool,
+    /// Times that it left rotation or came back.
+    changes: u32,
 }
 
 impl HealthTracker {
@@ -56,25 +58,37 @@ impl HealthTracker {
         self.state
     }
 
+    /// How often the state has changed since it was first known: what flaps shows here.
+    #[must_use]
+    pub const fn changes(&self) -> u32 {
+        self.changes
+    }
+
     /// Takes it out of rotation without further results: whoever says so has waited for long enough. True if the state changed.
     pub fn condemn(&mut self) -> bool {
         self.streak = 0;
-        let before = std::mem::replace(&mut self.state, Health::Unhealthy);
-        before != Health::Unhealthy
+        self.turn(Health::Unhealthy)
     }
 
     /// Takes one result. True if the state changed.
     pub fn observe(&mut self, ok: bool, thresholds: HealthThresholds) -> bool {
         self.streak = if ok == self.streak_ok { self.streak.saturating_add(1) } else { 1 };
         self.streak_ok = ok;
-        let before = self.state;
-        self.state = match (self.state, ok) {
+        self.turn(match (self.state, ok) {
             (Health::Unknown, true) => Health::Healthy,
             (Health::Unhealthy, true) if self.streak >= thresholds.successes_in => Health::Healthy,
             (_, false) if self.streak >= thresholds.failures_out => Health::Unhealthy,
             (state, _) => state,
-        };
-        self.state != before
+        })
+    }
+
+    /// True if that is another state.
+    fn turn(&mut self, state: Health) -> bool {
+        let before = std::mem::replace(&mut self.state, state);
+        if before != state && before != Health::Unknown {
+            self.changes += 1;
+        }
+        before != state
     }
 }
 

@@ -456,6 +456,7 @@ async fn the_metrics_page_has_these_names() {
     gorgo_replica_dispatched counter
     gorgo_replica_engine_running gauge
     gorgo_replica_engine_waiting gauge
+    gorgo_replica_health_changes counter
     gorgo_replica_healthy gauge
     gorgo_replica_idle_connections gauge
     gorgo_replica_in_flight gauge

@@ -43,6 +43,43 @@ async fn what_fails_before_its_first_byte_is_tried_elsewhere() {
     }
 }
 
+/// Engines send the head of a stream before they compute: a client that has got nothing but could have had that loses nothing.
+#[tokio::test]
+async fn what_fails_behind_its_head_and_before_its_first_byte_is_tried_elsewhere() {
+    let pause = || Step::Pause(Duration::from_millis(50));
+    let cases = [
+        ("a stream", Answer::new(200, "text/event-stream", vec![pause(), Step::Die])),
+        ("a document", Answer::new(200, "application/json", vec![pause(), Step::Die])),
+        ("a document of known length", {
+            let mut answer = Answer::new(200, "application/json", vec![pause(), Step::Die]);
+            answer.headers.push(("content-length", "1000".to_owned()));
+            answer
+        }),
+    ];
+    for (name, answer) in cases {
+        let (bad, good, gateway) = bad_and_good(answer).await;
+        let response = Client::connect(&gateway).await.chat(STREAM).await;
+        assert_eq!(response.headers()["x-gorgo-replica"], "r1", "{name}");
+        let (text, complete) = whole(response.into_body()).await;
+        assert!(complete && text.matches("[DONE]").count() == 1 && !text.contains("error"), "{name}: {text}");
+        assert_eq!((bad.requests().len(), good.requests().len()), (1, 1), "{name}");
+        until("counted", || gateway.counts().ok == 1 && gateway.counts().retried == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_one() {
+    let mut empty = Answer::new(200, "application/json", Vec::new());
+    empty.headers.push(("content-length", "0".to_owned()));
+    for answer in [empty, Answer::new(200, "application/json", Vec::new())] {
+        let (_bad, good, gateway) = bad_and_good(answer).await;
+        let response = Client::connect(&gateway).await.chat(PLAIN).await;
+        assert_eq!((response.status().as_u16(), &response.headers()["x-gorgo-replica"]), (200, &"r0".parse().unwrap()));
+        assert_eq!(whole(response.into_body()).await, (String::new(), true));
+        assert!(good.requests().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn an_unreachable_replica_is_tried_elsewhere() {
     let good = Mock::start(|_| hello()).await;
@@ -208,6 +245,32 @@ async fn a_silent_engine_is_given_up() {
     let (text, _) = whole(client.chat(STREAM).await.into_body()).await;
     assert!(text.contains("it was silent for 0.1 s"), "{text}");
     until("cancelled at the engine", || mock.aborted() == 2).await;
+}
+
+#[tokio::test]
+async fn a_stream_may_begin_late_and_not_pause_for_long() {
+    let (pause, role) = (Duration::from_millis(400), send(format!("data: {ROLE}\n\n")));
+    let late = Answer::new(200, "text/event-stream", vec![Step::Pause(pause), role.clone(), Step::Pause(pause)]);
+    let late = late.then(send(format!("data: {HELLO}\n\ndata: [DONE]\n\n")));
+    let mock = Mock::start(move |_| late.clone()).await;
+    let other = Mock::start(|_| hello()).await;
+    let mut config = config("round-robin", &[&mock, &other]);
+    config.limits.stream_timeout = Duration::from_millis(100);
+    let gateway = start(config).await;
+    until("both healthy", || gateway.healthy() == 2).await;
+    let mut client = Client::connect(&gateway).await;
+    let (text, complete) = whole(client.chat(STREAM).await.into_body()).await;
+    assert!(complete && text.ends_with("[DONE]\n\n"), "nothing was computed yet: {text}");
+
+    assert!(gateway.fleet().remove("r1"));
+    mock.set(|_| Answer::events(&[ROLE, HELLO]).then(Step::Hang));
+    let (text, _) = whole(client.chat(STREAM).await.into_body()).await;
+    let event = text.strip_prefix(&format!("data: {ROLE}\n\ndata: {HELLO}\n\ndata: ")).expect(&text);
+    let error: serde_json::Value = serde_json::from_str(event).expect(event);
+    assert_eq!(error["error"]["code"], "replica_failed");
+    assert!(event.contains("it was silent for 0.1 s"), "{event}");
+    until("cancelled at the engine", || mock.aborted() == 1).await;
+    assert_eq!((mock.requests().len(), other.requests().len()), (2, 0), "never repeated");
 }
 
 #[tokio::test]

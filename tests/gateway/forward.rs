@@ -43,18 +43,6 @@ async fn the_first_piece_arrives_while_the_engine_is_still_writing() {
 }
 
 #[tokio::test]
-async fn the_head_arrives_before_the_first_piece() {
-    let go = Arc::new(Notify::new());
-    let answer = Answer::events(&[]).then(Step::Until(go.clone())).then(send("data: [DONE]\n\n"));
-    let mock = Mock::start(move |_| answer.clone()).await;
-    let gateway = start(config("gorgo", &[&mock])).await;
-    let response = Client::connect(&gateway).await.chat(STREAM).await;
-    assert_eq!(response.status(), 200);
-    go.notify_one();
-    assert!(whole(response.into_body()).await.1);
-}
-
-#[tokio::test]
 async fn bodies_of_every_kind_pass_untouched() {
     let bodies = [
         (

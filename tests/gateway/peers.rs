@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::client::{BOUND, Client, STREAM, chat, code, config, get, until, whole};
-use super::mock::{Answer, Mock, ROLE, Received, Step, hello, send};
+use super::client::{BOUND, Client, STREAM, chat, code, config, get, piece, until, whole};
+use super::mock::{Answer, HELLO, Mock, ROLE, Received, Step, hello, send};
 
 /// Quick enough for tests; a busy machine does not look like a silent one.
 const QUICK: PeerSettings = PeerSettings {
@@ -31,6 +31,9 @@ const QUICK: PeerSettings = PeerSettings {
     retry_first: Duration::from_millis(10),
     retry_most: Duration::from_millis(100),
 };
+
+/// Longest pause inside a stream: longer than it takes to notice that a line is cut.
+const PAUSE: Duration = Duration::from_millis(2500);
 
 /// A node: an engine, the agent beside it, and the line on which the others reach it.
 struct Node {
@@ -42,12 +45,15 @@ struct Node {
     go: Arc<Semaphore>,
 }
 
-/// A prompt with `hold` in it is answered, but for its end, when told; one with `wait` holds its place without a word until then.
+/// A prompt with `hold` in it is answered, but for its end, when told; of one with `talk` a token comes before; one with `wait` holds its
+/// place without a word until then.
 fn script(go: Arc<Semaphore>) -> impl Fn(&Received) -> Answer + Send + Sync {
     move |received| {
         let has = |word: &[u8]| memchr::memmem::find(&received.body, word).is_some();
         if has(b"hold") {
             Answer::events(&[ROLE]).then(Step::Acquire(go.clone())).then(send("data: [DONE]\n\n"))
+        } else if has(b"talk") {
+            Answer::events(&[ROLE, HELLO]).then(Step::Acquire(go.clone())).then(send("data: [DONE]\n\n"))
         } else if has(b"wait") {
             hello().after(Step::Acquire(go.clone()))
         } else {
@@ -60,6 +66,7 @@ async fn agent(name: &str, engine: &Mock, strategy: &str, listen: SocketAddr) ->
     let mut config = config(strategy, &[]);
     config.listen = listen;
     config.peers = QUICK;
+    config.limits.stream_timeout = PAUSE;
     config.agent = Some(AgentConfig { name: name.to_owned(), region: Region::new(&format!("region-{name}")) });
     config.routing.residency.classes = [("only-a".to_owned(), vec!["region-a".to_owned()])].into();
     let mut own = ReplicaConfig::new(name, &engine.url(), &format!("region-{name}"));
@@ -404,6 +411,43 @@ async fn a_cut_line_is_noticed_what_waits_behind_it_goes_elsewhere_and_it_heals(
     went.sort();
     assert_eq!(went, ["a", "b", "c"]);
     b.go.add_permits(1);
+}
+
+/// Whose first tokens are out stays where it is: it goes on after a short cut, and after a long one it ends as broken.
+#[tokio::test]
+async fn a_stream_behind_a_cut_line_goes_on_or_ends_and_is_never_repeated() {
+    let [a, b] = cluster(["a", "b"], "round-robin").await;
+    for (round, heals) in [true, false].into_iter().enumerate() {
+        let mut streams = Vec::new();
+        for i in 0..2 {
+            let mut client = Client::connect(&a.agent).await;
+            let response = client.chat(prompt(&format!("talk{round}{i}"), 10)).await;
+            let mut body = (replica(&response).to_owned(), response.into_body());
+            assert!(piece(&mut body.1).await.expect("a token").is_ok());
+            streams.push((client, body));
+        }
+        b.line.cut();
+        until("noticed", || a.agent.healthy() == 1).await;
+        a.go.add_permits(1);
+        b.go.add_permits(1);
+        if heals {
+            b.line.restore();
+        }
+        let mut ended = Vec::new();
+        for (_client, (replica, body)) in streams {
+            let (text, complete) = whole(body).await;
+            let event = if text.ends_with("[DONE]\n\n") { "done" } else { "broken" };
+            assert!(complete && (event == "done") != text.contains("it was silent for 2.5 s"), "{text}");
+            ended.push((replica, event));
+        }
+        ended.sort();
+        let of_b = if heals { "done" } else { "broken" };
+        assert_eq!(ended, [("a".to_owned(), "done"), ("b".to_owned(), of_b)]);
+        b.line.restore();
+        until("healed", || a.agent.healthy() == 2).await;
+    }
+    assert_eq!((a.engine.requests().len(), b.engine.requests().len()), (2, 2));
+    assert_eq!(a.agent.counts().retried, 0);
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
         keep_alive: Duration::from_millis(limits.keep_alive_ms),
         write_timeout: Duration::from_millis(limits.write_timeout_ms),
         upstream_timeout: Duration::from_millis(limits.upstream_timeout_ms),
+        stream_timeout: Duration::from_millis(limits.stream_timeout_ms),
         drain_timeout: Duration::from_millis(limits.drain_timeout_ms),
     };
     Ok(config)

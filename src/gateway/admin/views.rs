@@ -174,6 +174,8 @@ impl Admin {
             let Some(replica) = find(&replicas, of.id) else { continue };
             let shown = &replica.metrics;
             shown.healthy.set(i64::from(of.health == Health::Healthy));
+            let told = shown.health_changes.get();
+            shown.health_changes.inc_by(u64::from(of.health_changes).saturating_sub(told));
             shown.rtt.set(of.rtt_ms.unwrap_or(f64::NAN) / 1000.0);
             let gauges = of.gauges.unwrap_or_default();
             shown.running.set(gauges.running.unwrap_or(f64::NAN));

@@ -107,11 +107,11 @@ impl Watcher {
         let metrics = &self.replica.metrics;
         match deaf {
             // Told by the document, which an older agent has.
-            Deaf::Status(404) => {}
+            Deaf::Status(404) => self.replica.hearing.found(),
             Deaf::Silent(_) => {
                 let id = self.replica.id;
                 self.brain.event(|state, now| ((), state.router.unreachable(now, id)));
-                self.replica.silent.notify_waiters();
+                self.replica.hearing.lost();
                 self.note(Some(deaf.to_string()));
             }
             Deaf::Malformed(_) | Deaf::NoHello | Deaf::Version(_) => {
@@ -188,6 +188,7 @@ impl Watcher {
         let report = convert::report(&session.figures);
         let (id, sent) = (self.replica.id, Time::from_micros(told.sent_us));
         self.brain.event(|state, now| ((), state.router.hear(now, id, sent, report)));
+        self.replica.hearing.found();
         let serving = report.serving || report.draining;
         self.health(if serving { Ok(()) } else { Err(Problem::new("its engine is not in rotation")) });
     }

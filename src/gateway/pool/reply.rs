@@ -1,5 +1,6 @@
 //! The body of an engine's answer: drives its connection and hands it back to the pool at the end.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +21,8 @@ pub struct Reply {
     incoming: Incoming,
     link: Option<Box<Link>>,
     pool: Arc<Pool>,
+    /// What was waited for and not yet handed out.
+    first: Option<Frame<Bytes>>,
     /// What came behind data that had to be handed out first.
     after: Option<hyper::Result<Frame<Bytes>>>,
     ended: bool,
@@ -27,11 +30,23 @@ pub struct Reply {
 
 impl Reply {
     pub(super) fn new(incoming: Incoming, link: Box<Link>, pool: Arc<Pool>) -> Self {
-        let mut reply = Self { incoming, link: Some(link), pool, after: None, ended: false };
+        let mut reply = Self { incoming, link: Some(link), pool, first: None, after: None, ended: false };
         if reply.incoming.is_end_stream() {
             reply.finish();
         }
         reply
+    }
+
+    /// Returns when the first piece of the body is there, or its end.
+    ///
+    /// # Errors
+    /// The connection broke before.
+    pub async fn begun(&mut self) -> hyper::Result<()> {
+        if self.first.is_none() && !self.is_end_stream() {
+            let came = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            self.first = came.transpose()?;
+        }
+        Ok(())
     }
 
     /// The answer is complete: the connection goes back if it can carry another request.
@@ -81,6 +96,9 @@ impl Body for Reply {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         if let Some(after) = self.after.take() {
             return Poll::Ready(Some(after));
         }
@@ -91,11 +109,18 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.after.is_none()
+        self.ended && self.first.is_none() && self.after.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.ended { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+        let ready = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let rest = if self.ended { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower() + ready);
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper + ready);
+        }
+        whole
     }
 }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -15,6 +17,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::gateway::endpoint::Endpoint;
 use crate::gateway::mutual::PeerConnector;
+
+/// A connection on which nothing has come or gone for so long is asked whether its other end still knows it. One that was started anew
+/// says no at once, and whoever waits there for the rest of an answer learns that it will not come.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+/// Between two such questions without an answer, and how many there are: together with [`ASK_AFTER`] a minute, as long as a stream may
+/// pause ([`crate::gateway::settings::Limits::stream_timeout`]), so that a line that comes back before then goes on where it was.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+const ASK_TIMES: u32 = 9;
 
 /// How a connection is protected.
 #[derive(Clone)]
@@ -34,10 +44,11 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Connects, with `TCP_NODELAY` on.
+    /// Connects, with `TCP_NODELAY` and `SO_KEEPALIVE` on.
     pub(super) async fn connect(endpoint: &Endpoint, security: &Security) -> io::Result<Self> {
         let tcp = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
         tcp.set_nodelay(true)?;
+        keep_alive(&tcp)?;
         let connector = match security {
             Security::Plain => return Ok(Self::Plain(tcp)),
             Security::Tls(connector) => connector.clone(),
@@ -48,6 +59,14 @@ impl Transport {
         let stream = connector.connect(name, tcp).await?;
         Ok(Self::Tls(Box::new(stream)))
     }
+}
+
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    set_socket_keepalive(tcp, true)?;
+    set_tcp_keepidle(tcp, ASK_AFTER)?;
+    set_tcp_keepintvl(tcp, ASK_AGAIN)?;
+    set_tcp_keepcnt(tcp, ASK_TIMES)?;
+    Ok(())
 }
 
 /// TLS as the operating system trusts it, HTTP/1.1 only.
@@ -107,5 +126,27 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+    use tokio::net::TcpListener;
+
+    use super::{ASK_AFTER, ASK_AGAIN, ASK_TIMES, Endpoint, Security, Transport};
+    use crate::gateway::settings::Limits;
+
+    #[tokio::test]
+    async fn every_connection_asks_now_and_then_whether_the_other_end_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let Transport::Plain(tcp) = Transport::connect(&endpoint, &Security::Plain).await.unwrap() else {
+            panic!("no TLS was asked for")
+        };
+        assert!(socket_keepalive(&tcp).unwrap());
+        let set = (tcp_keepidle(&tcp).unwrap(), tcp_keepintvl(&tcp).unwrap(), tcp_keepcnt(&tcp).unwrap());
+        assert_eq!(set, (ASK_AFTER, ASK_AGAIN, ASK_TIMES));
+        assert_eq!(ASK_AFTER + ASK_AGAIN * ASK_TIMES, Limits::default().stream_timeout);
     }
 }

@@ -74,6 +74,8 @@ pub struct ReplicaSnapshot {
     pub spec: ReplicaSpec,
     /// Health.
     pub health: Health,
+    /// How often that has changed since it was first known.
+    pub health_changes: u32,
     /// Taken out by an operator.
     pub draining: bool,
     /// Round trip estimate, ms.
@@ -209,6 +211,7 @@ impl Router {
             id: replica.id,
             spec: replica.spec.clone(),
             health: replica.health(),
+            health_changes: replica.health_changes(),
             draining: replica.draining,
             rtt_ms: replica.rtt.value(),
             rtt_last_ms: replica.rtt.last(),
