@@ -117,7 +117,8 @@ fn after_help() -> String {
          hang:NAME@60..80       the engine stands still and answers nothing\n  \
          slow:NAME@60..300x3    its steps take three times as long\n  \
          rtt:A/B@60..90x3       delays between two regions, or between A and all others, are three times as long\n  \
-         cut:A/B@60..90         nothing gets through between them until the end",
+         cut:A/B@60..90         nothing gets through between them until the end\n  \
+         cut:A>B@60..90         the same from A to B only; what B sends stops soon after, for want of acknowledgements",
     );
     text
 }

@@ -10,6 +10,7 @@
 //! | `slow:NAME@60..300x3` | every step takes three times as long |
 //! | `rtt:A/B@60..90x3` | delays between two regions (or between `A` and all others) are three times as long |
 //! | `cut:A/B@60..90` | nothing gets through between two regions (or between `A` and all others); TCP delivers it afterwards |
+//! | `cut:A>B@60..90` | the same from `A` to `B` only; what `B` sends comes until its TCP stops for want of acknowledgements |
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,6 +50,8 @@ pub enum Ends {
     Around(String),
     /// Between these two regions.
     Between(String, String),
+    /// From the first of these regions to the second.
+    Towards(String, String),
 }
 
 impl Ends {
@@ -58,8 +61,16 @@ impl Ends {
         a != b
             && match self {
                 Self::Around(region) => region == a || region == b,
-                Self::Between(one, other) => (one == a && other == b) || (one == b && other == a),
+                Self::Between(one, other) | Self::Towards(one, other) => {
+                    (one == a && other == b) || (one == b && other == a)
+                }
             }
+    }
+
+    /// Does what goes from `a` to `b` belong to them itself, and not only the answers to what does?
+    #[must_use]
+    pub fn lead(&self, a: &str, b: &str) -> bool {
+        self.meet(a, b) && !matches!(self, Self::Towards(from, _) if from != a)
     }
 }
 
@@ -68,6 +79,7 @@ impl fmt::Display for Ends {
         match self {
             Self::Around(region) => f.write_str(region),
             Self::Between(a, b) => write!(f, "{a}/{b}"),
+            Self::Towards(a, b) => write!(f, "{a}>{b}"),
         }
     }
 }
@@ -101,7 +113,9 @@ impl Fault {
             }
             Trouble::Rtt(ends, _) | Trouble::Cut(ends) => match ends {
                 Ends::Around(region) => known("region", region, regions()),
-                Ends::Between(a, b) => known("region", a, regions()).and_then(|()| known("region", b, regions())),
+                Ends::Between(a, b) | Ends::Towards(a, b) => {
+                    known("region", a, regions()).and_then(|()| known("region", b, regions()))
+                }
             },
         }
     }
@@ -135,7 +149,8 @@ impl FromStr for Fault {
         read(text).ok_or_else(|| {
             FaultError(format!(
                 "found `{text}`; wanted KIND:TARGET@FROM..TO in seconds, such as `down:NAME@60..120`, `restart:NAME@60`, \
-                 `hang:NAME@60..80`, `slow:NAME@60..300x3`, `rtt:REGION/REGION@60..90x3` or `cut:REGION@60..90`"
+                 `hang:NAME@60..80`, `slow:NAME@60..300x3`, `rtt:REGION/REGION@60..90x3`, `cut:REGION@60..90` or \
+                 `cut:REGION>REGION@60..90`"
             ))
         })
     }
@@ -144,10 +159,7 @@ impl FromStr for Fault {
 fn read(text: &str) -> Option<Fault> {
     let (kind, rest) = text.split_once(':')?;
     let (target, when) = rest.rsplit_once('@').filter(|(target, _)| !target.is_empty())?;
-    let ends = || match target.split_once('/') {
-        None => Some(Ends::Around(target.to_owned())),
-        Some((a, b)) => (!a.is_empty() && !b.is_empty() && a != b).then(|| Ends::Between(a.to_owned(), b.to_owned())),
-    };
+    let ends = || ends(target);
     if kind == "restart" {
         let from_ms = seconds(when)?;
         return Some(Fault { trouble: Trouble::Down(target.to_owned()), from_ms, to_ms: from_ms });
@@ -165,11 +177,22 @@ fn read(text: &str) -> Option<Fault> {
         // Who never moves again is down.
         ("hang", None) if to_ms.is_finite() => Trouble::Hang(name),
         ("slow", Some(factor)) => Trouble::Slow(name, factor),
-        ("rtt", Some(factor)) => Trouble::Rtt(ends()?, factor),
+        // A round trip has no direction.
+        ("rtt", Some(factor)) => Trouble::Rtt(ends().filter(|ends| !matches!(ends, Ends::Towards(..)))?, factor),
         ("cut", None) => Trouble::Cut(ends()?),
         _ => return None,
     };
     (from_ms < to_ms).then_some(Fault { trouble, from_ms, to_ms })
+}
+
+fn ends(text: &str) -> Option<Ends> {
+    let apart = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+    match (text.split_once('/'), text.split_once('>')) {
+        (None, None) => Some(Ends::Around(text.to_owned())),
+        (Some((a, b)), None) if apart(a, b) => Some(Ends::Between(a.to_owned(), b.to_owned())),
+        (None, Some((a, b))) if apart(a, b) => Some(Ends::Towards(a.to_owned(), b.to_owned())),
+        _ => None,
+    }
 }
 
 fn seconds(text: &str) -> Option<f64> {
@@ -193,6 +216,7 @@ mod tests {
             "rtt:a/b@1..2x0.5",
             "rtt:a@1..x3",
             "cut:a/b@1..2",
+            "cut:a>b@1..2",
             "cut:a@1..",
         ] {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
@@ -211,6 +235,10 @@ mod tests {
             "slow:a@1..2xnan",
             "rtt:a/@1..2x3",
             "cut:a/a@1..2",
+            "cut:a>a@1..2",
+            "cut:a>@1..2",
+            "cut:a/b>c@1..2",
+            "rtt:a>b@1..2x3",
             "cut:a@-1..2",
             "restart:a@1..2",
             "fire:a@1..2",
@@ -230,6 +258,10 @@ mod tests {
             assert_eq!((around.meet(one, other), between.meet(one, other)), (all, pair), "{one} {other}");
         }
         assert!(around.meet("c", "a") && !between.meet("c", "a"));
+        let towards = Ends::Towards("a".into(), "b".into());
+        assert!(towards.meet("a", "b") && towards.meet("b", "a") && !towards.meet("a", "c"));
+        assert!(towards.lead("a", "b") && !towards.lead("b", "a") && !towards.lead("a", "c"));
+        assert!(between.lead("b", "a") && around.lead("c", "a"));
     }
 
     #[test]

@@ -17,6 +17,19 @@ const SPELL_MEAN_MS: f64 = 15_000.0;
 /// How many times as long delays are in a spell.
 const SPELL_FACTOR: std::ops::RangeInclusive<f64> = 1.3..=3.0;
 
+/// How long data goes on where its acknowledgements are cut off, ms: TCP's window and its first retransmissions, about. After that the
+/// sender's kernel holds everything back.
+const UNACKNOWLEDGED_MS: f64 = 500.0;
+
+/// A direction on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the end that connects.
+    Up,
+    /// Back to it.
+    Down,
+}
+
 /// What the links of one run have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkKind {
@@ -94,8 +107,8 @@ impl Link {
     }
 
     /// When something arrives that would leave the path at `exit` in fair weather; `None` = never.
-    pub(super) fn arrival(&mut self, sent: Time, exit: Time) -> Option<Time> {
-        self.weather.arrival(sent, exit)
+    pub(super) fn arrival(&mut self, way: Way, sent: Time, exit: Time) -> Option<Time> {
+        self.weather.arrival(way, sent, exit)
     }
 }
 
@@ -104,10 +117,13 @@ impl Link {
 pub(super) struct Weather {
     /// Times as long, from, to.
     slow: Vec<(f64, Time, Time)>,
-    /// From, to (`None` = for good), in order of their begin.
-    cuts: Vec<(Time, Option<Time>)>,
+    up: Cuts,
+    down: Cuts,
     spell: Option<Box<Spell>>,
 }
+
+/// From, to (`None` = for good), in order of their begin.
+type Cuts = Vec<(Time, Option<Time>)>;
 
 /// The present or next spell.
 #[derive(Debug)]
@@ -119,7 +135,7 @@ struct Spell {
 }
 
 impl Weather {
-    /// What of the faults concerns a link between these regions.
+    /// What of the faults concerns a link from `a` to `b`.
     pub(super) fn between(a: &str, b: &str, faults: &[Fault]) -> Self {
         let mut weather = Self::default();
         for fault in faults {
@@ -127,12 +143,15 @@ impl Weather {
             match &fault.trouble {
                 Trouble::Rtt(ends, factor) if ends.meet(a, b) => weather.slow.push((*factor, from, to)),
                 Trouble::Cut(ends) if ends.meet(a, b) => {
-                    weather.cuts.push((from, fault.to_ms.is_finite().then_some(to)));
+                    let to = fault.to_ms.is_finite().then_some(to);
+                    weather.up.extend(cut(from, to, ends.lead(a, b)));
+                    weather.down.extend(cut(from, to, ends.lead(b, a)));
                 }
                 _ => {}
             }
         }
-        weather.cuts.sort_by_key(|(from, _)| *from);
+        weather.up.sort_by_key(|(from, _)| *from);
+        weather.down.sort_by_key(|(from, _)| *from);
         weather
     }
 
@@ -146,11 +165,15 @@ impl Weather {
         self
     }
 
-    fn arrival(&mut self, sent: Time, exit: Time) -> Option<Time> {
+    fn arrival(&mut self, way: Way, sent: Time, exit: Time) -> Option<Time> {
         let ms = exit.since_ms(sent) * self.factor(sent);
         let mut arrival = sent.plus_ms(ms);
         let mut begun = sent;
-        for &(from, to) in &self.cuts {
+        let cuts = match way {
+            Way::Up => &self.up,
+            Way::Down => &self.down,
+        };
+        for &(from, to) in cuts {
             if from <= arrival && to.is_none_or(|to| begun < to) {
                 begun = to?;
                 arrival = begun.plus_ms(ms);
@@ -164,6 +187,12 @@ impl Weather {
         let slow = self.slow.iter().filter(|(_, from, to)| (*from..*to).contains(&now)).map(|(factor, ..)| factor);
         spell * slow.product::<f64>()
     }
+}
+
+/// One direction of a cut: nothing comes through, or `itself` being whole, only what needs no acknowledgement.
+fn cut(from: Time, to: Option<Time>, itself: bool) -> Option<(Time, Option<Time>)> {
+    let from = if itself { from } else { from.plus_ms(UNACKNOWLEDGED_MS) };
+    to.is_none_or(|to| from < to).then_some((from, to))
 }
 
 impl Spell {
@@ -187,7 +216,7 @@ fn exponential(rng: &mut impl Rng) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Link, LinkKind, Weather};
+    use super::{Link, LinkKind, Way, Weather};
     use crate::model::Time;
     use crate::workload::fleet::Jitter;
 
@@ -198,7 +227,31 @@ mod tests {
 
     fn arrival(faults: &[&str], sent_ms: f64) -> Option<f64> {
         let exit = Time::from_ms(sent_ms + 50.0);
-        weather(faults).arrival(Time::from_ms(sent_ms), exit).map(Time::ms)
+        let mut weather = weather(faults);
+        let both = [Way::Up, Way::Down].map(|way| weather.arrival(way, Time::from_ms(sent_ms), exit).map(Time::ms));
+        assert_eq!(both[0], both[1], "{faults:?} at {sent_ms}: neither has a direction");
+        both[0]
+    }
+
+    #[test]
+    fn a_line_that_is_cut_one_way_soon_carries_nothing_the_other_way_either() {
+        // Sent at this time, after 50 ms there: from `a` to `b`, and back.
+        let cases: [(&str, f64, Option<f64>, Option<f64>); 7] = [
+            ("cut:a>b@1..3", 940.0, Some(990.0), Some(990.0)),
+            ("cut:a>b@1..3", 1100.0, Some(3050.0), Some(1150.0)),
+            ("cut:a>b@1..3", 1500.0, Some(3050.0), Some(3050.0)),
+            ("cut:b>a@1..3", 1100.0, Some(1150.0), Some(3050.0)),
+            ("cut:a>b@1..1.4", 1100.0, Some(1450.0), Some(1150.0)),
+            ("cut:a>b@1..", 2000.0, None, None),
+            ("cut:a>c@1..", 2000.0, Some(2050.0), Some(2050.0)),
+        ];
+        for (fault, sent, up, down) in cases {
+            let arrives = |way| {
+                let (sent, exit) = (Time::from_ms(sent), Time::from_ms(sent + 50.0));
+                weather(&[fault]).arrival(way, sent, exit).map(Time::ms)
+            };
+            assert_eq!((arrives(Way::Up), arrives(Way::Down)), (up, down), "{fault} at {sent}");
+        }
     }
 
     #[test]
@@ -241,7 +294,7 @@ mod tests {
             let mut link = Link::new(100.0, kind, seed, Weather::default());
             let delay = |second: u32| {
                 let sent = Time::from_ms(f64::from(second) * 1000.0);
-                link.arrival(sent, sent.plus_ms(50.0)).unwrap().since_ms(sent) / 50.0
+                link.arrival(Way::Up, sent, sent.plus_ms(50.0)).unwrap().since_ms(sent) / 50.0
             };
             (0..20_000).map(delay).collect::<Vec<f64>>()
         };

@@ -45,10 +45,10 @@ impl Mouth {
         Self { stream, teller: router.teller(listener) }
     }
 
-    /// How the router is now, for the listener of this name.
-    pub(super) fn say(&mut self, router: &Router, now: Time, listener: &str) -> Told {
+    /// How the router is now, which its own clock takes for `clock`, for the listener of this name.
+    pub(super) fn say(&mut self, router: &Router, (now, clock): (Time, Time), listener: &str) -> Told {
         let (report, part) = (router.report(now, listener), router.tell(now, &mut self.teller));
-        Told { stream: self.stream, sent: now, report, part }
+        Told { stream: self.stream, sent: clock, report, part }
     }
 
     /// The same with all there is to tell of the caches, heard at once.

@@ -8,6 +8,7 @@ use super::outcome::{cut, refused, silent, too_large, worth_another_try};
 use super::request::{Request, Stage};
 use super::serve::{id, job};
 use crate::routing::{Outcome, Refusal, Verdict};
+use crate::sim::link::Way;
 
 impl World<'_> {
     /// What the engine refuses is the client's doing: handed on, and nothing is learned from it.
@@ -133,7 +134,7 @@ impl World<'_> {
         };
         let Some(connection) = &mut open.legs[usize::from(attempt.hop)].connection else { return };
         let exit = connection.up.exit(now, 0);
-        if let Some(at) = target.link.arrival(now, exit) {
+        if let Some(at) = target.link.arrival(Way::Up, now, exit) {
             self.schedule.at(at, event);
         }
     }

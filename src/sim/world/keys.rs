@@ -46,6 +46,11 @@ pub const KEYS: &[Key] = &[
         set: |edge, text| put(&mut edge.upstream_timeout_ms, interval(text)),
     },
     Key {
+        name: "clocks_apart_ms",
+        help: "each router's clock is so much ahead of that of the one before it (0)",
+        set: |edge, text| put(&mut edge.clocks_apart_ms, text.parse().ok().filter(|ms| (0.0..=1e9).contains(ms))),
+    },
+    Key {
         name: "usage",
         help: "share of the answers that carry usage, 0 to 1 (1)",
         set: |edge, text| put(&mut edge.usage, text.parse().ok().filter(|share| (0.0..=1.0).contains(share))),

@@ -176,6 +176,7 @@ impl<'a> World<'a> {
             stopped,
             retried: self.retried,
             forwarded: self.forwarded,
+            health_changes: node::health_changes(&self.nodes),
             prediction_error_ms: node::prediction_error_ms(&self.nodes),
             events: Events { tokens, ..self.events },
             busy_ms: self.machines.iter().map(Machine::busy_ms).collect(),

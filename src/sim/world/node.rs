@@ -155,7 +155,7 @@ fn clients(scenario: &Scenario<'_>, region: &Region) -> Vec<Option<Link>> {
     let first = fleet.replicas.len() + fleet.routers.len() * fleet.routers.len();
     let way = |(group, clients): (usize, &crate::workload::fleet::Clients)| {
         let apart = clients.region != *region && fleet.routers[clients.router].region == *region;
-        apart.then(|| link(scenario, region, &clients.region, (first + group) as u64))
+        apart.then(|| link(scenario, &clients.region, region, (first + group) as u64))
     };
     fleet.clients.iter().enumerate().map(way).collect()
 }
@@ -177,6 +177,12 @@ fn link(scenario: &Scenario<'_>, from: &Region, to: &Region, number: u64) -> Lin
 fn rates(scenario: &Scenario<'_>, spec: &EngineSpec) -> Rates {
     let told = scenario.edge.rates.then(|| spec.lone_prefill_ms(0, RATE_TOKENS) / f64::from(RATE_TOKENS));
     Rates { prefill_ms_per_token: told, queue_ms_per_token: told }
+}
+
+/// How often replicas left rotation or came back, as all routers together saw it.
+pub(super) fn health_changes(nodes: &[Node]) -> u64 {
+    let replicas = nodes.iter().flat_map(|node| node.router.replicas());
+    replicas.map(|replica| u64::from(replica.health_changes())).sum()
 }
 
 /// Median of |predicted − observed| over the latest replies of all routers, ms.

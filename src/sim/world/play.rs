@@ -12,6 +12,7 @@ use crate::model::Time;
 use crate::model::geo::Coordinates;
 use crate::report::{Outcome, Sample};
 use crate::routing::{BLOCK_BYTES, Features};
+use crate::sim::link::Way;
 use crate::workload::reblock::chained_blocks;
 use crate::workload::text::{BYTES_PER_TOKEN, prompt_bytes};
 use crate::workload::{Session, Step};
@@ -136,7 +137,7 @@ impl World<'_> {
         let mut arrival = Some(self.now);
         if let Some(link) = &mut self.nodes[node].clients[group] {
             let mut own = link.take();
-            arrival = link.arrival(self.now, own.up.exit(self.now, bytes as u64));
+            arrival = link.arrival(Way::Up, self.now, own.up.exit(self.now, bytes as u64));
             connection = Some(own);
         }
         let apart = connection.is_some();
@@ -201,7 +202,7 @@ impl World<'_> {
         let group = self.scenario.homes[session as usize].0;
         let now = self.now;
         let link = self.nodes[node].clients[group].as_mut()?;
-        link.arrival(now, exit).map(|at| first.map_or(at, |first| at.max(first)))
+        link.arrival(Way::Down, now, exit).map(|at| first.map_or(at, |first| at.max(first)))
     }
 
     /// The client has it all: the sample is complete and the session goes on.

@@ -45,6 +45,8 @@ pub struct Edge {
     pub probe_timeout_ms: f64,
     /// Longest silence of an engine, ms.
     pub upstream_timeout_ms: f64,
+    /// Each router's clock is so much ahead of that of the router before it in the fleet, ms.
+    pub clocks_apart_ms: f64,
     /// Share of the answers that carry usage, 0..=1.
     pub usage: f64,
     /// Routers are told each replica's prefill rate, as an operator would who knows the GPUs.
@@ -76,6 +78,7 @@ impl Default for Edge {
             peers_silence_ms: 3000.0,
             probe_timeout_ms: 5000.0,
             upstream_timeout_ms: 600_000.0,
+            clocks_apart_ms: 0.0,
             usage: 1.0,
             rates: true,
             news: News::Told,
@@ -109,6 +112,8 @@ pub struct Played {
     pub retried: u64,
     /// Requests that an agent gave to a peer.
     pub forwarded: u64,
+    /// How often routers took one of their replicas out of rotation, or in again.
+    pub health_changes: u64,
     /// Median of |predicted − observed| time to first token at the routers over their latest replies, ms.
     pub prediction_error_ms: Option<f64>,
     /// What it took.

@@ -12,6 +12,7 @@ use crate::model::{ReplicaId, RequestId};
 use crate::report::Outcome as Ending;
 use crate::routing::{Decision, Effect, Features, Outcome, Usage, Verdict};
 use crate::sim::engine::{EngineEvent, Job};
+use crate::sim::link::Way;
 use crate::workload::reblock::chained_blocks;
 
 /// Bytes of a request beside its prompt: head and JSON.
@@ -72,7 +73,7 @@ impl World<'_> {
         debug_assert!(hop == 0 || matches!(to.to, To::Engine(_)), "a second hop");
         let mut connection = to.link.take();
         let exit = connection.up.exit(now, open.features.prompt_bytes + ENVELOPE_BYTES);
-        let arrival = to.link.arrival(now, exit);
+        let arrival = to.link.arrival(Way::Up, now, exit);
         let node = leg.node;
         *leg = Leg {
             stage: Stage::Sent,
@@ -172,7 +173,7 @@ impl World<'_> {
         let leg = &mut open.legs[usize::from(attempt.hop)];
         let Some(connection) = &mut leg.connection else { return };
         let exit = connection.down.exit(now, 0);
-        let arrival = self.nodes[leg.node].targets[leg.target].link.arrival(now, exit);
+        let arrival = self.nodes[leg.node].targets[leg.target].link.arrival(Way::Down, now, exit);
         if let Some(at) = arrival {
             leg.back_at = leg.back_at.max(at);
             self.schedule.at(leg.back_at, event);

@@ -7,7 +7,7 @@ mod forms;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Edge, Measured, Played, Scenario, Unobserved, run};
+use super::{Edge, Measured, Played, Scenario, Unobserved, World, run};
 use crate::routing::Settings;
 use crate::sim::fault::Fault;
 use crate::sim::fleet::{engine_spec, spec_of};
@@ -94,6 +94,21 @@ impl<'a> Case<'a> {
     }
 
     fn play(&self) -> Played {
+        self.with(|scenario| run(scenario, &mut Unobserved).unwrap())
+    }
+
+    /// What the world looks like once it has been played.
+    fn after<T>(&self, look: impl FnOnce(&World<'_>) -> T) -> T {
+        self.with(|scenario| {
+            let mut observer = Unobserved;
+            let mut world = World::new(scenario, &mut observer).unwrap();
+            world.begin();
+            assert!(world.go_on());
+            look(&world)
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Scenario<'_>) -> T) -> T {
         let specs: Vec<_> = self.fleet.replicas.iter().map(|replica| engine_spec(replica).unwrap()).collect();
         let faults: Vec<Fault> = self.faults.iter().map(|text| text.parse().unwrap()).collect();
         let scenario = Scenario {
@@ -107,7 +122,7 @@ impl<'a> Case<'a> {
             measured: self.measured,
             seed: self.seed,
         };
-        run(&scenario, &mut Unobserved).unwrap()
+        act(&scenario)
     }
 }
 

@@ -9,6 +9,7 @@ use super::exchange::{Ear, Told};
 use super::node::{Target, To};
 use super::scenario::News;
 use crate::model::Time;
+use crate::sim::link::Way;
 
 /// Pause before another attempt to get a stream, ms (the gateway's longest).
 const CALL_AGAIN_MS: f64 = 1000.0;
@@ -46,7 +47,7 @@ impl World<'_> {
         let limit = sent.plus_ms(self.scenario.edge.probe_timeout_ms);
         let to = &mut self.nodes[ask.node as usize].targets[ask.target as usize];
         let exit = to.control.up.exit(sent, 0);
-        match to.link.arrival(sent, exit).filter(|at| *at <= limit) {
+        match to.link.arrival(Way::Up, sent, exit).filter(|at| *at <= limit) {
             Some(at) => self.schedule.at(at, Event::Asked { ask, sent }),
             None => self.schedule.at(limit, Event::Answered { ask, answer: Answer::Silence }),
         }
@@ -63,7 +64,7 @@ impl World<'_> {
         };
         let replied = machine.map_or(now, |machine| machine.hangs_until.max(now));
         let exit = to.control.down.exit(replied, 0);
-        let Some(at) = to.link.arrival(replied, exit).filter(|at| *at <= limit) else {
+        let Some(at) = to.link.arrival(Way::Down, replied, exit).filter(|at| *at <= limit) else {
             return self.schedule.at(limit, Event::Answered { ask, answer: Answer::Silence });
         };
         let answer = match (machine.map(|machine| machine.gauges()), ask.what) {
@@ -117,12 +118,13 @@ impl World<'_> {
         let To::Peer(peer) = self.nodes[node].targets[target].to else { return };
         let Some(me) = self.target_of(peer, node) else { return };
         let listener = self.nodes[peer].name.clone();
+        let clock = now.plus_ms(self.scenario.edge.clocks_apart_ms * node as f64);
         let teller = &mut self.nodes[node];
         let to = &mut teller.targets[target];
         let Some(mouth) = &mut to.mouth else { return };
-        let told = mouth.say(&teller.router, now, &listener);
+        let told = mouth.say(&teller.router, (now, clock), &listener);
         let exit = to.control.up.exit(now, 0);
-        if let Some(at) = to.link.arrival(now, exit) {
+        if let Some(at) = to.link.arrival(Way::Up, now, exit) {
             self.schedule.at(at, Event::Hear { node: peer as u32, target: me as u32, told: Box::new(told) });
         }
     }
@@ -177,7 +179,7 @@ impl World<'_> {
             return;
         }
         let exit = to.control.up.exit(now, 0);
-        let arrival = to.link.arrival(now, exit).filter(|at| *at <= now.plus_ms(silence_ms));
+        let arrival = to.link.arrival(Way::Up, now, exit).filter(|at| *at <= now.plus_ms(silence_ms));
         if let (Some(at), Some(me)) = (arrival, self.target_of(peer, node)) {
             self.schedule.at(at, Event::Called { node: peer as u32, target: me as u32 });
         }

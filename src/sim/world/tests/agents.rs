@@ -12,7 +12,7 @@ use crate::workload::Fleet;
 use crate::workload::fleet::Clients;
 
 /// Puts all clients in `a`.
-fn all_in_a(mut fleet: Fleet) -> Fleet {
+pub(super) fn all_in_a(mut fleet: Fleet) -> Fleet {
     let router = fleet.routers.iter().position(|router| router.region.as_str() == "a").unwrap();
     fleet.clients = vec![Clients { region: fleet.routers[router].region.clone(), share: 1.0, router }];
     fleet

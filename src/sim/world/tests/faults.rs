@@ -3,17 +3,27 @@
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof};
 use proptest::{collection, prop_assert, prop_assert_eq, proptest};
 
+use super::agents::all_in_a;
 use super::{Case, conversations, fleet, plan, session, step};
 use crate::report::{Outcome, Sample};
-use crate::sim::world::{Edge, Played};
+use crate::sim::world::node::Node;
+use crate::sim::world::{Edge, Played, World};
 use crate::workload::fleet::Jitter;
 use crate::workload::{Fleet, Plan};
 
 /// One fault within ten seconds.
 fn fault() -> impl Strategy<Value = String> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
-    let kind =
-        prop_oneof![Just("down"), Just("restart"), Just("hang"), Just("slow"), Just("rtt"), Just("cut"), Just("pair")];
+    let kind = prop_oneof![
+        Just("down"),
+        Just("restart"),
+        Just("hang"),
+        Just("slow"),
+        Just("rtt"),
+        Just("cut"),
+        Just("pair"),
+        Just("half")
+    ];
     (kind, name, 0_u32..8000, 1_u32..8000, any::<bool>()).prop_map(|(kind, name, from, length, for_good)| {
         let (from, to) = (f64::from(from) / 1000.0, f64::from(from + length) / 1000.0);
         let end = if for_good { String::new() } else { to.to_string() };
@@ -22,6 +32,7 @@ fn fault() -> impl Strategy<Value = String> {
             "hang" => format!("hang:{name}@{from}..{to}"),
             "slow" | "rtt" => format!("{kind}:{name}@{from}..{end}x3"),
             "pair" => format!("cut:{}@{from}..{end}", if name == "a" { "b/c" } else { "a/b" }),
+            "half" => format!("cut:{}@{from}..{end}", ["a>b", "b>a", "c>a"][usize::from(name.as_bytes()[0] - b'a')]),
             _ => format!("{kind}:{name}@{from}..{end}"),
         }
     })
@@ -43,7 +54,7 @@ proptest! {
         let plan = conversations(40, 200.0);
         let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
         // Who never hears again gives up after a while.
-        let edge = Edge { upstream_timeout_ms: 20_000.0, probe_timeout_ms: 1000.0, rtt_spells: true, ..Edge::default() };
+        let edge = Edge { upstream_timeout_ms: 20_000.0, probe_timeout_ms: 1000.0, ..unfair(seed) };
         let case = Case { faults: &faults, edge, seed, ..Case::new(&fleet, &plan, strategy) };
         let played = case.play();
         let cut_off = faults.iter().any(|fault| fault.starts_with("cut") && fault.ends_with(".."));
@@ -68,6 +79,59 @@ proptest! {
             prop_assert!(played.samples.iter().all(Sample::ok));
             prop_assert_eq!(played.retried, 0);
         }
+    }
+}
+
+/// Links with spells of longer delays, and clocks that agree or are ten minutes apart.
+fn unfair(seed: u64) -> Edge {
+    let clocks_apart_ms = if seed.is_multiple_of(2) { 600_000.0 } else { 0.0 };
+    Edge { rtt_spells: true, clocks_apart_ms, ..Edge::default() }
+}
+
+/// Does this fault leave the engine in `a` alone?
+fn spares_a(fault: &str) -> bool {
+    fault.starts_with("cut") || fault.starts_with("rtt") || !fault.contains(":a@")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// The engine beside the clients' own agent is well, whatever happens to all others and to every line.
+    #[test]
+    fn nothing_without_a_byte_is_lost_while_somebody_can_serve(
+        faults in collection::vec(fault().prop_filter("a is spared", |fault| spares_a(fault)), 1..6), seed in 0_u64..1_000_000,
+        strategy in prop_oneof![Just("gorgo"), Just("gorgo-v1"), Just("least-load"), Just("round-robin"), Just("random")],
+    ) {
+        let mut fleet = all_in_a(fleet("abc", "abc", "kv_tokens = 6000\nmax_running = 4\n"));
+        fleet.jitter = Jitter::Internet;
+        let plan = conversations(40, 200.0);
+        let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
+        let played = Case { faults: &faults, edge: unfair(seed), seed, ..Case::new(&fleet, &plan, strategy) }.play();
+        prop_assert_eq!(played.samples.len(), plan.requests());
+        for sample in &played.samples {
+            prop_assert!(sample.ok() || sample.first.is_some(), "{:?}", sample);
+        }
+        prop_assert_eq!((played.unsent, played.queued, played.in_flight), (0, 0, 0));
+    }
+
+    /// Whoever is met by a fault leaves rotation once at most, and comes back.
+    #[test]
+    fn nothing_flaps(
+        fault in fault(), seed in 0_u64..1_000_000,
+        strategy in prop_oneof![Just("gorgo"), Just("gorgo-v1"), Just("least-load"), Just("round-robin")],
+    ) {
+        let mut fleet = fleet("abc", "abc", "");
+        fleet.jitter = Jitter::Internet;
+        let plan = conversations(120, 150.0);
+        let played = Case { faults: &[&fault], edge: unfair(seed), seed, ..Case::new(&fleet, &plan, strategy) }.play();
+        // By how many routers it can be seen that a replica has gone: two for each line, and for an engine all three.
+        let seen = match fault.split_once(':').expect("a kind") {
+            ("slow" | "rtt", _) => 0,
+            ("cut", ends) if ends.contains(['/', '>']) => 2,
+            ("cut", _) => 4,
+            _ => 3,
+        };
+        prop_assert!(played.health_changes <= 2 * seen, "{} changes by {fault}", played.health_changes);
     }
 }
 
@@ -99,6 +163,74 @@ fn a_dead_engine_breaks_what_runs_and_is_left_alone_until_it_is_back() {
     };
     assert!(at_b(0.0, 20_000.0) > 5 && at_b(45_000.0, 70_000.0) > 5);
     assert_eq!(at_b(20_000.0, 40_000.0), 0);
+}
+
+/// What is asked of every cut, to the letter: one change when it is noticed, one when it has healed, and none for those who are not met.
+#[test]
+fn a_cut_is_noticed_once_at_each_end_and_a_short_one_not_at_all() {
+    let fleet = fleet("abc", "abc", "");
+    let plan = conversations(300, 200.0);
+    let cases = [
+        ("cut:c@20..50", 8),
+        ("cut:b/c@20..50", 4),
+        ("cut:b>c@20..50", 4),
+        ("cut:c@20..", 4),
+        ("cut:c@20..22.5", 0),
+        ("cut:b>c@20..22.5", 0),
+    ];
+    for strategy in ["gorgo", "round-robin"] {
+        for (fault, changes) in cases {
+            let played = Case { faults: &[fault], ..Case::new(&fleet, &plan, strategy) }.play();
+            assert_eq!(played.health_changes, changes, "{strategy}, {fault}");
+            let lost = played.samples.iter().filter(|sample| !sample.ok() && sample.first.is_none()).count();
+            assert_eq!((played.samples.len(), lost), (plan.requests(), 0), "{strategy}, {fault}");
+        }
+    }
+}
+
+/// Blocks that each router believes a replica, or the peer beside it, to hold: by what it has sent there, and by what it was told.
+fn believed(world: &World<'_>, name: &str) -> Vec<usize> {
+    let by = |node: &Node| {
+        let known = node.router.snapshot(world.now);
+        let of = known.replicas.iter().find(|replica| &*replica.spec.name == name).expect("known to all");
+        let sent =
+            node.router.index_stats().replicas.iter().find(|(id, _)| *id == of.id).map_or(0, |(_, it)| it.blocks);
+        sent + of.peer.map_or(0, |peer| peer.digest_blocks)
+    };
+    world.nodes.iter().map(by).collect()
+}
+
+#[test]
+fn what_is_gone_is_forgotten_by_everybody_and_nothing_else() {
+    let fleet = fleet("abc", "abc", "");
+    let mut sessions: Vec<_> =
+        (0..60).map(|id| session(id, 100.0 * id as f64, vec![step(10 + id, 2000, 2, 0.0)])).collect();
+    // Less than a block, much later: so that there is a later.
+    sessions.push(session(60, 40_000.0, vec![step(1, 8, 1, 0.0)]));
+    let plan = plan(sessions);
+    for (faults, b_forgotten) in
+        [(&[][..], false), (&["down:b@20..25"], true), (&["down:b@20.."], true), (&["cut:b@20..30"], false)]
+    {
+        for strategy in ["gorgo", "round-robin"] {
+            let case = Case { faults, ..Case::new(&fleet, &plan, strategy) };
+            let (of_b, of_c) = case.after(|world| (believed(world, "b"), believed(world, "c")));
+            assert!(of_c.iter().all(|blocks| *blocks > 0), "{strategy}, {faults:?}: {of_c:?}");
+            assert!(of_b.iter().all(|blocks| (*blocks == 0) == b_forgotten), "{strategy}, {faults:?}: {of_b:?}");
+        }
+    }
+}
+
+#[test]
+fn clocks_that_are_ten_minutes_apart_change_nothing() {
+    let fleet = fleet("abc", "abc", "");
+    let plan = conversations(300, 60.0);
+    let play = |clocks_apart_ms| {
+        let edge = Edge { clocks_apart_ms, slow_start: false, ..Edge::default() };
+        Case { edge, faults: &["cut:c@5..15"], ..Case::new(&fleet, &plan, "gorgo") }.play()
+    };
+    let (together, apart) = (play(0.0), play(600_000.0));
+    assert!(together.forwarded > 0 && together.retried > 0);
+    assert_eq!(format!("{together:?}"), format!("{apart:?}"));
 }
 
 #[test]
