@@ -1,5 +1,6 @@
 //! The whole life of a cluster on three real hosts, one of them old: the real binary, sshd, sudo and systemd; the engine is emulated.
 
+use std::fmt;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -45,15 +46,20 @@ fn a_cluster_is_set_up_used_changed_and_taken_down() {
     cluster.is_taken_down();
 }
 
-#[expect(clippy::print_stdout, reason = "the numbers are what the test is run for")]
 pub(crate) fn measured(what: &str, took: Duration) {
-    println!("measured: {what}: {:.1} s", took.as_secs_f64());
+    tell(format_args!("{what}: {:.1} s", took.as_secs_f64()));
+}
+
+/// Prints what was measured.
+#[expect(clippy::print_stdout, reason = "the numbers are what the test is run for")]
+pub(crate) fn tell(what: fmt::Arguments<'_>) {
+    println!("measured: {what}");
 }
 
 impl<'a> Cluster<'a> {
     /// Every third host has an old glibc. Where the program is too new for it, that has to be told, and the others make the cluster.
     #[expect(clippy::print_stdout, reason = "says what is left out")]
-    fn new(hosts: &'a Hosts) -> Self {
+    pub(crate) fn new(hosts: &'a Hosts) -> Self {
         let all = User::new(hosts.hosts());
         all.gorgo("cluster down --yes"); // what an earlier test on the same hosts may have left
         let plan = all.does("cluster setup --dry-run").out;

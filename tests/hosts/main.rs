@@ -6,12 +6,15 @@
 mod bounded;
 mod cluster;
 mod crash;
+mod failures;
 mod harness;
 mod load;
 mod operations;
 mod refusals;
 #[path = "../units/render.rs"]
 mod render;
+mod spans;
+mod traffic;
 mod user;
 
 use std::collections::BTreeSet;
