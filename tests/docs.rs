@@ -68,6 +68,7 @@ fn every_command_and_flag_in_the_documents_exists() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/six-regions.md",
         "examples/proxy.toml",
         "examples/production.toml",
         "examples/lambda.toml",

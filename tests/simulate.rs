@@ -96,6 +96,22 @@ fn six_regions_with_faults_a_generator_and_a_moving_peak() {
     assert!(report.trace.name.starts_with("wild-like"));
 }
 
+/// Held in full, with several seeds and all strategies, by docs/six-regions.md.
+#[test]
+fn what_agents_tell_each_other_is_nearly_as_good_as_perfect_knowledge_and_better_than_no_look_at_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = example("six-regions.toml");
+    let strategies = "gorgo-score,prefix-tree,least-load,session-affinity";
+    let arguments = ["--fleet", &fleet, "--generator", "art-like", "--drift", "2", "--seconds", "100", "--oracle"];
+    let output = simulate(folder.path(), &[&arguments[..], &["--strategy", strategies, "--json", "-"]].concat());
+    let report = report(&output);
+    let p95: Vec<f64> = report.runs.iter().filter_map(|run| run.ttft_ms.p95).collect();
+    let [told, oracle, others @ ..] = &p95[..] else { panic!("{p95:?}") };
+    assert_eq!(report.runs[1].strategy, "gorgo-score (oracle)");
+    assert!(*told <= 1.15 * oracle, "told {told} ms, with perfect knowledge {oracle} ms");
+    assert!(others.len() == 3 && others.iter().all(|other| told < other), "{p95:?}");
+}
+
 #[test]
 fn what_cannot_be_meant_ends_with_code_2_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -105,7 +121,8 @@ fn what_cannot_be_meant_ends_with_code_2_before_anything_runs() {
          [[replica]]\nname = \"a\"\nregion = \"us-east-1\"\ngpu = \"a100-80\"\nmodel = \"mistral-7b\"\n",
     )
     .unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["--oracle"], "a single router has no peers"),
         (&["--strategy", "nearest"], "unknown strategy `nearest`"),
         (&["--fleet", "no-such.toml"], "no-such.toml"),
         (&["--fleet", "lonely.toml"], "has no replica in its region"),

@@ -61,7 +61,7 @@ pub(crate) struct Args {
     admin: Option<SocketAddr>,
     #[command(flatten)]
     face: FaceArgs,
-    /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here [default: gorgo]
+    /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here, `gorgo-score` a central `gorgo` [default: gorgo]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
     /// Hold requests while engine and peers have this many running [default: the strategy's own rule]
@@ -248,6 +248,16 @@ mod tests {
         );
         assert_eq!((config.replicas.len(), config.admin.port()), (2, 9));
         assert_eq!(config.replicas[0].engine.map(|engine| engine.name), Some("vllm"));
+    }
+
+    #[test]
+    fn the_score_of_a_central_gorgo_has_a_name_here() {
+        let score = args(&format!("{PAIR} --strategy gorgo-score --set w_rtt=2"));
+        let (config, _) = meant(&score, &file("")).expect("nothing wrong");
+        assert_eq!(config.routing.strategy, "gorgo-score");
+        assert_eq!(config.routing.parameters, [("w_rtt".to_owned(), 2.0)]);
+        let (config, _) = meant(&args(PAIR), &file("[cluster]\nstrategy = \"gorgo-score\"\n")).expect("nothing wrong");
+        assert_eq!(config.routing.strategy, "gorgo-score");
     }
 
     #[test]

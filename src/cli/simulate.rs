@@ -14,13 +14,14 @@ use super::measure::{
 };
 use crate::bench::Board;
 use crate::bench::demo::{fleet, pace};
-use crate::bench::simulate::{self, SimulateConfig, Source, ensure_reachable};
+use crate::bench::simulate::{self, Contender, SimulateConfig, Source, ensure_reachable};
 use crate::report::Slo;
-use crate::routing::{Router, Settings, policy};
+use crate::routing::policy::{self, on_agent};
+use crate::routing::{Router, Settings};
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
-use crate::sim::world::Edge;
 use crate::sim::world::keys::{self, KEYS};
+use crate::sim::world::{Edge, News};
 use crate::workload::arrivals::Window;
 use crate::workload::fleet::Entry;
 use crate::workload::{Arrivals, Fleet, Generator, PlanOptions, ReadOptions, Trace};
@@ -46,9 +47,13 @@ pub(crate) struct Args {
     /// file, else rtt]
     #[arg(long, value_name = "HOW")]
     entry: Option<Entry>,
-    /// Strategies to compare, separated by commas; others are paired with the first [default: those of `gorgo demo`]
+    /// Strategies to compare, separated by commas; others are paired with the first; on agents `gorgo` means `gorgo-v1`
+    /// [default: those of `gorgo demo`]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 1)]
     strategy: Vec<String>,
+    /// Play the first strategy once more with agents that know everything of each other at once: the bound of what news can give
+    #[arg(long)]
+    oracle: bool,
     /// Change a strategy's parameter or a setting of the simulation (listed by --help); `NAME.KEY=VALUE` is for one strategy
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -152,10 +157,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
 impl Args {
     /// From what was typed to what is meant; everything that can be wrong is found before anything starts.
     fn meant(self) -> Result<SimulateConfig, Failure> {
-        let names = strategies(&self.strategy, "--strategy")?;
-        let (settings, edge) = self.settings(&names)?;
-        let fleet = self.entered(&names)?;
+        let typed = strategies(&self.strategy, "--strategy")?;
+        let fleet = self.entered(&typed)?;
         ensure_reachable(&fleet).map_err(Failure::usage)?;
+        let names = meant_there(typed, &fleet)?;
+        let contenders = self.contenders(&names, &fleet)?;
         for fault in &self.fault {
             fault.check(&fleet).map_err(|error| Failure::usage(anyhow!("`--fault` {error}")))?;
         }
@@ -172,14 +178,13 @@ impl Args {
         drop(trace);
         let described = self.described(&fleet, &options, &names, max_input);
         let config = SimulateConfig {
-            strategies: settings,
+            contenders,
             fleet,
             specs,
             source,
             options,
             seeds: (self.seed..self.seed.saturating_add(self.seeds)).collect(),
             drift: self.drift.unwrap_or(0.0),
-            edge,
             faults: self.fault,
             warmup_s: self.warmup,
             drain_s: self.drain,
@@ -223,6 +228,25 @@ impl Args {
         Ok((settings, edge))
     }
 
+    /// What plays: every strategy, and the first one once more if it is to be compared with perfect knowledge.
+    fn contenders(&self, names: &[String], fleet: &Fleet) -> Result<Vec<Contender>, Failure> {
+        let (settings, edge) = self.settings(names)?;
+        let mut contenders: Vec<Contender> =
+            settings.into_iter().map(|routing| Contender { name: routing.strategy.clone(), routing, edge }).collect();
+        if self.oracle {
+            if fleet.routers.len() == 1 || edge.news == News::Oracle {
+                let why = if fleet.routers.len() == 1 {
+                    "a single router has no peers"
+                } else {
+                    "`news=oracle` holds for all"
+                };
+                return Err(Failure::usage(anyhow!("`--oracle` has nothing to compare: {why}")));
+            }
+            contenders.insert(1, contenders[0].omniscient());
+        }
+        Ok(contenders)
+    }
+
     fn source(&self, max_input: u32) -> Result<Source, Failure> {
         if let Some(generator) = self.generator {
             return Ok(Source::Generated { generator, max_input });
@@ -254,6 +278,7 @@ impl Args {
         let list = |texts: Vec<String>| (!texts.is_empty()).then(|| json!(texts));
         json_values([
             ("strategies", Some(json!(strategies))),
+            ("oracle", self.oracle.then_some(Value::Bool(true))),
             ("set", list(self.set.clone())),
             ("fleet", Some(describe_fleet(fleet, self.fleet.as_deref()))),
             ("generator", self.generator.map(|generator| json!(generator.name()))),
@@ -271,6 +296,20 @@ impl Args {
             ("seed", Some(json!(self.seed))),
             ("seeds", Some(json!(self.seeds))),
         ])
+    }
+}
+
+/// The strategies that names mean in this fleet: several routers are agents.
+fn meant_there(typed: Vec<String>, fleet: &Fleet) -> Result<Vec<String>, Failure> {
+    if fleet.routers.len() == 1 {
+        return Ok(typed);
+    }
+    let meant: Vec<String> = typed.iter().map(|name| on_agent(name).to_owned()).collect();
+    match meant.iter().enumerate().find(|(index, name)| meant[..*index].contains(name)) {
+        Some((_, name)) => Err(Failure::usage(anyhow!(
+            "`--strategy` names `{name}` twice: `gorgo` means it on agents, where the score of a central `gorgo` is `gorgo-score`"
+        ))),
+        None => Ok(meant),
     }
 }
 
@@ -353,7 +392,7 @@ mod tests {
     use crate::bench::simulate::SimulateConfig;
     use crate::cli::args::{Cli, Command};
     use crate::cli::exit::Failure;
-    use crate::sim::world::News;
+    use crate::sim::world::{Edge, News};
     use crate::workload::Arrivals;
 
     fn meant(options: &[&str]) -> Result<SimulateConfig, Failure> {
@@ -368,11 +407,14 @@ mod tests {
         meant(options).unwrap_err().to_string()
     }
 
+    fn names(config: &SimulateConfig) -> Vec<&str> {
+        config.contenders.iter().map(|contender| contender.name.as_str()).collect()
+    }
+
     #[test]
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
-        let names: Vec<&str> = config.strategies.iter().map(|settings| settings.strategy.as_str()).collect();
-        assert_eq!(names, ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        assert_eq!(names(&config), ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
         assert_eq!((config.seeds.as_slice(), config.options.arrivals), (&[1][..], Arrivals::Poisson { per_s: 2.0 }));
         assert_eq!(config.fleet.replicas.len(), 3);
     }
@@ -381,13 +423,43 @@ mod tests {
     fn settings_reach_the_strategies_that_know_them_and_the_edge() {
         let options = ["--strategy", "gorgo,gorgo-v3,random", "--set", "w_rtt=2", "--set", "gorgo-v3.w_queue=0.1"];
         let config = meant(&[&options[..], &["--set", "news=oracle", "--set", "max_concurrent=7"]].concat()).unwrap();
-        let parameters: Vec<_> = config.strategies.iter().map(|settings| settings.parameters.clone()).collect();
+        let parameters: Vec<_> =
+            config.contenders.iter().map(|contender| contender.routing.parameters.clone()).collect();
         assert_eq!(
             parameters,
             [vec![("w_rtt".to_owned(), 2.0)], vec![("w_rtt".to_owned(), 2.0), ("w_queue".to_owned(), 0.1)], vec![]]
         );
-        assert_eq!(config.edge.news, News::Oracle);
-        assert!(config.strategies.iter().all(|settings| settings.max_concurrent == Some(7)));
+        for contender in &config.contenders {
+            assert_eq!((contender.edge.news, contender.routing.max_concurrent), (News::Oracle, Some(7)));
+        }
+    }
+
+    /// Six regions with an agent in each.
+    fn agents(options: &[&'static str]) -> Vec<&'static str> {
+        let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/fleets/six-regions.toml");
+        [&["--fleet", fleet, "--generator", "wild-like"], options].concat()
+    }
+
+    #[test]
+    fn among_agents_gorgo_is_the_rule_for_agents_and_the_plain_score_has_its_own_name() {
+        let config = meant(&agents(&[])).unwrap();
+        assert_eq!(names(&config), ["gorgo-v1", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        let config = meant(&agents(&["--strategy", "gorgo,gorgo-score"])).unwrap();
+        assert_eq!(names(&config), ["gorgo-v1", "gorgo-score"]);
+        assert!(error(&agents(&["--strategy", "gorgo,gorgo-v1"])).contains("names `gorgo-v1` twice: `gorgo` means it"));
+        assert_eq!(names(&meant(&["--strategy", "gorgo,gorgo-v1"]).unwrap()), ["gorgo", "gorgo-v1"], "one router");
+    }
+
+    #[test]
+    fn the_oracle_is_the_first_strategy_with_other_news_and_nothing_else() {
+        let config = meant(&agents(&["--strategy", "gorgo-score,random", "--oracle", "--set", "w_rtt=2"])).unwrap();
+        assert_eq!(names(&config), ["gorgo-score", "gorgo-score (oracle)", "random"]);
+        let [told, oracle, random] = &config.contenders[..] else { panic!("{:?}", config.contenders) };
+        assert_eq!((told.edge.news, oracle.edge.news, random.edge.news), (News::Told, News::Oracle, News::Told));
+        assert_eq!(Edge { news: News::Told, ..oracle.edge }, told.edge);
+        assert_eq!(oracle.routing.parameters, told.routing.parameters);
+        assert!(error(&["--oracle"]).contains("a single router has no peers"));
+        assert!(error(&agents(&["--oracle", "--set", "news=oracle"])).contains("holds for all"));
     }
 
     #[test]

@@ -289,6 +289,9 @@ async fn the_strategy_changes_while_requests_run_and_gorgo_means_the_agents_rule
     assert_eq!(answered, ["a", "a", "b", "b"], "engine and peer alike");
     let policy: Policy = change(&a.agent, "/admin/v1/policy", json!({"strategy": "gorgo"})).await;
     assert_eq!(policy.strategy, "gorgo-v1");
+    let score = json!({"strategy": "gorgo-score", "parameters": {"w_rtt": 2.0}});
+    let policy: Policy = change(&a.agent, "/admin/v1/policy", score).await;
+    assert_eq!(policy.strategy, "gorgo-score", "a central router's rule, weights and all");
     a.go.add_permits(2);
     for (_client, body) in held {
         let (text, complete) = whole(body).await;

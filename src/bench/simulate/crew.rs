@@ -10,6 +10,7 @@ use super::SimulateConfig;
 use super::lot::Lot;
 use crate::bench::{Board, Tally};
 use crate::report::{Run, Sample};
+use crate::routing::Settings;
 use crate::sim::world::{self, Events, Observer};
 
 /// Everything the threads share.
@@ -24,8 +25,8 @@ pub(super) struct Crew<'a> {
 pub(super) struct Done {
     /// Index of its seed.
     pub(super) seed: usize,
-    /// Index of its strategy.
-    pub(super) strategy: usize,
+    /// Index of its contender.
+    pub(super) contender: usize,
     pub(super) run: Run,
     pub(super) events: Events,
 }
@@ -34,16 +35,17 @@ pub(super) struct Done {
 #[derive(Clone, Copy)]
 struct Job {
     seed: usize,
-    strategy: usize,
+    contender: usize,
 }
 
 impl Crew<'_> {
     /// Does all runs, in the order seed by seed, and returns them in that order. After a stop those under way end early: with a single
     /// seed they count as far as they got, with several only whole ones do.
     pub(super) fn work(&self) -> Result<Vec<Done>> {
-        let strategies = self.config.strategies.len();
-        let jobs: Vec<Job> =
-            (0..self.lots.len()).flat_map(|seed| (0..strategies).map(move |strategy| Job { seed, strategy })).collect();
+        let contenders = self.config.contenders.len();
+        let jobs: Vec<Job> = (0..self.lots.len())
+            .flat_map(|seed| (0..contenders).map(move |contender| Job { seed, contender }))
+            .collect();
         let tallies = self.tallies();
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(jobs.len());
         let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -56,7 +58,7 @@ impl Crew<'_> {
                         if self.stop.is_cancelled() {
                             break;
                         }
-                        let result = self.play(job, &tallies[job.strategy]);
+                        let result = self.play(job, &tallies[job.contender]);
                         done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
                         self.say(finished.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
                     }
@@ -72,25 +74,24 @@ impl Crew<'_> {
         self.board.phase(format!("{finished} of {all} runs done"));
     }
 
-    /// A line per strategy, for all of its seeds.
+    /// A line per contender, for all of its seeds.
     fn tallies(&self) -> Vec<Arc<Tally>> {
         let planned: u64 = self.lots.iter().map(|lot| lot.plan.requests() as u64).sum();
         let planned = self.lots.iter().all(|lot| lot.plan.concurrency.is_none()).then_some(planned);
-        self.config.strategies.iter().map(|settings| self.board.line(&settings.strategy, planned)).collect()
+        self.config.contenders.iter().map(|contender| self.board.line(&contender.name, planned)).collect()
     }
 
     fn play(&self, job: Job, tally: &Arc<Tally>) -> Result<Option<Done>> {
-        let (lot, settings) = (&self.lots[job.seed], &self.config.strategies[job.strategy]);
-        let mut settings = settings.clone();
-        settings.seed = lot.seed;
+        let (lot, contender) = (&self.lots[job.seed], &self.config.contenders[job.contender]);
+        let routing = Settings { seed: lot.seed, ..contender.routing.clone() };
         let mut watcher = Watcher { tally, stop: self.stop };
-        let played = world::run(&lot.scenario(self.config, &settings), &mut watcher)
-            .with_context(|| format!("strategy `{}`", settings.strategy))?;
+        let played = world::run(&lot.scenario(self.config, &routing, contender.edge), &mut watcher)
+            .with_context(|| format!("strategy `{}`", contender.name))?;
         if played.stopped && self.lots.len() > 1 {
             return Ok(None);
         }
-        let run = lot.judge(self.config, &settings.strategy, &played);
-        Ok(Some(Done { seed: job.seed, strategy: job.strategy, run, events: played.events }))
+        let run = lot.judge(self.config, &contender.name, &played);
+        Ok(Some(Done { seed: job.seed, contender: job.contender, run, events: played.events }))
     }
 }
 

@@ -6,10 +6,10 @@ use crate::bench::limit::{Limit, limit};
 use crate::bench::load::load;
 use crate::report::{Rules, Run, Sample, summarise};
 use crate::routing::Settings;
-use crate::sim::world::{Measured, Played, Scenario};
+use crate::sim::world::{Edge, Measured, Played, Scenario};
 use crate::workload::{Home, Plan, PlanError, homes};
 
-/// What all strategies of a seed have in common.
+/// What all contenders of a seed have in common.
 pub(super) struct Lot {
     pub(super) seed: u64,
     pub(super) plan: Plan,
@@ -31,15 +31,20 @@ impl Lot {
         Ok(Self { seed, plan, homes, measured, limit })
     }
 
-    /// The scenario of one strategy.
-    pub(super) fn scenario<'a>(&'a self, config: &'a SimulateConfig, routing: &'a Settings) -> Scenario<'a> {
+    /// The scenario of one contender.
+    pub(super) fn scenario<'a>(
+        &'a self,
+        config: &'a SimulateConfig,
+        routing: &'a Settings,
+        edge: Edge,
+    ) -> Scenario<'a> {
         Scenario {
             fleet: &config.fleet,
             specs: &config.specs,
             plan: &self.plan,
             homes: &self.homes,
             routing,
-            edge: config.edge,
+            edge,
             faults: &config.faults,
             measured: self.measured,
             seed: self.seed,
@@ -47,7 +52,7 @@ impl Lot {
     }
 
     /// The figures of a run.
-    pub(super) fn judge(&self, config: &SimulateConfig, strategy: &str, played: &Played) -> Run {
+    pub(super) fn judge(&self, config: &SimulateConfig, name: &str, played: &Played) -> Run {
         // A bound on requests that were not all sent would compare different ones.
         let limit = self.limit.as_ref().filter(|_| !played.stopped);
         let from_s = self.measured.from_ms / 1000.0;
@@ -63,7 +68,7 @@ impl Lot {
             home: None,
             infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
         };
-        let mut run = summarise(strategy, load(config.options.arrivals), &played.samples, &rules);
+        let mut run = summarise(name, load(config.options.arrivals), &played.samples, &rules);
         run.requests.unsent = played.unsent;
         run.requests.retried = played.retried;
         run.prediction.ttft_error_median = played.prediction_error_ms;

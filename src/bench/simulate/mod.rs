@@ -1,7 +1,7 @@
-//! `gorgo simulate`: strategies × seeds in virtual time, each run on one thread, as many at once as there are cores.
+//! `gorgo simulate`: contenders × seeds in virtual time, each run on one thread, as many at once as there are cores.
 //!
-//! A seed is a workload (starts, order, homes, generated prompts) and a network; every strategy plays the same ones, so that
-//! differences between strategies are differences of pairs.
+//! A seed is a workload (starts, order, homes, generated prompts) and a network; every contender plays the same ones, so that
+//! differences between contenders are differences of pairs.
 
 mod crew;
 mod lot;
@@ -23,7 +23,7 @@ use crate::report::{Run, Slo, seeds};
 use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
-use crate::sim::world::{Edge, Events};
+use crate::sim::world::{Edge, Events, News};
 use crate::workload::{Fleet, Generator, Plan, PlanError, PlanOptions, Trace};
 
 /// Longest warm-up when none is given, s: that of the papers' own simulations' first minute.
@@ -31,11 +31,31 @@ const LONGEST_WARMUP_S: f64 = 60.0;
 /// Share of the starts that the warm-up takes when none is given.
 const WARMUP_SHARE: f64 = 0.2;
 
+/// One row of the report: what plays the workload.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// How the report calls it.
+    pub name: String,
+    /// Its strategy with parameters and limits.
+    pub routing: Settings,
+    /// What its routers learn, how late and how often.
+    pub edge: Edge,
+}
+
+impl Contender {
+    /// The same with agents that know everything of each other at once: the bound of what news can give.
+    #[must_use]
+    pub fn omniscient(&self) -> Self {
+        let edge = Edge { news: News::Oracle, ..self.edge };
+        Self { name: format!("{} (oracle)", self.name), routing: self.routing.clone(), edge }
+    }
+}
+
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct SimulateConfig {
-    /// Strategies with their parameters and limits, in the order of the report; the first is the one that others are paired with.
-    pub strategies: Vec<Settings>,
+    /// In the order of the report; the first is the one that others are paired with.
+    pub contenders: Vec<Contender>,
     /// Routers, replicas, clients, network.
     pub fleet: Fleet,
     /// The engines of its replicas.
@@ -48,8 +68,6 @@ pub struct SimulateConfig {
     pub seeds: Vec<u64>,
     /// How many places the shares of clients move on during the run.
     pub drift: f64,
-    /// What routers learn, how late and how often.
-    pub edge: Edge,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// Sessions that start before do not count, s; `None`: a fifth of the starts, at most a minute.
@@ -150,14 +168,14 @@ pub fn run(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> 
     let lots = config.seeds.iter().map(|seed| Lot::new(config, *seed)).collect::<Result<Vec<Lot>, PlanError>>()?;
     let crew = Crew { config, lots: &lots, board, stop };
     let done = crew.work()?;
-    let by_strategy = |strategy: usize| -> Vec<(u64, Run)> {
-        let own = done.iter().filter(|done| done.strategy == strategy);
+    let of = |contender: usize| -> Vec<(u64, Run)> {
+        let own = done.iter().filter(|done| done.contender == contender);
         own.map(|done| (config.seeds[done.seed], done.run.clone())).collect()
     };
-    let first = by_strategy(0);
-    let runs = (0..config.strategies.len()).filter_map(|strategy| {
-        let own = by_strategy(strategy);
-        let paired = (strategy > 0).then(|| seeds::paired(&own, &first)).flatten();
+    let first = of(0);
+    let runs = (0..config.contenders.len()).filter_map(|contender| {
+        let own = of(contender);
+        let paired = (contender > 0).then(|| seeds::paired(&own, &first)).flatten();
         Some(Run { paired, ..seeds::merge(own)? })
     });
     let runs = runs.collect();

@@ -10,6 +10,9 @@
 //! The rates default to 0.094 ms per token, the authors' cold prefill rate (Mistral-7B on 8 × A100), so that 1 ms of distance
 //! weighs what it is: about 11 tokens of prefill. `w_queue` is 0.1, the authors' starting value; with the 0.5 that their tuner
 //! ended at, a few tokens in flight outweigh a warm cache and affinity is lost under load.
+//!
+//! `gorgo-score` is the same rule under a name that means it everywhere: on an agent `gorgo` is the paper's rule for agents
+//! ([`super::gorgo_v1`]). There it scores the own engine and the peers alike.
 
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
@@ -42,6 +45,13 @@ pub(super) const ENTRY: Entry = Entry {
         Parameter { key: "w_queue", default: 0.1, min: 0.0, max: 100.0, help: "weight of the queue" },
     ],
     build: |parameters, _| Box::new(Gorgo::new(parameters)),
+};
+
+/// The same rule by the name that is not another one on agents.
+pub(super) const SCORE: Entry = Entry {
+    name: "gorgo-score",
+    help: "the rule of `gorgo`, on agents too: scores the own engine and peers alike",
+    ..ENTRY
 };
 
 struct Gorgo {

@@ -26,6 +26,7 @@ pub struct Entry {
 
 const REGISTRY: &[Entry] = &[
     gorgo::ENTRY,
+    gorgo::SCORE,
     gorgo_v1::ENTRY,
     gorgo_v3::ENTRY,
     gorgo_proxy::ENTRY,
@@ -66,7 +67,8 @@ pub fn find(name: &str) -> Result<&'static Entry, UnknownStrategy> {
     })
 }
 
-/// The strategy that a name means on an agent: `gorgo` is the paper's rule for agents there, all other names are themselves.
+/// The strategy that a name means on an agent: `gorgo` is the paper's rule for agents there, all other names are themselves. What
+/// `gorgo` is elsewhere is `gorgo-score` there and everywhere.
 #[must_use]
 pub fn on_agent(name: &str) -> &str {
     if name == "gorgo" { gorgo_v1::ENTRY.name } else { name }
@@ -88,7 +90,7 @@ pub struct UnknownStrategy {
 mod tests {
     use insta::assert_snapshot;
 
-    use super::{Parameters, find, strategies};
+    use super::{Parameters, find, names, on_agent, strategies};
     use crate::routing::{Settings, SettingsError};
 
     #[test]
@@ -105,6 +107,11 @@ mod tests {
         }
         assert_snapshot!(text, @r"
         gorgo (ms): least predicted cost in ms: round trip, prefill of uncached tokens, queue
+          w_rtt = 1 (0 to 1000): weight of the round trip
+          prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it
+          queue_ms_per_token = 0.094 (0 to 1000): queueing time per queued token, ms; a replica's own rate overrides it
+          w_queue = 0.1 (0 to 100): weight of the queue
+        gorgo-score (ms): the rule of `gorgo`, on agents too: scores the own engine and peers alike
           w_rtt = 1 (0 to 1000): weight of the round trip
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it
           queue_ms_per_token = 0.094 (0 to 1000): queueing time per queued token, ms; a replica's own rate overrides it
@@ -175,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn on_agents_only_gorgo_is_another_rule_and_its_own_has_a_second_name() {
+        let moved: Vec<_> = names().filter(|name| on_agent(name) != *name).collect();
+        assert_eq!((moved, on_agent("gorgo")), (vec!["gorgo"], "gorgo-v1"));
+        let (gorgo, score) = (find("gorgo").unwrap(), find("gorgo-score").unwrap());
+        assert_eq!((gorgo.unit, gorgo.parameters), (score.unit, score.parameters));
+        assert!(std::ptr::fn_addr_eq(gorgo.build, score.build));
+    }
+
+    #[test]
     fn names_are_unique() {
         for entry in strategies() {
             assert_eq!(strategies().iter().filter(|other| other.name == entry.name).count(), 1, "{}", entry.name);
@@ -201,8 +217,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
+        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000
