@@ -62,6 +62,13 @@ impl Result {
         self.ttft_s[rank - 1] * 1000.0
     }
 
+    /// Both runs as one.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.ttft_s.extend(other.ttft_s);
+        self.ttft_s.sort_by(f64::total_cmp);
+        Self { ttft_s: self.ttft_s, seconds: self.seconds + other.seconds, late_ms: self.late_ms.max(other.late_ms) }
+    }
+
     /// Requests per second.
     pub(super) fn per_s(&self) -> f64 {
         self.ttft_s.len() as f64 / self.seconds
