@@ -55,6 +55,7 @@ const PURE_FILES: &[&str] = &[
     "cluster/check.rs",
     "cluster/desired.rs",
     "cluster/facts.rs",
+    "cluster/front.rs",
     "cluster/http.rs",
     "cluster/layout.rs",
     "cluster/plan.rs",

@@ -119,7 +119,7 @@ fn clock(facts: &Facts) -> Option<Refusal> {
 }
 
 fn proxy_address(desired: &Desired, proxy: &ProxySpec) -> Option<Refusal> {
-    (!proxy.is_private() && !desired.allow_public_plaintext).then(|| {
+    (!proxy.is_private() && !desired.is_open()).then(|| {
         refusal(
             format!("its proxy would take requests at {}, which the Internet can reach, in plain text", proxy.listen),
             "give it a private address or loopback with `proxy deploy --listen ADDRESS:PORT`, or accept it by name with `--allow-public-plaintext`",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::Certificates;
+use super::front::Front;
 use super::layout::Ports;
 use crate::inference::Engine;
 use crate::inference::engine::{EMULATOR, SGLANG, VLLM};
@@ -128,11 +129,11 @@ impl NodeSpec {
         (SocketAddr::new(listen, port), format!("http://{}", SocketAddr::new(address, port)))
     }
 
-    /// Where its agent takes requests in plain text: where strangers can come only if that is allowed by name, else on loopback, for a
-    /// tunnel or a router beside it.
+    /// Where its agent takes requests: where strangers can come only if the cluster is open to them ([`Desired::is_open`]), else on loopback,
+    /// for a tunnel or a router beside it.
     #[must_use]
-    pub fn requests(&self, allow_public_plaintext: bool) -> SocketAddr {
-        if self.is_private() || allow_public_plaintext {
+    pub fn requests(&self, open: bool) -> SocketAddr {
+        if self.is_private() || open {
             return self.listen;
         }
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.listen.port())
@@ -159,7 +160,7 @@ impl NodeSpec {
 
     /// The address by which others know it.
     fn host(&self) -> IpAddr {
-        let authority = self.url.trim_start_matches("http://");
+        let authority = self.url.split_once("://").map_or(self.url.as_str(), |(_, authority)| authority);
         authority.parse().map_or(self.listen.ip(), |address: SocketAddr| address.ip())
     }
 
@@ -194,9 +195,9 @@ pub struct ProxySpec {
 impl ProxySpec {
     /// Where clients reach it: on a machine that listens everywhere by the node's own address.
     #[must_use]
-    pub fn url(&self, node: &NodeSpec) -> String {
+    pub fn url(&self, node: &NodeSpec, scheme: &str) -> String {
         let host = if self.listen.ip().is_unspecified() { node.host() } else { self.listen.ip() };
-        format!("http://{}", SocketAddr::new(host, self.listen.port()))
+        format!("{scheme}://{}", SocketAddr::new(host, self.listen.port()))
     }
 
     /// It can be reached only from its machine or a private network.
@@ -275,6 +276,8 @@ pub struct Desired {
     pub pinned: BTreeMap<String, Balance>,
     /// Agents may take requests on public addresses although those are in plain text. Links between nodes never are.
     pub allow_public_plaintext: bool,
+    /// What routers show to clients.
+    pub front: Front,
     /// The program.
     pub binary: AgentBinary,
     /// The program for other kinds of machines, at most one for each.
@@ -296,6 +299,12 @@ impl Desired {
         let fits = |program: &&AgentBinary| program.arch == arch;
         let program = [&self.binary].into_iter().chain(&self.others).find(fits).unwrap_or(&self.binary);
         Self { binary: program.clone(), ..self.clone() }
+    }
+
+    /// Routers may take requests where strangers can come: these are encrypted, or it was asked for by name.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.allow_public_plaintext || self.front.tls()
     }
 
     /// How agents balance where nothing else was asked for.

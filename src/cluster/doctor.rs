@@ -77,6 +77,8 @@ fn diagnose(desired: &Desired, node: &NodeSpec, facts: &Facts, whole: bool) -> V
     for role in Role::ALL {
         found.extend(ailing(role, node, facts));
         found.extend(ending(role, &desired, node, facts));
+        let hint = "`gorgo cluster setup` brings them";
+        found.extend(desired.front.outdated(role, facts).into_iter().map(|what| (what, hint.to_owned())));
     }
     let steps = setup(&desired, node, facts).steps.len();
     if whole && found.is_empty() && steps > 0 {

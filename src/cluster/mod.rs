@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod event;
 pub mod facts;
 pub mod flush;
+pub mod front;
 pub mod http;
 pub mod inventory;
 pub mod launch;

@@ -12,6 +12,7 @@ use super::certificate;
 use super::check::{Refusal, gigabytes, program, proxy_refusals, refusals};
 use super::desired::{AgentBinary, Container, Desired, NodeSpec};
 use super::facts::Facts;
+use super::front;
 use super::layout::{BINARY, HF_TOKEN, MODELS, Role};
 use super::script;
 use super::step::{Action, Content, Probe, Step, serves};
@@ -81,12 +82,10 @@ pub fn setup(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan {
             steps.push(forget_token());
         }
         steps.extend(service(Role::Engine, &engine, desired, node, facts));
-        steps.extend(certificate(Role::Agent, desired, node, facts));
-        steps.extend(service(Role::Agent, &script::agent(desired, node, facts), desired, node, facts));
+        steps.extend(router(Role::Agent, &script::agent(desired, node, facts), desired, node, facts));
         if let Some(proxy) = desired.proxy_on(&node.name) {
             let unit = script::proxy(desired, proxy, node, facts);
-            steps.extend(certificate(Role::Proxy, desired, node, facts));
-            steps.extend(service(Role::Proxy, &unit, desired, node, facts));
+            steps.extend(router(Role::Proxy, &unit, desired, node, facts));
         }
         steps
     })
@@ -105,7 +104,8 @@ pub fn agent_definition(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Pl
         // What runs is as the definition says, because it was changed live; the program is the one that it was started with.
         let program = facts.binary_sha256.as_deref();
         let text = format!("install {} for its next start", role.unit());
-        let mut steps: Vec<Step> = forget_record(role, facts).into_iter().collect();
+        let mut steps = desired.front.steps(role, facts);
+        steps.extend(forget_record(role, facts));
         steps.push(Step::service(role, "install", text, ServiceAction::Install(unit)));
         if facts.has_record(&role.record()) {
             steps.push(record(role, record_text(&definition, program, role)));
@@ -121,7 +121,8 @@ pub fn agent_restart(desired: &Desired, node: &NodeSpec, facts: &Facts) -> Plan 
     let unit = script::agent(desired, node, facts);
     let definition = unit.definition_sha256();
     Plan::new(node, nothing_installed(facts).into_iter().collect(), || {
-        let mut steps: Vec<Step> = forget_record(role, facts).into_iter().collect();
+        let mut steps = desired.front.steps(role, facts);
+        steps.extend(forget_record(role, facts));
         if facts.service(role).definition_sha256.as_deref() != Some(&definition) {
             let text = format!("install {}", role.unit());
             steps.push(Step::service(role, "install", text, ServiceAction::Install(unit)));
@@ -162,8 +163,7 @@ pub fn deploy_proxy(desired: &Desired, node: &NodeSpec, facts: &Facts, exchange:
             steps.push(new);
             steps.extend(restart_programs(node, facts, &desired.binary.sha256, |role| role != Role::Proxy));
         }
-        steps.extend(certificate(Role::Proxy, desired, node, facts));
-        steps.extend(service(Role::Proxy, &script::proxy(desired, proxy, node, facts), desired, node, facts));
+        steps.extend(router(Role::Proxy, &script::proxy(desired, proxy, node, facts), desired, node, facts));
         steps
     })
 }
@@ -182,8 +182,9 @@ pub fn remove_proxy(node: &NodeSpec, facts: &Facts) -> Plan {
         let new = certificate.as_ref().map(|path| format!("{path}.new"));
         let files = [Some(role.environment_file()), certificate, new];
         for path in files.into_iter().flatten().filter(|path| facts.has_record(path)) {
-            steps.push(Step::run("proxy forget file", format!("remove {path}"), script::forget(&path)));
+            steps.push(front::forget(role, &path));
         }
+        steps.extend(front::present(role, facts).iter().map(|path| front::forget(role, path)));
         steps
     })
 }
@@ -348,6 +349,15 @@ fn is_current(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec
     state.running
         && state.definition_sha256.as_deref() == Some(&definition)
         && facts.file(&role.record()) == Some(&sha256(&record_text(&definition, program, role)))
+}
+
+/// An agent or a central router with all its files; those of before go once it runs without them.
+fn router(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Step> {
+    let mut steps = certificate(role, desired, node, facts);
+    steps.extend(desired.front.steps(role, facts));
+    steps.extend(service(role, unit, desired, node, facts));
+    steps.extend(desired.front.leftovers(role, facts));
+    steps
 }
 
 fn service(role: Role, unit: &ServiceUnit, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Vec<Step> {

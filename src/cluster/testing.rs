@@ -184,6 +184,7 @@ pub(super) fn desired(nodes: Vec<NodeSpec>) -> Desired {
         weights: BTreeMap::new(),
         pinned: BTreeMap::new(),
         allow_public_plaintext: false,
+        front: super::front::Front::default(),
         binary: binary(PROGRAM),
         others: Vec::new(),
         hf_token: None,

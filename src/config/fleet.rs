@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{EngineOptions, options};
-use super::file::ProviderSection;
+use super::file::{ProviderSection, ProxySection};
 use super::keys::{self, Kind, Section};
 use super::problem::Problem;
 use super::read::Document;
@@ -118,6 +118,8 @@ pub struct Fleet {
     pub hosts: Vec<HostEntry>,
     /// The machines that a launch without names gets; each has a name, a type and a region.
     pub nodes: Vec<NodeEntry>,
+    /// `[proxy]` as written: routers on nodes have its files, too.
+    pub proxy: ProxySection,
     /// More addresses that a node's connections come from, by its name.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every value with its origin.
@@ -159,6 +161,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         weights: file.routing.weights.clone(),
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
+        proxy: file.proxy.clone(),
         addresses,
         settings: resolver.settings,
     };

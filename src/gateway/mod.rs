@@ -47,4 +47,4 @@ mod window;
 pub use audit::AuditTarget;
 pub use handle::{Gateway, GatewayHandle};
 pub use settings::{AgentConfig, GatewayConfig, Limits, MutualConfig, PeerSettings, ProbeSettings, ReplicaConfig};
-pub use tls::TlsFiles;
+pub use tls::{TlsFiles, check as check_tls};

@@ -28,6 +28,14 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// Whether listeners could accept TLS with these.
+///
+/// # Errors
+/// The files cannot be read, or do not belong together.
+pub fn check(files: &TlsFiles) -> anyhow::Result<()> {
+    load(files, &rustls::crypto::ring::default_provider()).map(drop)
+}
+
 /// What listeners accept TLS with; it follows the files until `stopped`.
 ///
 /// # Errors

@@ -36,8 +36,8 @@ pub(crate) fn render(text: &str, values: &Values) -> String {
 pub(crate) fn samples() -> Vec<(&'static str, &'static str, String)> {
     let remove = format!("-{PROGRAM} rm --force gorgo-engine");
     let forms = [
-        ("agent", "gorgo-agent.service", common("agent")),
-        ("proxy", "gorgo-proxy.service", common("proxy")),
+        ("agent", "gorgo-agent.service", router("agent")),
+        ("proxy", "gorgo-proxy.service", router("proxy")),
         ("engine as a program", "gorgo-engine.service", engine("gorgo-engine", "yes", "", "")),
         ("engine in a container", "gorgo-engine.service", engine("root", "no", "docker.service", &remove)),
     ];
@@ -52,6 +52,12 @@ fn common(role: &str) -> Values {
         ("stop_timeout_s", "90".to_owned()),
         ("backoff", String::new()),
     ]
+}
+
+fn router(role: &str) -> Values {
+    let mut values = common(role);
+    values.push(("owned", format!("/etc/gorgo/{role}.pem /etc/gorgo/{role}-api-keys.toml")));
+    values
 }
 
 fn engine(user: &str, dynamic: &str, after: &str, remove: &str) -> Values {

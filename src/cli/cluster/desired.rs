@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
 
+use super::front::front;
 use crate::cli::exit::Failure;
 use crate::cli::nodes::Node;
 use crate::cli::provider::Setup;
@@ -49,6 +50,7 @@ pub(super) fn desired(
         weights: setup.fleet.weights.clone(),
         pinned: BTreeMap::new(),
         allow_public_plaintext,
+        front: front(&setup.fleet.proxy)?,
         binary,
         others: Vec::new(),
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),
@@ -70,7 +72,10 @@ pub(super) fn spec(setup: &Setup, node: &Node) -> Result<NodeSpec, Failure> {
         )
     })?;
     let ports = Ports::from_tags(&instance.tags);
-    let (listen, url) = NodeSpec::reach(address, ports.agent);
+    let (listen, mut url) = NodeSpec::reach(address, ports.agent);
+    if setup.fleet.proxy.tls_certificate.is_some() {
+        url = url.replacen("http://", "https://", 1);
+    }
     let engine = engine(setup, &instance.instance_type)?;
     let mut addresses = vec![address];
     addresses.extend(setup.fleet.addresses.get(name).into_iter().flatten());

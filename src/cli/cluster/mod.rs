@@ -4,6 +4,7 @@ mod binary;
 mod desired;
 mod doctor;
 mod flush;
+mod front;
 mod logs;
 mod outcome;
 pub(crate) mod proxy;

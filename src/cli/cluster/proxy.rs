@@ -86,7 +86,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
         inventory.change(&args.name, |node| node.proxy = None)?;
     }
     if let (Exit::Done, Some(proxy)) = (exit, desired.proxy_on(&args.name)) {
-        context.printer.data(format_args!("requests  {}", proxy.url(&node)))?;
+        context.printer.data(format_args!("requests  {}", proxy.url(&node, desired.front.scheme())))?;
         context.printer.talk(format_args!("`gorgo proxy --remote {} status` shows how it is", args.name));
     }
     Ok(exit)

@@ -40,13 +40,15 @@ pub fn engine(node: &NodeSpec, facts: &Facts) -> ServiceUnit {
 /// The agent of a node.
 #[must_use]
 pub fn agent(desired: &Desired, node: &NodeSpec, facts: &Facts) -> ServiceUnit {
-    unit(Role::Agent, node, facts, agent_argv(desired, node), &[])
+    let owned = ("owned", owned(desired, Role::Agent));
+    unit(Role::Agent, node, facts, agent_argv(desired, node), &[owned])
 }
 
 /// The central router of a node.
 #[must_use]
 pub fn proxy(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec, facts: &Facts) -> ServiceUnit {
-    unit(Role::Proxy, node, facts, proxy_argv(desired, proxy, node), &[])
+    let owned = ("owned", owned(desired, Role::Proxy));
+    unit(Role::Proxy, node, facts, proxy_argv(desired, proxy, node), &[owned])
 }
 
 /// Command line of the agent. The other agents of the cluster are its peers.
@@ -58,7 +60,7 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
     option("--region", node.region.to_string());
     option("--engine", format!("http://127.0.0.1:{}", node.ports.engine));
     option("--engine-kind", node.engine.description().name.to_owned());
-    option("--listen", node.requests(desired.allow_public_plaintext).to_string());
+    option("--listen", node.requests(desired.is_open()).to_string());
     option("--admin", format!("127.0.0.1:{}", node.ports.agent_admin));
     option("--peer-listen", node.peer_listen().to_string());
     option("--identity", identity(Role::Agent));
@@ -73,6 +75,7 @@ pub fn agent_argv(desired: &Desired, node: &NodeSpec) -> Vec<String> {
     for peer in desired.nodes.iter().filter(|peer| peer.name != node.name) {
         option("--peer", format!("name={},url={},region={}", peer.name, peer.peer_url(), peer.region));
     }
+    argv.extend(desired.front.argv(Role::Agent));
     if desired.allow_public_plaintext && !node.is_private() {
         argv.push("--allow-public-plaintext".to_owned());
     }
@@ -96,6 +99,11 @@ pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<
         option("--replica", format!("name={},url={url},region={},engine=agent", replica.name, replica.region));
     }
     option("--identity", identity(Role::Proxy));
+    // What leaves this region is written down.
+    if desired.front.audit.is_some() {
+        option("--region", node.region.to_string());
+    }
+    argv.extend(desired.front.argv(Role::Proxy));
     if desired.allow_public_plaintext && !proxy.is_private() {
         argv.push("--allow-public-plaintext".to_owned());
     }
@@ -112,6 +120,12 @@ fn local(node: &NodeSpec) -> String {
 /// The file with a service's certificate.
 fn identity(role: Role) -> String {
     certificate::file(role).expect("agents and proxies have one")
+}
+
+/// The files that a service has while it runs.
+fn owned(desired: &Desired, role: Role) -> String {
+    let files = [identity(role)].into_iter().chain(desired.front.paths(role));
+    files.collect::<Vec<_>>().join(" ")
 }
 
 fn unit(role: Role, node: &NodeSpec, facts: &Facts, argv: Vec<String>, more: &[(&str, String)]) -> ServiceUnit {
