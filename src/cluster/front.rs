@@ -154,7 +154,8 @@ impl Front {
 
     /// Files of an installed router that are not as they are here, in words.
     pub(super) fn outdated(&self, role: Role, facts: &Facts) -> Vec<String> {
-        if !facts.service(role).installed {
+        // Engines show nothing to clients.
+        if role == Role::Engine || !facts.service(role).installed {
             return Vec::new();
         }
         let told = |file: &FrontFile| {
@@ -322,6 +323,8 @@ mod tests {
         assert!(brought.is_some() && brought < started, "{text}");
         let missing = desired.front.outdated(Role::Agent, &facts);
         assert_eq!(missing, ["API keys of gorgo-agent.service: are missing; wanted those of keys.toml"]);
-        assert!(desired.front.outdated(Role::Proxy, &facts).is_empty(), "there is no proxy");
+        for role in [Role::Engine, Role::Proxy] {
+            assert!(desired.front.outdated(role, &facts).is_empty(), "an engine needs none, and there is no proxy");
+        }
     }
 }

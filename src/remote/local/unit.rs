@@ -155,6 +155,10 @@ impl Unit {
 
     async fn spawn(&mut self) -> io::Result<()> {
         let unit = &self.check_installed()?.unit;
+        // As systemd makes the folder of `StateDirectory=`.
+        if let Some(state) = unit.environment.get("GORGO_STATE_DIR") {
+            tokio::fs::create_dir_all(self.folder.map_text(state)).await?;
+        }
         let log = logs::open(&self.folder.log(&self.name))?;
         let mut command = Command::new("sh");
         command.args(["-c", GATE, "sh"]).args(unit.argv.iter().map(|word| self.folder.map_text(word)));
