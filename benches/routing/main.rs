@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
 mod decision;
+mod fleet;
 mod machine;
 mod memory;
 mod timing;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("machine: {}", machine::describe());
-    if let Err(error) = decision::run() {
+    if let Err(error) = fleet::run().and_then(|()| decision::run()) {
         println!("failed: {error:#}");
         return ExitCode::FAILURE;
     }

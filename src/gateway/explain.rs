@@ -24,6 +24,7 @@ pub(super) fn decision(of: &routing::Decision, age_ms: f64) -> wire::Decision {
         verdict: verdict(of),
         kept_local: of.kept_local,
         predicted_ttft_ms: foreseen(of).ttft_ms,
+        pruned: of.pruned,
         candidates: of.candidates.iter().map(candidate).collect(),
         excluded: of.excluded.iter().map(|(_, name, reason)| excluded(name, *reason)).collect(),
     }
@@ -166,6 +167,7 @@ mod tests {
             cached_tokens: 64,
             uncached_tokens: 36,
             score: 100.0 - f64::from(n),
+            ttft_ms: None,
             terms: [Term { name: "network", value: 60.0 }, Term { name: "prefill", value: 40.0 - f64::from(n) }]
                 .into_iter()
                 .collect(),
@@ -180,6 +182,7 @@ mod tests {
             held_ms: 0.0,
             verdict: Verdict::Dispatch(ReplicaId(replicas - 1)),
             kept_local: false,
+            pruned: 0,
             candidates: (0..replicas).map(candidate).collect(),
             excluded: vec![(ReplicaId(99), "gone".into(), Excluded::Unhealthy)],
         }

@@ -72,6 +72,7 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         prompt_tokens: None,
         max_tokens: parsed.max_tokens,
         opaque: false,
+        unstreamed: !parsed.stream,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::model::geo::Coordinates;
 use crate::model::{RequestId, Time};
-use crate::routing::{Decision, Features, Unit, Usage};
+use crate::routing::{Decision, Features, Usage};
 use crate::wire::OutcomeKind;
 
 /// Most decisions of one request: its attempts are few, but it may be held before each of them.
@@ -154,6 +154,5 @@ impl Journal {
 #[must_use]
 pub(super) fn foreseen(decision: &Decision) -> Foreseen {
     let Some(chosen) = decision.chosen() else { return Foreseen::default() };
-    let ttft_ms = (decision.unit == Unit::Ms && chosen.score.is_finite()).then_some(chosen.score);
-    Foreseen { ttft_ms, cached_tokens: Some(chosen.cached_tokens) }
+    Foreseen { ttft_ms: decision.predicted_ttft_ms(), cached_tokens: Some(chosen.cached_tokens) }
 }

@@ -73,6 +73,8 @@ pub struct Candidate {
     pub uncached_tokens: u32,
     /// Sum of the terms; the smallest score wins.
     pub score: f64,
+    /// Time to first token foreseen there, ms: of the one that was chosen, by a rule that scores more than that.
+    pub ttft_ms: Option<f64>,
     /// The terms in the order of the formula.
     pub terms: Terms,
 }
@@ -217,6 +219,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The target is the agent's own engine and was taken because it had room, whatever the scores say (`gorgo-v1`).
     pub kept_local: bool,
+    /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.
+    pub pruned: usize,
     /// Who was scored, in fleet order.
     pub candidates: Vec<Candidate>,
     /// Who was filtered, in fleet order, and why.
@@ -229,6 +233,14 @@ impl Decision {
     pub fn chosen(&self) -> Option<&Candidate> {
         let Verdict::Dispatch(target) = self.verdict else { return None };
         self.candidates.iter().find(|candidate| candidate.replica == target)
+    }
+
+    /// Time from this decision to the first token as foreseen, ms; `None` if it sends nobody, or its strategy foresees none.
+    #[must_use]
+    pub fn predicted_ttft_ms(&self) -> Option<f64> {
+        let chosen = self.chosen()?;
+        let score = (self.unit == Unit::Ms).then_some(chosen.score);
+        chosen.ttft_ms.or(score).filter(|ms| ms.is_finite())
     }
 }
 

@@ -36,6 +36,9 @@ impl Decision {
             let mark = if chosen == Some(candidate.replica) { "*" } else { " " };
             write_candidate(out, candidate, mark, width)?;
         }
+        if self.pruned > 0 {
+            writeln!(out, "  and {} more, each dearer at the least", self.pruned)?;
+        }
         for (_, name, reason) in &self.excluded {
             writeln!(out, "  {name:<width$}  excluded: {}", reason.explained())?;
         }
@@ -90,6 +93,7 @@ mod tests {
             cached_tokens: cached,
             uncached_tokens: 6000 - cached,
             score: terms.iter().map(|term| term.value).sum(),
+            ttft_ms: None,
             terms,
         }
     }
@@ -105,6 +109,7 @@ mod tests {
             held_ms: 17.25,
             verdict,
             kept_local: false,
+            pruned: 0,
             candidates: vec![
                 candidate(0, "us-east", 0, [("network", 40.0), ("prefill", 564.0), ("queue", 28.2)]),
                 candidate(2, "eu", 5376, [("network", 110.0), ("prefill", 58.656), ("queue", 0.0)]),

@@ -37,6 +37,8 @@ pub struct Features {
     pub origin: Option<Arc<str>>,
     /// The body could not be read: nothing is known to go by, so the request goes where the load is least, whatever the strategy.
     pub opaque: bool,
+    /// The answer comes as a whole: nobody will see its first token.
+    pub unstreamed: bool,
 }
 
 /// Chained hashes of the full [`BLOCK_BYTES`] blocks of a prompt given in pieces (the pieces' boundaries do not matter).

@@ -1,7 +1,8 @@
 //! The router's own queue: requests that wait because every replica that could serve them is at its gate.
 //!
-//! Order: higher priority first, then first come first served. A request whose replicas are all full does not hold up those
-//! behind it; [`super::Router`] walks the whole queue and skips it. Bounded in length and in age.
+//! Order: higher priority first, then first come first served, or by a rank where the strategy gives one: shortest first, with age. A
+//! request whose replicas are all full does not hold up those behind it; [`super::Router`] walks the whole queue and skips it. Bounded in
+//! length and in age.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +12,17 @@ use super::peer::Totals;
 use super::ticket::Ticket;
 use crate::model::{RequestId, Time};
 
-/// Place in the queue: priority, turned round so that the higher comes first, then the order of first arrival.
+/// Place in the queue: priority, turned round so that the higher comes first, then the rank, then the order of first arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     priority: Reverse<i32>,
+    rank: u64,
     turn: u64,
 }
+
+/// One second of waiting outweighs a thousand uncached tokens: few enough that long prompts get their turn, enough that one of them does not
+/// keep many short ones waiting.
+const US_PER_TOKEN: u64 = 1000;
 
 /// A waiting request.
 #[derive(Clone, Debug)]
@@ -76,7 +82,7 @@ impl Queue {
     /// Puts a request with a prompt of this length in its place.
     pub(super) fn push(&mut self, now: Time, request: RequestId, ticket: Ticket, prompt_tokens: u32) {
         self.remove(now, request);
-        let place = Place { priority: Reverse(ticket.features.priority), turn: ticket.turn };
+        let place = Place { priority: Reverse(ticket.features.priority), rank: 0, turn: ticket.turn };
         let since = Time::from_ms(now.ms() - ticket.held_ms);
         self.places.insert(request, place);
         self.ages.insert((since, place));
@@ -91,6 +97,41 @@ impl Queue {
         self.ages.remove(&(held.since, place));
         self.prompt_tokens -= u64::from(held.prompt_tokens);
         Some(Ticket { held_ms: now.since_ms(held.since).max(0.0), ..held.ticket })
+    }
+
+    /// Ranks a request by the work it means, so many uncached tokens: each puts it back by a millisecond of waiting.
+    pub(super) fn rank(&mut self, request: RequestId, uncached_tokens: u32) {
+        let waiting = self.places.get(&request).and_then(|place| self.waiting.get(place));
+        let since = waiting.map(|held| held.since.micros());
+        self.move_to(request, since.map_or(0, |since| since.saturating_add(US_PER_TOKEN * u64::from(uncached_tokens))));
+    }
+
+    /// Forgets all ranks: first come first served.
+    pub(super) fn unrank(&mut self) {
+        let all: Vec<RequestId> = self.places.keys().copied().collect();
+        all.into_iter().for_each(|request| self.move_to(request, 0));
+    }
+
+    fn move_to(&mut self, request: RequestId, rank: u64) {
+        let Some(place) = self.places.get_mut(&request) else { return };
+        let before = std::mem::replace(place, Place { rank, ..*place });
+        let after = *place;
+        if let Some(held) = self.waiting.remove(&before) {
+            self.ages.remove(&(held.since, before));
+            self.ages.insert((held.since, after));
+            self.waiting.insert(after, held);
+        }
+    }
+
+    /// The first requests in order.
+    pub(super) fn first(&self, most: usize) -> Vec<RequestId> {
+        self.waiting.values().take(most).map(|held| held.request).collect()
+    }
+
+    /// The ticket of a request.
+    pub(super) fn ticket(&self, request: RequestId) -> Option<&Ticket> {
+        let place = self.places.get(&request)?;
+        self.waiting.get(place).map(|held| &held.ticket)
     }
 
     /// The next request behind `after` in order, or the first.
@@ -159,6 +200,24 @@ mod tests {
         assert_eq!(queue.remove(Time::from_ms(560.0), RequestId(1)).unwrap().held_ms, 100.0);
     }
 
+    #[test]
+    fn ranked_the_shorter_goes_first_until_the_longer_has_waited_for_it() {
+        let mut queue = Queue::default();
+        for (request, at_ms, uncached) in
+            [(1, 0.0, 5000), (2, 10.0, 100), (3, 3000.0, 2500), (4, 4980.0, 0), (5, 4900.0, 200)]
+        {
+            queue.push(Time::from_ms(at_ms), RequestId(request), ticket(request, 0), 6000);
+            queue.rank(RequestId(request), uncached);
+        }
+        assert_eq!(order(&queue), [2, 4, 1, 5, 3]);
+        queue.rank(RequestId(1), 4000);
+        queue.rank(RequestId(9), 1);
+        assert_eq!((order(&queue), queue.first(2)), (vec![2, 1, 4, 5, 3], vec![RequestId(2), RequestId(1)]));
+        assert_eq!((queue.oldest(), queue.ticket(RequestId(3)).map(|ticket| ticket.turn)), (Some(Time::ZERO), Some(3)));
+        queue.unrank();
+        assert_eq!(order(&queue), [1, 2, 3, 4, 5]);
+    }
+
     proptest! {
         #[test]
         fn its_three_views_agree(steps in proptest::collection::vec((0..8u64, -2..2i32, proptest::bool::ANY), 0..60)) {
@@ -167,6 +226,7 @@ mod tests {
                 let now = Time::from_ms(turn as f64);
                 if push {
                     queue.push(now, RequestId(request), ticket(turn as u64, priority), turn as u32);
+                    queue.rank(RequestId(request / 2), turn as u32);
                 } else {
                     queue.remove(now, RequestId(request));
                 }

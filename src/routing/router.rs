@@ -103,6 +103,8 @@ pub struct Router {
     attempts: BTreeMap<RequestId, Attempt>,
     output_tokens: Ewma,
     releases: DecayedRate,
+    /// When what waits is to be looked at again at the latest, by the strategy's word.
+    look_again: Option<Time>,
     turns: u64,
     /// Peers are told what the own engines hold.
     publishes: bool,
@@ -126,6 +128,7 @@ impl Router {
             attempts: BTreeMap::new(),
             output_tokens: Ewma::new(OUTPUT_WEIGHT),
             releases: DecayedRate::new(RELEASE_RATE_TAU_MS),
+            look_again: None,
             turns: 0,
             publishes: false,
         })
@@ -142,6 +145,7 @@ impl Router {
         self.strategy = Strategy::new(strategy, parameters, self.settings.seed)?;
         self.settings.strategy = strategy.to_owned();
         self.settings.parameters = parameters.to_vec();
+        self.queue.unrank();
         Ok(self.release(now))
     }
 
@@ -222,7 +226,7 @@ impl Router {
         }
         self.observe(now, at, Event::FirstToken { request });
         let mut effects = self.credit(now, request);
-        if self.strategy.policy.keeps_local() {
+        if self.strategy.policy.reconsiders() {
             effects.extend(self.release(now));
         }
         effects
@@ -320,13 +324,13 @@ impl Router {
         if changed { self.release(now) } else { Vec::new() }
     }
 
-    /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit, or a gate that KV use
-    /// keeps closed opens because its gauges are too old.
+    /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit, a gate that KV use
+    /// keeps closed opens because its gauges are too old, or the strategy expects room for what it holds.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
         let opens = self.gate().and_then(|gate| self.first_stale_gate(gate));
-        Some(opens.map_or(overdue, |opens| opens.min(overdue)))
+        Some([opens, self.look_again].into_iter().flatten().fold(overdue, Time::min))
     }
 
     /// When the first gate that is closed by KV use opens for want of fresh gauges.

@@ -90,10 +90,17 @@ pub struct Decision {
     pub kept_local: bool,
     /// TTFT foreseen at the chosen replica, ms; `null` where the score is not a time.
     pub predicted_ttft_ms: Option<f64>,
+    /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.
+    #[serde(default, skip_serializing_if = "none")]
+    pub pruned: usize,
     /// Who was scored, in fleet order; the smallest score wins.
     pub candidates: Vec<Candidate>,
     /// Who was filtered before, in fleet order.
     pub excluded: Vec<Excluded>,
+}
+
+fn none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Decision {

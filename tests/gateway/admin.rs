@@ -138,7 +138,7 @@ async fn policy_and_weights_change_while_it_runs() {
     assert_eq!(tune.max_concurrent, None);
 
     let (status, _, message) = refused(&gateway, "/admin/v1/policy", json!({"strategy": "best"})).await;
-    assert!(status == 400 && message.contains("known strategies: gorgo"), "{message}");
+    assert!(status == 400 && message.contains("known strategies: predictive, gorgo"), "{message}");
     let (_, _, message) = refused(&gateway, "/admin/v1/tune", json!({"parameters": {"w_rtx": 1.0}})).await;
     assert!(message.contains("w_rtx") && message.contains("w_rtt"), "{message}");
     let (status, code, _) = refused(&gateway, "/admin/v1/policy", json!({"strategy": "gorgo", "typo": 1})).await;

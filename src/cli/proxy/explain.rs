@@ -125,6 +125,9 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
         };
         text += &format!("\n\n{}\n(score and terms in {}; {rule})", candidates(it), it.unit);
     }
+    if it.pruned > 0 {
+        text += &format!("\nand {} more, each dearer at the least", it.pruned);
+    }
     for excluded in &it.excluded {
         text += &format!("\nnot considered: {} ({})", excluded.replica, reason(&excluded.reason));
     }
@@ -290,6 +293,7 @@ mod tests {
             unit: "ms".into(),
             verdict: Verdict::Dispatch { replica: "east".into() },
             kept_local: true,
+            pruned: 0,
             predicted_ttft_ms: Some(73.3),
             candidates: vec![
                 candidate("east", 3_328, &[("network", 2.0), ("prefill", 71.25), ("queue", 0.0)]),
@@ -303,6 +307,7 @@ mod tests {
             held_ms: 12.0,
             verdict: Verdict::Dispatch { replica: "europe".into() },
             kept_local: false,
+            pruned: 0,
             predicted_ttft_ms: Some(152.5),
             candidates: vec![first.candidates[1].clone()],
             excluded: vec![Excluded { replica: "east".into(), reason: "tried".into() }],

@@ -18,6 +18,7 @@ mod llm_d;
 mod openings;
 mod power_of_two;
 mod preble;
+mod predictive;
 mod prefix_tree;
 mod random;
 mod round_robin;
@@ -36,8 +37,8 @@ use super::features::Features;
 use super::filter::Gate;
 use super::fleet::Replica;
 use super::ledger::Load;
-use super::peer::Totals;
-use crate::model::Time;
+use super::peer::{Speed, Totals};
+use crate::model::{ReplicaId, Time};
 
 /// The request that a policy is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,8 @@ pub struct Query<'a> {
     pub queued_requests: usize,
     /// Limit of requests in flight per replica as set by people; it overrides the rule's own.
     pub max_concurrent: Option<u32>,
+    /// The router has no peers: nobody else sends to its replicas.
+    pub central: bool,
 }
 
 /// A replica that passed the filters, as a policy sees it.
@@ -142,6 +145,12 @@ pub trait Policy: Send {
     /// The terms of one candidate, in the order of the formula.
     fn terms(&self, query: &Query<'_>, candidate: &View<'_>) -> Terms;
 
+    /// What a candidate's score is at the least, much quicker to get than the score: of many candidates, those above the best score are not
+    /// scored. Only for a rule that chooses the smallest score. `None`: all are scored.
+    fn at_least(&self, _query: &Query<'_>, _candidate: &View<'_>) -> Option<f64> {
+        None
+    }
+
     /// The capacity gate that is part of the rule, if it has one.
     fn gate(&self) -> Option<Gate> {
         None
@@ -155,6 +164,36 @@ pub trait Policy: Send {
     /// What to do with the scored candidates (never none), of which `best` has the smallest score.
     fn choose(&self, _query: &Query<'_>, _views: &[View<'_>], _candidates: &[Candidate], best: usize) -> Choice {
         Choice::Best(best)
+    }
+
+    /// Time to first token that the terms of a candidate foresee, ms. `None`: the score itself, if it is in ms.
+    fn ttft_ms(&self, _query: &Query<'_>, _candidate: &View<'_>) -> Option<f64> {
+        None
+    }
+
+    /// Does the rule decide anew on what waits in the router's queue, after every event?
+    fn reconsiders(&self) -> bool {
+        self.keeps_local()
+    }
+
+    /// Does what waits go shortest first, with age, instead of first come first served?
+    fn shortest_first(&self) -> bool {
+        false
+    }
+
+    /// How long until a candidate takes more, ms; 0 = it has room. `None` where the rule does not hold requests back by their wait.
+    fn room_in_ms(&self, _candidate: &Candidate) -> Option<f64> {
+        None
+    }
+
+    /// The speed that was learned of a replica, once it is more than a guess.
+    fn speed(&self, _replica: ReplicaId) -> Option<Speed> {
+        None
+    }
+
+    /// KV tokens that this router's requests take at a replica, what they share counted once, if the rule counts so.
+    fn kv_tokens(&self, _replica: ReplicaId) -> Option<f64> {
+        None
     }
 
     /// Something happened at a replica. Every rule in force sees every event, for the requests that it did not decide on, too.

@@ -3,8 +3,8 @@
 use super::parameters::{Parameter, Parameters};
 use super::{
     Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load,
-    least_request, llm_d, power_of_two, preble, prefix_tree, random, round_robin, session_affinity, sglang_cache_aware,
-    skywalker,
+    least_request, llm_d, power_of_two, preble, predictive, prefix_tree, random, round_robin, session_affinity,
+    sglang_cache_aware, skywalker,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
@@ -25,6 +25,7 @@ pub struct Entry {
 }
 
 const REGISTRY: &[Entry] = &[
+    predictive::ENTRY,
     gorgo::ENTRY,
     gorgo::SCORE,
     gorgo_v1::ENTRY,
@@ -106,6 +107,12 @@ mod tests {
             (entry.build)(&defaults, 0);
         }
         assert_snapshot!(text, @r"
+        predictive (ms): least predicted cost in ms by rates learned online, the delay that it causes others included
+          gamma = 0.2 (0 to 10): ms of TTFT that one ms of decoding is worth; 0.1 leans to TTFT, 0.4 to whole answers
+          kappa = 0.5 (0 to 10): weight of the delay of later arrivals; 1 is the textbook value of an M/G/1 queue
+          phi = 0.7 (0 to 10): discount of a conversation's expected next turns
+          tail = 0 (0 to 10): extra price per ms of TTFT beyond 1000 ms
+          hold_ms = 500 (50 to 86400000): without peers, keep a request in the router while its best replica makes it wait longer than this, ms
         gorgo (ms): least predicted cost in ms: round trip, prefill of uncached tokens, queue
           w_rtt = 1 (0 to 1000): weight of the round trip
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it
@@ -217,8 +224,8 @@ mod tests {
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
         assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
+        unknown strategy `gorgo-v2`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

@@ -26,7 +26,7 @@ use crate::routing::decision::Candidate;
 use crate::routing::fleet::Fleet;
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::peer::Totals;
-use crate::routing::score::rank;
+use crate::routing::score::{Ranking, rank};
 use crate::routing::{Features, Gauges, HealthThresholds, Limits, Rates, ReplicaKind, ReplicaSpec, Usage};
 
 /// When every case happens.
@@ -82,8 +82,9 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
         queued_tokens,
         queued_requests,
         max_concurrent,
+        central: false,
     };
-    let (candidates, choice) = rank(policy, &query, &views);
+    let Ranking { candidates, choice, .. } = rank(policy, &query, &views);
     if let (Some(id), Some(Choice::Best(best))) = (field(request, "go"), choice) {
         send(policy, &query, &views[best], RequestId(number(id)));
     }

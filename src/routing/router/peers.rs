@@ -7,7 +7,7 @@ use crate::routing::fleet::{Fleet, Gauges, Replica, ReplicaKind};
 use crate::routing::health::Health;
 use crate::routing::index::{Audience, DigestPart, Teller};
 use crate::routing::ledger::Ledger;
-use crate::routing::peer::{Report, Totals};
+use crate::routing::peer::{Report, Speed, Totals};
 
 /// Telling.
 impl Router {
@@ -37,24 +37,45 @@ impl Router {
             draining: false,
             running: own.iter().map(|engine| self.ledger.load(engine.id).in_flight() as f64).sum(),
             queued: self.queue.len() as f64,
-            others: self.totals_beside(listener),
-            pending_ms: None,
+            others: self.others_beside(listener, &own),
+            pending_ms: self.pending_ms_beside(listener, &own),
             kv_usage: figure(|gauges| gauges.kv_usage),
             kv_used_tokens: figure(|gauges| gauges.used_tokens),
             kv_tokens: figure(|gauges| gauges.kv_tokens),
             cache_generation: self.index.catalogue().generation(),
-            speed: None,
+            speed: own.first().and_then(|engine| self.strategy.policy.speed(engine.id)),
         }
     }
 
-    /// What the own engines and the queue have, but for what this peer sent.
-    fn totals_beside(&self, listener: &str) -> Totals {
-        let counts = |request, replica| {
-            let own = self.fleet.get(replica).is_some_and(|known| known.spec.kind == ReplicaKind::Engine);
-            let origin = self.attempts.get(&request).and_then(|attempt| attempt.ticket.features.origin.as_deref());
-            own && origin != Some(listener)
-        };
-        self.ledger.totals(counts).plus(self.queue.totals_beside(listener))
+    /// What the own engines and the queue have, but for what this peer sent. KV tokens that requests share are counted for each by the
+    /// ledger; where the strategy counts them once, the sum is told in that proportion.
+    fn others_beside(&self, listener: &str, own: &[&Replica]) -> Totals {
+        let engines = own.iter().map(|engine| self.totals_beside(listener, engine.id));
+        let totals = engines.fold(Totals::NONE, Totals::plus);
+        let each: f64 = own.iter().map(|engine| self.ledger.load(engine.id).held_tokens as f64).sum();
+        let once: Option<f64> = own.iter().map(|engine| self.strategy.policy.kv_tokens(engine.id)).sum();
+        let share = once.filter(|_| each > 0.0).map_or(1.0, |once| (once / each).min(1.0));
+        let held_tokens = totals.held_tokens * share;
+        Totals { held_tokens, ..totals }.plus(self.queue.totals_beside(listener))
+    }
+
+    /// Predicted service of that which has no first token, ms.
+    fn pending_ms_beside(&self, listener: &str, own: &[&Replica]) -> Option<f64> {
+        let speed = |engine: &Replica| self.strategy.policy.speed(engine.id);
+        let service_ms =
+            |speed: Speed, of: Totals| speed.service_ms * of.pending + speed.ms_per_token * of.uncached_tokens;
+        let at = |engine: &&Replica| Some(service_ms(speed(engine)?, self.totals_beside(listener, engine.id)));
+        let at_engines: Option<f64> = own.iter().map(at).sum();
+        let queued = service_ms(speed(own.first()?)?, self.queue.totals_beside(listener));
+        at_engines.map(|ms| ms + queued)
+    }
+
+    /// What one of the own engines has, but for what this peer sent.
+    fn totals_beside(&self, listener: &str, engine: ReplicaId) -> Totals {
+        self.ledger.totals(|request, replica| {
+            let origin = || self.attempts.get(&request).and_then(|attempt| attempt.ticket.features.origin.as_deref());
+            replica == engine && origin() != Some(listener)
+        })
     }
 
     /// A teller of what the own engines hold, for a listener in this region: it is told what its region's residency allows.

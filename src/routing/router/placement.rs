@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::peers::Others;
 use super::{Attempt, Effect, Router, Ticket};
 use crate::model::{ReplicaId, RequestId, Time};
-use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Unit, Verdict};
+use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Verdict};
 use crate::routing::features::Features;
 use crate::routing::filter::Filters;
-use crate::routing::fleet::{Fleet, Replica};
+use crate::routing::fleet::{Fleet, Replica, ReplicaKind};
 use crate::routing::index::{Audience, PrefixIndex};
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::policy::{Choice, Event, Query, Sent, View};
-use crate::routing::score::{cached_tokens, rank};
+use crate::routing::score::{Ranking, cached_tokens, rank};
 
 /// Output length expected before any request finished, tokens: the order of a chat answer. The first finished request replaces it.
 const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
@@ -21,7 +21,10 @@ const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
 const RETRY_AFTER_MIN_MS: f64 = 1_000.0;
 
 /// Most requests at the head of the queue that a rule decides anew on per event: it looks prompts up, and the queue may be long.
-const RECONSIDERED: usize = 32;
+const RECONSIDERED: usize = 48;
+
+/// Shortest time between two looks at the queue for no other reason than that time passes, ms: a late replica puts its room off as fast.
+const SHORTEST_LOOK_MS: f64 = 10.0;
 
 impl Router {
     /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
@@ -32,7 +35,7 @@ impl Router {
         }
         match decision.verdict {
             Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision, matched),
-            Verdict::Hold => self.queue.push(now, request, ticket, decision.prompt_tokens),
+            Verdict::Hold => self.hold(now, ticket, &decision),
             Verdict::Reject { .. } => {}
         }
         Arc::new(decision)
@@ -41,7 +44,7 @@ impl Router {
     /// Releases what may leave the queue, in its order: the overdue as refused, then those for whom a replica has room.
     pub(super) fn release(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = self.expire(now);
-        if self.strategy.policy.keeps_local() {
+        if self.strategy.policy.reconsiders() {
             effects.extend(self.reconsider(now));
             return effects;
         }
@@ -69,12 +72,11 @@ impl Router {
     /// The same for a rule that decides anew on what waits: the prompt matters then, so nobody stands for others.
     fn reconsider(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let mut at = None;
-        for _ in 0..RECONSIDERED {
-            let Some((place, held)) = self.queue.next(at) else { break };
-            at = Some(place);
-            let (request, ticket) = (held.request, held.ticket.clone());
-            let waits = match self.decide(now, request, &ticket).0.verdict {
+        self.look_again = None;
+        for request in self.queue.first(RECONSIDERED) {
+            let Some(ticket) = self.queue.ticket(request).cloned() else { continue };
+            let decision = self.decide(now, request, &ticket).0;
+            let waits = match decision.verdict {
                 Verdict::Hold => true,
                 // A moment without a healthy replica is no reason to refuse what is already waiting.
                 Verdict::Reject { reason, .. } => reason == Refusal::NoneHealthy,
@@ -82,9 +84,31 @@ impl Router {
             };
             if !waits {
                 effects.extend(self.release_one(now, request));
+            } else if self.note_wait(now, &decision) {
+                break;
             }
         }
         effects
+    }
+
+    /// Puts a request in the queue.
+    fn hold(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
+        self.queue.push(now, decision.request, ticket, decision.prompt_tokens);
+        self.note_wait(now, decision);
+    }
+
+    /// Notes of a request that waits how much work it means and when there may be room for it. True if there is room for nobody.
+    fn note_wait(&mut self, now: Time, decision: &Decision) -> bool {
+        let policy = &self.strategy.policy;
+        if policy.shortest_first() {
+            let uncached = decision.candidates.iter().map(|candidate| candidate.uncached_tokens).min();
+            self.queue.rank(decision.request, uncached.unwrap_or(decision.prompt_tokens));
+        }
+        let best = decision.candidates.iter().min_by(|a, b| a.score.total_cmp(&b.score));
+        let Some(room_in_ms) = best.and_then(|best| policy.room_in_ms(best)) else { return false };
+        let again = now.plus_ms(room_in_ms.max(SHORTEST_LOOK_MS));
+        self.look_again = Some(self.look_again.map_or(again, |planned| planned.min(again)));
+        decision.candidates.iter().all(|candidate| policy.room_in_ms(candidate).is_some_and(|ms| ms > 0.0))
     }
 
     /// Is no replica's gate open? Then nobody in the queue can go, and it need not be walked.
@@ -155,10 +179,12 @@ impl Router {
             queued_tokens: self.queue.prompt_tokens_beside(request),
             queued_requests: self.queue.len_beside(request),
             max_concurrent: self.settings.max_concurrent,
+            central: self.fleet.iter().all(|replica| replica.spec.kind == ReplicaKind::Engine),
         };
         let opaque = self.decided_as_opaque(features);
         let strategy = if opaque { &mut self.opaque } else { &mut self.strategy };
-        let (candidates, choice) = rank(&mut *strategy.policy, &query, &views);
+        let Ranking { candidates, positions, choice } = rank(&mut *strategy.policy, &query, &views);
+        let pruned = views.len() - candidates.len();
         let verdict = match choice {
             Some(Choice::Best(chosen) | Choice::Local(chosen)) => Verdict::Dispatch(candidates[chosen].replica),
             Some(Choice::Hold) => Verdict::Hold,
@@ -167,11 +193,11 @@ impl Router {
         };
         let kept_local = matches!(choice, Some(Choice::Local(_)));
         let matched = match choice {
-            Some(Choice::Best(chosen) | Choice::Local(chosen)) => matches[chosen],
+            Some(Choice::Best(chosen) | Choice::Local(chosen)) => matches[positions[chosen]],
             Some(Choice::Hold) | None => 0,
         };
         let decision = self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts));
-        (Decision { kept_local, ..decision }, matched)
+        (Decision { kept_local, pruned, ..decision }, matched)
     }
 
     /// What nothing is known of goes where the load is least, but a rule that keeps its own engine busy first keeps that, too.
@@ -199,6 +225,7 @@ impl Router {
             held_ms: ticket.held_ms,
             verdict,
             kept_local: false,
+            pruned: 0,
             candidates,
             excluded,
         }
@@ -243,7 +270,7 @@ impl Router {
             let audience = Audience::of_request(residency, &residency.classes_of(&features));
             self.index.insert_for(chosen.replica, &features.blocks, audience);
         }
-        let ttft_ms = (decision.unit == Unit::Ms).then_some(chosen.score);
+        let ttft_ms = decision.predicted_ttft_ms();
         let attempt = Attempt {
             ticket,
             replica: chosen.replica,

@@ -116,6 +116,49 @@ fn gossip(nodes: &mut [Node], at: f64) {
 }
 
 #[test]
+fn agents_that_predict_know_each_others_speed_and_pending_work() {
+    let mut nodes = nodes(&settings("predictive"), &["a", "b"]);
+    let forwarded = |features: Features| Features { forwarded: true, prompt_tokens: Some(2000), ..features };
+    // `b` serves a prompt of 2000 tokens in 600 ms; only it has seen that.
+    for i in 0..8 {
+        let at = 10_000.0 * f64::from(i);
+        let features = forwarded(prompt(&format!("p{i}"), 5));
+        let (request, _) = nodes[1].arrive(at, features);
+        assert_eq!(nodes[1].router.report(ms(at), "a").speed.is_some(), i >= 7, "a sample closes with the next one");
+        nodes[1].router.first_token(ms(at + 600.0), request);
+        let usage = Usage { prompt_tokens: Some(2000), cached_tokens: Some(0), completion_tokens: Some(9) };
+        nodes[1].router.finish(ms(at + 900.0), request, Outcome::Done(usage));
+    }
+    // Two that open alike wait there; `a` sent the third.
+    for (i, origin) in [None, None, Some("a")].into_iter().enumerate() {
+        let features = forwarded(prompt("common", 20 + i));
+        nodes[1].arrive(80_000.0, Features { origin: origin.map(Into::into), ..features });
+    }
+    let (for_a, for_c) = (nodes[1].router.report(ms(80_001.0), "a"), nodes[1].router.report(ms(80_001.0), "c"));
+    let speed = for_a.speed.expect("learned");
+    let service = |tokens: f64| speed.service_ms + speed.ms_per_token * tokens;
+    assert!((service(2000.0) / 600.0 - 1.0).abs() < 0.05, "{speed:?}");
+    let expected =
+        |report: &Report| speed.service_ms * report.others.pending + speed.ms_per_token * report.others.uncached_tokens;
+    for (report, requests) in [(&for_a, 2.0), (&for_c, 3.0)] {
+        assert_eq!(report.others.pending, requests);
+        assert!((report.pending_ms.unwrap() - expected(report)).abs() < 1e-6, "{report:?}");
+        // Counted for each they would hold more than 2000 tokens each.
+        assert!(report.others.held_tokens < 1600.0 * requests, "{:?}", report.others);
+    }
+    tell(&mut nodes, 80_002.0, 1, 0);
+    let (_, decision) = nodes[0].arrive(80_022.0, Features { prompt_tokens: Some(2000), ..prompt("new", 5) });
+    let of = |name: &str, term: &str| {
+        let candidate = decision.candidates.iter().find(|candidate| *candidate.name == *name).expect(name);
+        candidate.terms.iter().find(|known| known.name == term).map(|known| known.value).expect(term)
+    };
+    assert!((of("b", "prefill") - service(2000.0)).abs() < 0.01, "by what `b` learned");
+    assert_eq!(of("a", "prefill"), 215.0, "`a` knows nothing of its own engine yet");
+    let waits = of("b", "wait");
+    assert!((waits / for_a.pending_ms.unwrap() - 1.0).abs() < 0.01, "{waits}");
+}
+
+#[test]
 fn a_forwarded_request_counts_on_both_sides_and_nowhere_twice() {
     let mut nodes = nodes(&settings("gorgo"), &["a", "b", "c"]);
     // `a` has sent `b` one request; two are `b`'s own, of which one decodes.

@@ -174,6 +174,7 @@ fn features(arguments: &Arguments<'_>) -> Features {
         forwarded: arguments.text("from") == Some("peer"),
         origin: arguments.text("origin").map(Into::into),
         opaque: arguments.text("body") == Some("opaque"),
+        unstreamed: arguments.text("body") == Some("whole"),
     }
 }
 

@@ -1,0 +1,230 @@
+//! The rule as a whole: scores of given states, and a router that lives with it.
+
+use std::sync::Arc;
+
+use insta::assert_snapshot;
+
+use super::super::testing::scores;
+use crate::model::{Region, ReplicaId, RequestId, Time};
+use crate::routing::{
+    Decision, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+};
+
+#[test]
+fn untaught() {
+    let log = scores(
+        "predictive",
+        "",
+        "
+        # nothing learned: 15 ms and 0.1 ms per token; the cold replica is also a worse home
+        prompt=6000
+        near rtt=40 cached=0
+        far rtt=110 cached=5376
+
+        # what has no first token has to be waited for; the clock starts with its arrival
+        prompt=1000
+        busy rtt=10 sent=4000
+        idle rtt=200
+
+        # decodes there stand still meanwhile
+        prompt=1000
+        busy rtt=10 decoding=4000,4000,4000
+        idle rtt=30
+
+        # a configured rate is where learning starts from
+        prompt=1000
+        slow rtt=10 prefill=0.4
+        fast rtt=100 prefill=0.05
+
+        # KV cache is missing: what others hold there counts
+        prompt=1000
+        own rtt=10 kv=20000
+        peer peer=1 rtt=10 kv=20000 others=12000,8500
+
+        # others' work at a peer counts by its tokens where the peer does not predict
+        prompt=1000
+        own rtt=10 sent=8000
+        peer peer=1 rtt=10 others=3000,1000
+        ",
+    );
+    assert_snapshot!(log, @r"
+    # nothing learned: 15 ms and 0.1 ms per token; the cold replica is also a worse home
+    near     714.500 = network 40.000 + wait 0.000 + prefill 615.000 + decode 0.000 + stall 0.000 + later 0.000 + home 59.500
+    far      198.684 = network 110.000 + wait 0.000 + prefill 77.400 + decode 0.000 + stall 0.000 + later 0.000 + home 11.284  <-
+
+    # what has no first token has to be waited for; the clock starts with its arrival
+    busy     573.500 = network 10.000 + wait 410.000 + prefill 115.000 + decode 0.000 + stall 0.000 + later 0.000 + home 38.500
+    idle     486.500 = network 200.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 0.000 + later 0.000 + home 171.500  <-
+
+    # decodes there stand still meanwhile
+    busy     232.500 = network 10.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 69.000 + later 0.000 + home 38.500
+    idle     197.500 = network 30.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 0.000 + later 0.000 + home 52.500  <-
+
+    # a configured rate is where learning starts from
+    slow     526.500 = network 10.000 + wait 0.000 + prefill 415.000 + decode 0.000 + stall 0.000 + later 0.000 + home 101.500
+    fast     256.000 = network 100.000 + wait 0.000 + prefill 65.000 + decode 0.000 + stall 0.000 + later 0.000 + home 91.000  <-
+
+    # KV cache is missing: what others hold there counts
+    own      163.500 = network 10.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 0.000 + later 0.000 + home 38.500  <-
+    peer    2289.500 = network 10.000 + wait 2080.000 + prefill 115.000 + decode 0.000 + stall 46.000 + later 0.000 + home 38.500
+
+    # others' work at a peer counts by its tokens where the peer does not predict
+    own      973.500 = network 10.000 + wait 810.000 + prefill 115.000 + decode 0.000 + stall 0.000 + later 0.000 + home 38.500
+    peer     639.500 = network 10.000 + wait 430.000 + prefill 115.000 + decode 0.000 + stall 46.000 + later 0.000 + home 38.500  <-
+    ");
+}
+
+#[test]
+fn weights() {
+    let log = scores(
+        "predictive",
+        "gamma=0.4 phi=0 tail=0.3",
+        "
+        prompt=20000
+        busy rtt=10 decoding=4000,4000
+        idle rtt=300
+        ",
+    );
+    assert_snapshot!(log, @r"
+    busy    3944.500 = network 10.000 + wait 0.000 + prefill 2015.000 + decode 0.000 + stall 1612.000 + later 0.000 + home 0.000 + tail 307.500
+    idle    2709.500 = network 300.000 + wait 0.000 + prefill 2015.000 + decode 0.000 + stall 0.000 + later 0.000 + home 0.000 + tail 394.500  <-
+    ");
+}
+
+/// A router with replicas at 10, 20, … ms.
+struct Live {
+    router: Router,
+    now: Time,
+    next: u64,
+}
+
+impl Live {
+    fn new(replicas: u32, kind: ReplicaKind) -> Self {
+        let mut router = Router::new(Settings { strategy: "predictive".into(), ..Settings::default() }).unwrap();
+        for number in 0..replicas {
+            let spec = ReplicaSpec {
+                name: format!("r{number}").into(),
+                region: Region::new("r"),
+                kind: if number == 0 { ReplicaKind::Engine } else { kind },
+                models: Vec::new(),
+                limits: Limits::default(),
+                rates: Rates::default(),
+            };
+            let (id, _) = router.add_replica(Time::ZERO, spec);
+            router.rtt(Time::ZERO, id, f64::from(10 * (number + 1)));
+            router.health(Time::ZERO, id, true);
+        }
+        Self { router, now: Time::from_ms(1000.0), next: 0 }
+    }
+
+    fn after(&mut self, ms: f64) -> &mut Self {
+        self.now = self.now.plus_ms(ms);
+        self
+    }
+
+    fn arrive(&mut self, tokens: u32) -> (RequestId, Arc<Decision>) {
+        let request = RequestId(self.next);
+        self.next += 1;
+        let features = Features { prompt_tokens: Some(tokens), ..Features::default() };
+        (request, self.router.arrive(self.now, request, Arc::new(features)))
+    }
+
+    fn serve(&mut self, request: RequestId, ttft_ms: f64, tokens: u32) {
+        let now = self.after(ttft_ms).now;
+        self.router.first_token(now, request);
+        let usage = Usage { prompt_tokens: Some(tokens), cached_tokens: Some(0), completion_tokens: Some(20) };
+        let now = self.after(190.0).now;
+        self.router.finish(now, request, Outcome::Done(usage));
+    }
+}
+
+fn term(decision: &Decision, replica: usize, name: &str) -> f64 {
+    let candidate = &decision.candidates[replica];
+    candidate.terms.iter().find(|term| term.name == name).map(|term| term.value).expect("a term of this name")
+}
+
+#[test]
+fn speed_and_decode_floor_are_learned_from_what_comes_back() {
+    let mut live = Live::new(1, ReplicaKind::Engine);
+    for i in 0..40 {
+        let tokens = 500 + 400 * (i % 9);
+        let (request, _) = live.after(10_000.0).arrive(tokens);
+        live.serve(request, 10.0 + 8.0 + 0.05 * f64::from(tokens), tokens);
+    }
+    let (_, decision) = live.after(10_000.0).arrive(4000);
+    let prefill = term(&decision, 0, "prefill");
+    assert!((prefill / 208.0 - 1.0).abs() < 0.03, "{prefill}");
+    let ttft = decision.predicted_ttft_ms().unwrap();
+    assert!((ttft - (10.0 + prefill)).abs() < 1e-6 && ttft < decision.candidates[0].score, "{ttft}");
+    // 190 ms for 19 gaps, around which the floor swings; the expected output has moved from 200 towards 20.
+    let output = 20.0 + 180.0 * 0.98_f64.powi(40);
+    let floor = term(&decision, 0, "decode") / (0.2 * output);
+    assert!((8.5..11.5).contains(&floor), "{floor}");
+    let accuracy = live.router.replicas().next().unwrap().ttft_ms.accuracy().unwrap();
+    assert!(accuracy.error_median < 10.0, "{accuracy:?}");
+}
+
+#[test]
+fn the_central_router_holds_back_what_would_wait_and_lets_the_short_go_first() {
+    let mut live = Live::new(1, ReplicaKind::Engine);
+    let (first, sent) = live.arrive(8000);
+    assert!(matches!(sent.verdict, Verdict::Dispatch(_)));
+    let (long, held) = live.after(1.0).arrive(6000);
+    assert_eq!(held.verdict, Verdict::Hold, "815 ms of work before it");
+    let (short, held) = live.after(1.0).arrive(100);
+    assert_eq!(held.verdict, Verdict::Hold);
+    // 5 ms there, 815 ms, and 5 ms less for the way of the next: at 1315 ms there are 500 left.
+    assert_eq!(live.router.deadline(), Some(Time::from_ms(1315.0)));
+    live.now = Time::from_ms(1314.0);
+    assert_eq!(live.router.tick(live.now), []);
+    live.now = Time::from_ms(1315.0);
+    let freed = |effects: Vec<crate::routing::Effect>| -> Vec<RequestId> {
+        effects.into_iter().map(|crate::routing::Effect::Released(decision)| decision.request).collect()
+    };
+    let effects = live.router.tick(live.now);
+    assert_eq!(freed(effects), [short], "it adds 25 ms, so the other has to wait");
+    // The first token comes earlier than thought.
+    live.now = Time::from_ms(1400.0);
+    let effects = live.router.first_token(live.now, first);
+    assert_eq!(freed(effects), [long]);
+    assert_eq!(live.router.queue_len(), 0);
+}
+
+#[test]
+fn with_peers_nothing_is_held() {
+    let mut live = Live::new(2, ReplicaKind::Peer);
+    for _ in 0..20 {
+        let (_, decision) = live.arrive(8000);
+        assert!(matches!(decision.verdict, Verdict::Dispatch(_)));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_streamed_does_not_block_the_clock() {
+    let mut live = Live::new(1, ReplicaKind::Engine);
+    let features = Features { prompt_tokens: Some(1000), unstreamed: true, ..Features::default() };
+    live.router.arrive(live.now, RequestId(500), Arc::new(features));
+    let (_, decision) = live.after(50.0).arrive(1000);
+    assert_eq!(term(&decision, 0, "wait"), 1000.0 + 5.0 + 115.0 - 1055.0);
+    live.router.finish(live.now, RequestId(decision.request.0), Outcome::Cancelled);
+    let (_, decision) = live.after(10_000.0).arrive(1000);
+    assert_eq!((term(&decision, 0, "wait"), term(&decision, 0, "stall") > 0.0), (0.0, true), "it decodes by now");
+}
+
+#[test]
+fn predictions_that_fail_give_way_to_the_least_work() {
+    let mut live = Live::new(2, ReplicaKind::Engine);
+    for _ in 0..49 {
+        // No speed that is believed explains five seconds for ten tokens.
+        let (request, decision) = live.after(60_000.0).arrive(10);
+        assert_eq!(decision.candidates[0].terms.len(), 7);
+        live.serve(request, 5000.0, 10);
+    }
+    let (request, _) = live.after(60_000.0).arrive(10);
+    live.serve(request, 5000.0, 10);
+    let (_, decision) = live.after(60_000.0).arrive(1000);
+    let names: Vec<&str> = decision.candidates[0].terms.iter().map(|term| term.name).collect();
+    assert_eq!(names, ["pending", "prefill"]);
+    assert_eq!((decision.candidates[0].score, decision.predicted_ttft_ms().is_some()), (100.0, true));
+    assert_eq!(decision.verdict, Verdict::Dispatch(ReplicaId(0)));
+}
