@@ -1,6 +1,7 @@
 //! One decision over a fleet of 1,000 replicas in 20 regions that are all at work, through the router itself.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -18,15 +19,17 @@ const REGIONS: usize = 20;
 /// Round trip to the nearest region, and how much farther each next one is, ms.
 const NEAREST_MS: f64 = 10.0;
 const STEP_MS: f64 = 12.0;
-/// Requests in flight per replica, of which so many have no first token.
-const IN_FLIGHT: usize = 8;
-const PENDING: usize = 2;
+/// Arrivals, ms apart, and what a replica takes for a prompt: fixed, per uncached token, and for the answer after it, ms. About a quarter of
+/// every replica's time is filled, and ten requests are in flight there.
+const EVERY_MS: f64 = 0.2;
+const SERVICE_MS: (f64, f64) = (15.0, 0.05);
+const ANSWER_MS: f64 = 2000.0;
 /// Sessions that take turns, and blocks of their prompts: an opening that all share and their own.
 const SESSIONS: usize = 4000;
 const SHARED_BLOCKS: usize = 20;
 const OWN_BLOCKS: std::ops::Range<usize> = 20..100;
 /// Requests before the first measured one, and measured ones.
-const WARM: usize = 12 * REPLICAS;
+const WARM: usize = 24 * REPLICAS;
 const DECISIONS: usize = 3000;
 
 /// Decides for a fleet in which every session comes again and again.
@@ -45,29 +48,47 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn measure(strategy: &str) -> anyhow::Result<(Samples, f64)> {
     let mut router = fleet(strategy)?;
     let (mut samples, mut scored) = (Samples::default(), 0);
-    let mut flying: VecDeque<(RequestId, Usage)> = VecDeque::new();
+    // What comes back, in its order: when, of which request, and its tokens once it is complete.
+    let mut due = BinaryHeap::new();
+    let mut free_ms = vec![0.0_f64; REPLICAS];
     for number in 0..WARM + DECISIONS {
-        let (now, request) = (Time::from_ms(1000.0 + number as f64), RequestId(number as u64));
+        let (now, request) = (Time::from_ms(1000.0 + EVERY_MS * number as f64), number as u64);
+        while let Some(Reverse((at, request, tokens))) = due.pop() {
+            if at > now {
+                due.push(Reverse((at, request, tokens)));
+                break;
+            }
+            back(&mut router, at, RequestId(request), tokens);
+        }
         let features = Arc::new(prompt(number * 7919 % SESSIONS));
-        let mut arrive = || router.arrive(now, request, black_box(features.clone()));
+        let mut arrive = || router.arrive(now, RequestId(request), black_box(features.clone()));
         let decision = if number < WARM { arrive() } else { samples.time(arrive) };
         anyhow::ensure!(matches!(decision.verdict, Verdict::Dispatch(_)), "dispatched at once");
         scored += if number < WARM { 0 } else { decision.candidates.len() };
-        let tokens = decision.prompt_tokens;
-        flying.push_back((
-            request,
-            Usage { prompt_tokens: Some(tokens), cached_tokens: None, completion_tokens: Some(100) },
-        ));
-        if let Some(at) = flying.len().checked_sub(PENDING * REPLICAS) {
-            router.first_token(now, flying[at].0);
-        }
-        if flying.len() > IN_FLIGHT * REPLICAS
-            && let Some((request, usage)) = flying.pop_front()
-        {
-            router.finish(now, request, Outcome::Done(usage));
-        }
+        let Some(chosen) = decision.chosen() else { continue };
+        let replica = chosen.replica.0 as usize;
+        let rtt_ms = rtt_ms(replica);
+        let begun_ms = free_ms[replica].max(now.ms() + rtt_ms / 2.0);
+        free_ms[replica] = begun_ms + SERVICE_MS.0 + SERVICE_MS.1 * f64::from(chosen.uncached_tokens);
+        let first = Time::from_ms(free_ms[replica] + rtt_ms / 2.0);
+        due.push(Reverse((first, request, None)));
+        due.push(Reverse((first.plus_ms(ANSWER_MS), request, Some((decision.prompt_tokens, chosen.cached_tokens)))));
     }
     Ok((samples, scored as f64 / DECISIONS as f64))
+}
+
+/// A first token, or the end of an answer with the prompt's tokens and those of them that were cached.
+fn back(router: &mut Router, at: Time, request: RequestId, tokens: Option<(u32, u32)>) {
+    let Some((prompt, cached)) = tokens else {
+        router.first_token(at, request);
+        return;
+    };
+    let usage = Usage { prompt_tokens: Some(prompt), cached_tokens: Some(cached), completion_tokens: Some(100) };
+    router.finish(at, request, Outcome::Done(usage));
+}
+
+fn rtt_ms(replica: usize) -> f64 {
+    NEAREST_MS + STEP_MS * (replica % REGIONS) as f64
 }
 
 fn fleet(strategy: &str) -> anyhow::Result<Router> {
@@ -85,7 +106,7 @@ fn fleet(strategy: &str) -> anyhow::Result<Router> {
             rates: Rates::default(),
         };
         let (replica, _) = router.add_replica(Time::ZERO, spec);
-        router.rtt(Time::ZERO, replica, NEAREST_MS + STEP_MS * region as f64);
+        router.rtt(Time::ZERO, replica, rtt_ms(number));
         router.health(Time::ZERO, replica, true);
     }
     Ok(router)

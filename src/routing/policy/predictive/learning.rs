@@ -32,7 +32,7 @@ impl Predictive {
         site.taken.add(sent.request, Arc::clone(blocks), block_tokens.round() as u64, loose_tokens.round() as u64);
         let (ramp_ms, shows) = (ramp_ms(sent.features.prompt_bytes, sent.rtt_ms), !sent.features.unstreamed);
         if ramp_ms > 0.0 || !shows {
-            site.odd.insert(sent.request, Odd { ramp_ms, shows });
+            site.note(sent.request, Odd { ramp_ms, shows });
         }
         let flight = Flight {
             replica: replica.id,
@@ -66,7 +66,7 @@ impl Predictive {
         // One that is out of rotation is not what it will be.
         let learns = replica.health() == Health::Healthy;
         let site = self.site_of(replica);
-        site.odd.remove(&request);
+        site.forget(request);
         site.showed(shown, learns);
     }
 
@@ -91,7 +91,7 @@ impl Predictive {
         if let Ok(at) = self.position(flight.replica) {
             let site = &mut self.sites[at];
             site.taken.remove(request);
-            site.odd.remove(&request);
+            site.forget(request);
             site.busy.settle(request, uncached_tokens, &mut site.line);
         }
         Some(flight)

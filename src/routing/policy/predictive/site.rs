@@ -1,7 +1,5 @@
 //! All that is learned of one replica, and what it predicts for a request there.
 
-use std::collections::BTreeMap;
-
 use super::busy::{Busy, Shown};
 use super::clock::{self, Reading, Waiting};
 use super::floor::Floor;
@@ -29,8 +27,8 @@ pub(super) struct Site {
     pub(super) floor: Floor,
     pub(super) tide: Tide,
     pub(super) taken: Taken,
-    /// Requests there that are not just there after half a round trip.
-    pub(super) odd: BTreeMap<RequestId, Odd>,
+    /// Requests without a first token that are not just there after half a round trip, by ascending id.
+    odd: Vec<(RequestId, Odd)>,
     decode_ms: f64,
 }
 
@@ -73,7 +71,7 @@ impl Site {
             floor: Floor::default(),
             tide: Tide::default(),
             taken: Taken::default(),
-            odd: BTreeMap::new(),
+            odd: Vec::new(),
             decode_ms: DECODE_START_MS,
         }
     }
@@ -93,6 +91,21 @@ impl Site {
     pub(super) fn decoded(&mut self, ms: f64) {
         if ms.is_finite() && ms >= 0.0 {
             self.decode_ms += DECODE_WEIGHT * (ms - self.decode_ms);
+        }
+    }
+
+    /// A request goes there.
+    pub(super) fn note(&mut self, request: RequestId, odd: Odd) {
+        match self.odd.binary_search_by_key(&request, |(known, _)| *known) {
+            Ok(at) => self.odd[at].1 = odd,
+            Err(at) => self.odd.insert(at, (request, odd)),
+        }
+    }
+
+    /// Its first token has come, or will never come.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        if let Ok(at) = self.odd.binary_search_by_key(&request, |(known, _)| *known) {
+            self.odd.remove(at);
         }
     }
 
@@ -146,12 +159,15 @@ impl Site {
         }
         let with_its_way = |pending: &Pending| {
             let plain = plain(pending);
-            self.odd.get(&pending.request).map_or(plain, |odd| Waiting {
-                arrival_ms: plain.arrival_ms + self.line.ramp() * odd.ramp_ms,
-                shows: odd.shows,
-                ..plain
+            let found = self.odd.binary_search_by_key(&pending.request, |(request, _)| *request);
+            found.map_or(plain, |at| {
+                let Odd { ramp_ms, shows } = self.odd[at].1;
+                Waiting { arrival_ms: plain.arrival_ms + self.line.ramp() * ramp_ms, shows, ..plain }
             })
         };
+        if pending.len() == 1 {
+            return clock::read(self.busy.last_token_ms(), horizon_ms, pending.map(with_its_way));
+        }
         // What is longer under way is overtaken.
         let mut waiting: Vec<Waiting> = pending.map(with_its_way).collect();
         waiting.sort_by(|a, b| a.arrival_ms.total_cmp(&b.arrival_ms));
