@@ -109,12 +109,20 @@ pub(super) struct Seen {
     pub(super) connections: AtomicUsize,
 }
 
+/// What probes are told.
+struct Probes {
+    /// Status of readiness probes.
+    ready: AtomicUsize,
+    /// Requests that wait in the engine.
+    waiting: AtomicUsize,
+}
+
 /// A running mock; dropping it closes its port and its connections.
 pub(super) struct Mock {
     pub(super) address: SocketAddr,
     pub(super) seen: Arc<Seen>,
     script: Arc<Mutex<Arc<Script>>>,
-    ready: Arc<AtomicUsize>,
+    probes: Arc<Probes>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -130,9 +138,9 @@ impl Mock {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
-        let ready = Arc::new(AtomicUsize::new(200));
-        let task = tokio::spawn(listen(listener, seen.clone(), script.clone(), ready.clone()));
-        Self { address, seen, script, ready, task }
+        let probes = Arc::new(Probes { ready: AtomicUsize::new(200), waiting: AtomicUsize::new(1) });
+        let task = tokio::spawn(listen(listener, seen.clone(), script.clone(), probes.clone()));
+        Self { address, seen, script, probes, task }
     }
 
     pub(super) fn url(&self) -> String {
@@ -145,7 +153,12 @@ impl Mock {
 
     /// Status of readiness probes from now on.
     pub(super) fn set_ready(&self, status: usize) {
-        self.ready.store(status, Ordering::SeqCst);
+        self.probes.ready.store(status, Ordering::SeqCst);
+    }
+
+    /// Requests that wait in the engine, as its metrics say from now on.
+    pub(super) fn set_waiting(&self, waiting: usize) {
+        self.probes.waiting.store(waiting, Ordering::SeqCst);
     }
 
     pub(super) fn requests(&self) -> Vec<Received> {
@@ -161,14 +174,14 @@ impl Mock {
     }
 }
 
-async fn listen(listener: TcpListener, seen: Arc<Seen>, script: Arc<Mutex<Arc<Script>>>, ready: Arc<AtomicUsize>) {
+async fn listen(listener: TcpListener, seen: Arc<Seen>, script: Arc<Mutex<Arc<Script>>>, probes: Arc<Probes>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         seen.connections.fetch_add(1, Ordering::SeqCst);
-        let (seen, script, ready) = (seen.clone(), script.clone(), ready.clone());
+        let (seen, script, probes) = (seen.clone(), script.clone(), probes.clone());
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, seen.clone(), script.clone(), ready.clone()));
+            let service = service_fn(move |request| answer(request, seen.clone(), script.clone(), probes.clone()));
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -182,10 +195,10 @@ async fn answer(
     request: Request<Incoming>,
     seen: Arc<Seen>,
     script: Arc<Mutex<Arc<Script>>>,
-    ready: Arc<AtomicUsize>,
+    probes: Arc<Probes>,
 ) -> Result<Response<Pieces>, Dead> {
     if request.method() == Method::GET {
-        return Ok(probe(request.uri().path(), ready.load(Ordering::SeqCst)));
+        return Ok(probe(request.uri().path(), &probes));
     }
     let mut active = Active::new(seen.clone());
     let (parts, body) = request.into_parts();
@@ -232,9 +245,9 @@ async fn play(steps: Vec<Step>, sender: &mpsc::Sender<Result<Bytes, Dead>>) -> b
     true
 }
 
-fn probe(path: &str, ready: usize) -> Response<Pieces> {
+fn probe(path: &str, probes: &Probes) -> Response<Pieces> {
     let (status, body) = match path {
-        "/ready" => (u16::try_from(ready).unwrap(), ""),
+        "/ready" => (u16::try_from(probes.ready.load(Ordering::SeqCst)).unwrap(), ""),
         "/server_info" | "/get_server_info" => (200, r#"{"engine":"emulator"}"#),
         "/model_info" | "/get_model_info" | "/health" => (200, "{}"),
         "/v1/models" => {
@@ -246,13 +259,16 @@ fn probe(path: &str, ready: usize) -> Response<Pieces> {
         ),
         "/metrics" => (
             200,
-            "sglang:num_running_reqs 3.0\nsglang:num_queue_reqs 1.0\nsglang:token_usage 0.25\nsglang:max_total_num_tokens 40000.0\n",
+            &*format!(
+                "sglang:num_running_reqs 3.0\nsglang:num_queue_reqs {}.0\nsglang:token_usage 0.25\nsglang:max_total_num_tokens 40000.0\n",
+                probes.waiting.load(Ordering::SeqCst)
+            ),
         ),
         _ => (404, ""),
     };
     let (sender, receiver) = mpsc::channel(1);
     if !body.is_empty() {
-        sender.try_send(Ok(Bytes::from_static(body.as_bytes()))).unwrap();
+        sender.try_send(Ok(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
     }
     let response = Response::builder().status(status).header("content-length", body.len());
     response.body(Pieces { receiver, active: None }).unwrap()
