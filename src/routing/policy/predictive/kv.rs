@@ -40,6 +40,11 @@ impl Taken {
         self.distinct as f64 * per_block + self.loose_tokens as f64
     }
 
+    /// Requests in flight.
+    pub(super) fn requests(&self) -> usize {
+        self.prompts.len()
+    }
+
     /// A request comes in: its full blocks, their tokens, and the tokens behind them and of its output.
     pub(super) fn add(&mut self, request: RequestId, blocks: Arc<[u64]>, block_tokens: u64, loose_tokens: u64) {
         self.remove(request);

@@ -63,9 +63,11 @@ impl Predictive {
             token_ms: now.ms() - flight.rtt_ms / 2.0,
             uncached_tokens: flight.uncached_tokens,
         };
-        // One that is out of rotation is not what it will be.
-        let learns = replica.health() == Health::Healthy;
+        let max_running = self.max_running();
         let site = self.site_of(replica);
+        // One that is out of rotation is not what it will be, and what waited for a place says nothing of speed.
+        let crowded = max_running.is_some_and(|most| site.taken.requests() as f64 > most);
+        let learns = replica.health() == Health::Healthy && !crowded;
         site.forget(request);
         site.showed(shown, learns);
     }

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 
 use line::{PRIOR, service_ms};
 use price::{decode_ms, home_ms, later_ms, stall_ms, tail_ms};
-use site::{Forecast, Site};
+use site::{Asks, Forecast, Site};
 use trust::Trust;
 use turns::Turns;
 
@@ -75,6 +75,13 @@ pub(super) const ENTRY: Entry = Entry {
             max: 86_400_000.0,
             help: "without peers, keep a request in the router while its best replica makes it wait longer than this, ms",
         },
+        Parameter {
+            key: "max_running",
+            default: 0.0,
+            min: 0.0,
+            max: 1_000_000.0,
+            help: "requests that each engine runs at most, so that a wait for a place is foreseen; 0 = unknown",
+        },
     ],
     build: |parameters, _| Box::new(Predictive::new(parameters)),
 };
@@ -92,6 +99,7 @@ struct Weights {
     phi: f64,
     tail: f64,
     hold_ms: f64,
+    max_running: f64,
 }
 
 /// A request that this rule sent, until it ends.
@@ -127,6 +135,7 @@ impl Predictive {
                 phi: parameters.get("phi"),
                 tail: parameters.get("tail"),
                 hold_ms: parameters.get("hold_ms"),
+                max_running: parameters.get("max_running"),
             },
             sites: Vec::new(),
             flights: BTreeMap::new(),
@@ -159,13 +168,22 @@ impl Predictive {
         &mut self.sites[at]
     }
 
+    fn max_running(&self) -> Option<f64> {
+        Some(self.weights.max_running).filter(|most| *most > 0.0)
+    }
+
     /// E\[out\] of a request.
     fn output_of(&self, features: &Features) -> f64 {
         features.max_tokens.map_or(self.output_tokens, |limit| self.output_tokens.min(f64::from(limit)))
     }
 
     fn forecast(&self, query: &Query<'_>, view: &View<'_>, site: &Site) -> Forecast {
-        site.forecast(query.now, view, query.features.prompt_bytes, self.output_of(query.features))
+        let asks = Asks {
+            prompt_bytes: query.features.prompt_bytes,
+            output_tokens: self.output_of(query.features),
+            max_running: self.max_running(),
+        };
+        site.forecast(query.now, view, asks)
     }
 
     /// The terms that do not depend on what is in flight: J is never less.

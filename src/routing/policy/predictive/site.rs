@@ -41,6 +41,16 @@ pub(super) struct Odd {
     pub(super) shows: bool,
 }
 
+/// What a forecast has to know of a request beside the view.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asks {
+    pub(super) prompt_bytes: u64,
+    /// Expected.
+    pub(super) output_tokens: f64,
+    /// Requests that an engine runs at most, if that is known.
+    pub(super) max_running: Option<f64>,
+}
+
 /// Time to first token, in its parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Forecast {
@@ -123,11 +133,11 @@ impl Site {
         rtt_ms + self.line.ramp() * ramp_ms(prompt_bytes, rtt_ms)
     }
 
-    /// What a request of so many bytes and output tokens would meet there.
-    pub(super) fn forecast(&self, now: Time, view: &View<'_>, prompt_bytes: u64, output_tokens: f64) -> Forecast {
+    /// What a request would meet there.
+    pub(super) fn forecast(&self, now: Time, view: &View<'_>, asks: Asks) -> Forecast {
         let speed = self.speed(view.replica);
         let (now_ms, rtt_ms) = (now.ms(), view.rtt_ms);
-        let way_ms = self.way_ms(rtt_ms, prompt_bytes);
+        let way_ms = self.way_ms(rtt_ms, asks.prompt_bytes);
         let uncached = f64::from(view.uncached_tokens);
         let reading = self.read_clock(view, speed, now_ms - rtt_ms / 2.0);
         let arrival_ms = now_ms + way_ms - rtt_ms / 2.0;
@@ -137,8 +147,8 @@ impl Site {
             decoding: f64::from(view.load.decoding + reading.unseen) + view.others.decoding,
             kv_tokens: self.taken.tokens() + view.others.held_tokens,
         };
-        let slot = slot_wait_ms(at, None, self.decode_ms);
-        let kv = kv_wait_ms(at, uncached + output_tokens, view.replica.kv_tokens(), self.decode_ms);
+        let slot = slot_wait_ms(at, asks.max_running, self.decode_ms);
+        let kv = kv_wait_ms(at, uncached + asks.output_tokens, view.replica.kv_tokens(), self.decode_ms);
         Forecast {
             way_ms,
             wait_ms: work.max(room_wait_ms(slot, kv, arrival_ms - now_ms)),

@@ -75,6 +75,23 @@ fn untaught() {
 }
 
 #[test]
+fn a_full_batch_makes_wait_if_its_size_is_known() {
+    let log = scores(
+        "predictive",
+        "max_running=2",
+        "
+        prompt=1000
+        full rtt=10 decoding=4000,4000
+        free rtt=10 decoding=4000
+        ",
+    );
+    assert_snapshot!(log, @r"
+    full    2204.500 = network 10.000 + wait 1995.000 + prefill 115.000 + decode 0.000 + stall 46.000 + later 0.000 + home 38.500
+    free     186.500 = network 10.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 23.000 + later 0.000 + home 38.500  <-
+    ");
+}
+
+#[test]
 fn weights() {
     let log = scores(
         "predictive",
