@@ -268,7 +268,7 @@ fn configuration_is_shown_with_its_origins() {
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_snapshot!(out, @r#"
     KEY                          VALUE             FROM
-    cluster.strategy             "gorgo"           default
+    cluster.strategy             "predictive"      default
     cluster.engine               -                 default
     cluster.model                -                 default
     replica[0].name              "a"               flag

@@ -206,7 +206,7 @@ fn a_proxy_is_started_watched_changed_and_stopped() {
     let chosen = header(&head, "x-gorgo-replica").to_owned();
 
     let status = proxy.until(&["status"], |status| status["requests"]["ok"] == 1);
-    assert_eq!((&status["strategy"], &status["requests"]["total"]), (&"gorgo".into(), &1.into()));
+    assert_eq!((&status["strategy"], &status["requests"]["total"]), (&"predictive".into(), &1.into()));
     let explanation = proxy.json(&["explain", &id]);
     assert_eq!(explanation["decisions"][0]["candidates"].as_array().map(Vec::len), Some(2));
     assert_eq!(explanation["decisions"][0]["verdict"]["replica"], chosen.as_str());

@@ -10,6 +10,7 @@ use super::exit::{Failure, Outcome};
 use super::face::FaceArgs;
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
+use crate::config::fleet::AGENTS_STRATEGY;
 use crate::config::replica::{ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
@@ -94,7 +95,7 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<(GatewayConfig, Vec<String>),
     let mut problems = file.problems.clone();
     let mut document = file.document.clone();
     document.file.replica.clear();
-    let written = document.file.cluster.strategy.clone().unwrap_or_else(|| "gorgo".to_owned());
+    let written = document.file.cluster.strategy.clone().unwrap_or_else(|| AGENTS_STRATEGY.to_owned());
     let strategy = on_agent(args.strategy.as_deref().unwrap_or(&written)).to_owned();
     let flags = Flags {
         listen: args.listen,

@@ -14,6 +14,9 @@ use super::problem::Problem;
 use super::read::Document;
 use super::resolve::{Origin, Resolver, Setting, parsed};
 
+/// What agents, and the proxies beside them, decide by where nothing is said: `gorgo`, which is the paper's rule for agents there.
+pub const AGENTS_STRATEGY: &str = "gorgo";
+
 /// Kinds of provider that can be named.
 pub const PROVIDERS: [&str; 3] = ["lambda", "hosts", "local"];
 /// Longest name of a node or a cluster, characters: Lambda takes 64 for a machine, and rulesets carry the cluster's name and a region.
@@ -152,7 +155,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
     let fleet = Fleet {
         cluster,
         provider,
-        strategy: file.cluster.strategy.clone().unwrap_or_else(|| parsed("cluster.strategy")),
+        strategy: file.cluster.strategy.clone().unwrap_or_else(|| AGENTS_STRATEGY.to_owned()),
         engine: file.cluster.engine.clone(),
         model: file.cluster.model.clone(),
         engine_options,

@@ -91,8 +91,8 @@ pub const SECTIONS: [Section; 10] = [
             key(
                 "strategy",
                 Kind::Text,
-                "\"gorgo\"",
-                "Strategy that decides where a request goes; `gorgo proxy policy` lists them",
+                "\"predictive\"",
+                "Strategy that decides where a request goes; `gorgo proxy policy` lists them. Agents take `gorgo` (which is `gorgo-v1` there) where this is absent",
             ),
             key(
                 "engine",

@@ -463,7 +463,10 @@ mod tests {
         let other = Flags { strategy: Some("round-robin".into()), ..Flags::default() };
         let (resolved, problems) = resolved(text, &other);
         assert_eq!((resolved.proxy.weights.len(), problems), (0, vec![]));
-        assert_eq!(resolved.left_out, ["the weights of the file belong to `gorgo` and do not apply to `round-robin`"]);
+        assert_eq!(
+            resolved.left_out,
+            ["the weights of the file belong to `predictive` and do not apply to `round-robin`"]
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            strategy: "gorgo".into(),
+            strategy: "predictive".into(),
             parameters: Vec::new(),
             max_concurrent: None,
             queue_limit: 10_000,

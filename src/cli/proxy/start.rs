@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// A new file is taken without a restart
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// Strategy that decides where a request goes [default: gorgo]
+    /// Strategy that decides where a request goes [default: predictive]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
     /// Hold requests in the router while every replica has this many running or 95 % of its KV cache in use; takes the place of

@@ -70,18 +70,14 @@ fn play(policy: &mut dyn Policy, block: &[&str]) -> String {
             View { replica, load, others, rtt_ms, cached_tokens, uncached_tokens: prompt_tokens - cached_tokens }
         })
         .collect();
-    let attempt = field(request, "attempt").map_or(1, number);
-    let queued_tokens = field(request, "queued").map_or(0, number);
-    let max_concurrent = field(request, "limit").map(number);
-    let queued_requests = field(request, "waits").map_or(0, number);
     let query = Query {
         features: &features,
         prompt_tokens,
-        attempt,
+        attempt: field(request, "attempt").map_or(1, number),
         now: when(request),
-        queued_tokens,
-        queued_requests,
-        max_concurrent,
+        queued_tokens: field(request, "queued").map_or(0, number),
+        queued_requests: field(request, "waits").map_or(0, number),
+        max_concurrent: field(request, "limit").map(number),
         central: false,
     };
     let Ranking { candidates, choice, .. } = rank(policy, &query, &views);
