@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use serde::{Deserialize, Serialize};
+use webpki::EndEntityCert;
 
-use super::certificate::{Certificates, Issued, Request};
+use super::certificate::{Certificates, Issued, Request, Revoked};
 use super::plan::{Plan, sha256};
 use super::step::{Action, Content};
-use crate::model::Secret;
+use crate::model::{Identity, Part, Secret};
 
 /// Version of the form of `certificates.json`.
 const SCHEMA: &str = "gorgo.certificates/1";
@@ -33,6 +35,15 @@ const NO_END: (i32, u8, u8) = (9999, 12, 31);
 struct Document {
     schema: String,
     issued: BTreeMap<String, Issued>,
+    /// By serial number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    revoked: BTreeMap<String, Revoked>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self { schema: SCHEMA.to_owned(), issued: BTreeMap::new(), revoked: BTreeMap::new() }
+    }
 }
 
 /// A cluster's CA.
@@ -55,7 +66,52 @@ impl Authority {
     pub fn look(&self, now: u64) -> anyhow::Result<Certificates> {
         let authority = read(&self.pem())?.map(|text| certificate_of(&text).map(sha256)).transpose();
         let authority = authority.with_context(|| format!("{} is no CA", self.pem().display()))?;
-        Ok(Certificates { now, authority, issued: self.issued()? })
+        let Document { issued, mut revoked, .. } = self.document()?;
+        revoked.retain(|_, entry| entry.counts(now, authority.as_deref()));
+        Ok(Certificates { now, authority, issued, revoked })
+    }
+
+    /// Notes at `now` that the certificates in use of these nodes, of their agents and their central routers, are worth nothing. The
+    /// nodes learn of it with their next certificates. Returns what has been noted, by identity.
+    ///
+    /// # Errors
+    /// Nodes that have no certificate; then nothing is noted. A file that cannot be read, understood or written.
+    pub fn revoke(&self, nodes: &[String], now: u64, dry_run: bool) -> anyhow::Result<Vec<String>> {
+        let known = self.look(now)?;
+        let mut document = self.document()?;
+        document.revoked = known.revoked;
+        let mut noted = Vec::new();
+        for node in nodes {
+            let parts = [Part::Agent, Part::Proxy].map(|part| Identity::new(&self.cluster, part, node));
+            let identities: Vec<String> = parts.into_iter().flatten().map(|identity| identity.to_string()).collect();
+            let found: Vec<(&String, &Issued)> = identities
+                .iter()
+                .filter_map(|identity| document.issued.get_key_value(identity))
+                .filter(|(_, issued)| issued.not_after >= now && known.authority.as_ref() == Some(&issued.authority))
+                .collect();
+            anyhow::ensure!(!found.is_empty(), "`{node}` has no certificate of this cluster's CA");
+            for (identity, issued) in found {
+                anyhow::ensure!(
+                    !issued.serial.is_empty(),
+                    "an older gorgo made the certificate of `{node}` and did not note its number: delete {} and run \
+                     `gorgo cluster setup`, which makes everything anew",
+                    self.pem().display()
+                );
+                let entry = Revoked {
+                    identity: identity.clone(),
+                    at: now,
+                    not_after: issued.not_after,
+                    authority: issued.authority.clone(),
+                };
+                if document.revoked.insert(issued.serial.clone(), entry).is_none() {
+                    noted.push(identity.clone());
+                }
+            }
+        }
+        if !dry_run && !noted.is_empty() {
+            write(&self.records(), &serde_json::to_vec_pretty(&document)?)?;
+        }
+        Ok(noted)
     }
 
     /// Makes the certificates that the plans ask for, and puts them in. Makes the CA first if there is none.
@@ -76,29 +132,39 @@ impl Authority {
             return Ok(());
         }
         let authority = self.open()?;
-        let mut issued = self.issued()?;
+        let mut document = self.document()?;
+        let of_ca = sha256(&authority.certificate);
         for content in &mut wanted {
             let Content::Certificate(request) = &**content else { continue };
-            let text = authority.issue(request).with_context(|| format!("cannot issue {}", request.identity))?;
+            // A request is made for its making: it says what time it is.
+            let now = request.not_before;
+            document.revoked.retain(|_, entry| entry.counts(now, Some(&of_ca)));
+            let made = authority.issue(request, &document.revoked);
+            let made = made.with_context(|| format!("cannot issue {}", request.identity))?;
             let record = Issued {
                 addresses: request.addresses.clone(),
                 not_after: request.not_after,
-                authority: sha256(&authority.certificate),
-                sha256: sha256(&text),
+                authority: of_ca.clone(),
+                sha256: sha256(&made.text),
+                serial: made.serial,
+                told: document.revoked.keys().cloned().collect(),
             };
-            issued.insert(request.identity.to_string(), record);
-            **content = Content::Secret(Secret::new(text));
+            document.issued.insert(request.identity.to_string(), record);
+            **content = Content::Secret(Secret::new(made.text));
         }
-        let document = Document { schema: SCHEMA.to_owned(), issued };
         write(&self.records(), &serde_json::to_vec_pretty(&document)?)
     }
 
-    /// One certificate with its key and the CA's certificate. It is not noted as issued.
+    /// One certificate with its key, the CA's certificate and the list of those that are revoked. It is not noted as issued.
     ///
     /// # Errors
     /// The CA can neither be read nor made.
     pub fn issue(&self, request: &Request) -> anyhow::Result<Secret> {
-        self.open()?.issue(request).map(Secret::new)
+        let authority = self.open()?;
+        let of_ca = sha256(&authority.certificate);
+        let mut revoked = self.document()?.revoked;
+        revoked.retain(|_, entry| entry.counts(request.not_before, Some(&of_ca)));
+        Ok(Secret::new(authority.issue(request, &revoked)?.text))
     }
 
     fn pem(&self) -> PathBuf {
@@ -109,9 +175,9 @@ impl Authority {
         self.folder.join("certificates.json")
     }
 
-    fn issued(&self) -> anyhow::Result<BTreeMap<String, Issued>> {
+    fn document(&self) -> anyhow::Result<Document> {
         let path = self.records();
-        let Some(text) = read(&path)? else { return Ok(BTreeMap::new()) };
+        let Some(text) = read(&path)? else { return Ok(Document::default()) };
         let document: Document =
             serde_json::from_str(&text).with_context(|| format!("{} cannot be understood", path.display()))?;
         anyhow::ensure!(
@@ -120,7 +186,7 @@ impl Authority {
             path.display(),
             document.schema
         );
-        Ok(document.issued)
+        Ok(document)
     }
 
     /// The CA as it is on disk; a new one if there is none.
@@ -136,6 +202,14 @@ impl Authority {
         tracing::info!(ca = %path.display(), "made the cluster's CA");
         Ok(open)
     }
+}
+
+/// A certificate that has just been made.
+struct Made {
+    /// Key, certificate, CA and list, PEM.
+    text: String,
+    /// Hexadecimal.
+    serial: String,
 }
 
 /// A CA that can issue.
@@ -161,8 +235,8 @@ impl Open {
         Ok(Self { issuer: Issuer::new(authority_params(cluster), key), certificate })
     }
 
-    /// Key, certificate and CA of one process, for servers and clients, PEM.
-    fn issue(&self, request: &Request) -> anyhow::Result<String> {
+    /// Key, certificate and CA of one process, for servers and clients, with the list of what is revoked if there is any.
+    fn issue(&self, request: &Request, revoked: &BTreeMap<String, Revoked>) -> anyhow::Result<Made> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         let at = |seconds| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
@@ -174,9 +248,44 @@ impl Open {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         // The serial number is made from the public key, which is new each time: no two are the same.
-        let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(format!("{}{certificate}{}", key.serialize_pem(), self.certificate))
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let serial = hex(EndEntityCert::try_from(certificate.der())?.serial());
+        let list = if revoked.is_empty() { String::new() } else { self.list(request.not_before, revoked)? };
+        Ok(Made { text: format!("{}{}{}{list}", key.serialize_pem(), certificate.pem(), self.certificate), serial })
     }
+
+    /// The list of what is revoked, PEM. `now`: seconds since 1970.
+    fn list(&self, now: u64, revoked: &BTreeMap<String, Revoked>) -> anyhow::Result<String> {
+        let at = |seconds| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        let entries = revoked.iter().map(|(serial, entry)| {
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from(bytes(serial)?),
+                revocation_time: at(entry.at),
+                reason_code: None,
+                invalidity_date: None,
+            })
+        });
+        let (year, month, day) = NO_END;
+        let list = CertificateRevocationListParams {
+            this_update: at(now),
+            next_update: date_time_ymd(year, month, day),
+            crl_number: SerialNumber::from(now),
+            issuing_distribution_point: None,
+            revoked_certs: entries.collect::<anyhow::Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
+    let pairs =
+        (0..hex.len()).step_by(2).map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+    pairs.collect::<Option<_>>().ok_or_else(|| anyhow!("`{hex}` is no serial number"))
 }
 
 fn authority_params(cluster: &str) -> CertificateParams {
@@ -185,7 +294,7 @@ fn authority_params(cluster: &str) -> CertificateParams {
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(year, month, day));
     params.distinguished_name = named(&format!("gorgo cluster {cluster}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 

@@ -32,6 +32,30 @@ pub struct Certificates {
     pub authority: Option<String>,
     /// What was issued last, by identity.
     pub issued: BTreeMap<String, Issued>,
+    /// What is worth nothing any more, by serial number.
+    pub revoked: BTreeMap<String, Revoked>,
+}
+
+/// A certificate that is worth nothing although its life goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    /// Whose it is.
+    pub identity: String,
+    /// When that was said, in seconds since 1970.
+    pub at: u64,
+    /// Last second of its life, since 1970; nobody has to know of it afterwards.
+    pub not_after: u64,
+    /// Checksum of the CA's certificate.
+    pub authority: String,
+}
+
+impl Revoked {
+    /// Has anybody to know of it? Not once its life is over, nor under another CA.
+    #[must_use]
+    pub fn counts(&self, now: u64, authority: Option<&str>) -> bool {
+        self.not_after >= now && authority == Some(&self.authority)
+    }
 }
 
 /// A certificate that was made. Its key is on its node only.
@@ -46,6 +70,12 @@ pub struct Issued {
     pub authority: String,
     /// Checksum of the file with key, certificate and CA.
     pub sha256: String,
+    /// Its serial number, hexadecimal; empty = nobody noted it.
+    #[serde(default)]
+    pub serial: String,
+    /// The serial numbers that the list in the file has.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub told: BTreeSet<String>,
 }
 
 /// A certificate to be made.
@@ -70,6 +100,10 @@ pub enum Need {
     OtherAuthority,
     /// It names other addresses than the node has.
     OtherAddresses,
+    /// It has been revoked.
+    Revoked,
+    /// Others have been revoked that the list in its file does not have.
+    OthersRevoked,
     /// A third of its life is left, or less.
     Ending {
         /// Last second of its life, since 1970.
@@ -83,6 +117,8 @@ impl fmt::Display for Need {
             Self::Missing => f.write_str("it has none"),
             Self::OtherAuthority => f.write_str("the one of before is from another CA"),
             Self::OtherAddresses => f.write_str("its addresses have changed"),
+            Self::Revoked => f.write_str("the one of before has been revoked"),
+            Self::OthersRevoked => f.write_str("others have been revoked"),
             Self::Ending { not_after } => write!(f, "the one of before ends on {}", date::day(*not_after)),
         }
     }
@@ -133,15 +169,22 @@ fn need(
     if issued.addresses != *addresses {
         return Some(Need::OtherAddresses);
     }
+    if known.revoked.contains_key(&issued.serial) {
+        return Some(Need::Revoked);
+    }
+    if known.revoked.keys().any(|serial| !issued.told.contains(serial)) {
+        return Some(Need::OthersRevoked);
+    }
     let ending = issued.not_after.saturating_sub(known.now) <= RENEW_LEFT_S;
     ending.then_some(Need::Ending { not_after: issued.not_after })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::IpAddr;
 
-    use super::{Certificates, DAY_S, Issued, LIFE_S, Need, file, needed};
+    use super::{Certificates, DAY_S, Issued, LIFE_S, Need, Revoked, file, needed};
     use crate::cluster::desired::Desired;
     use crate::cluster::layout::Role;
     use crate::cluster::testing::{desired, emulator, node};
@@ -155,10 +198,18 @@ mod tests {
             not_after: NOW + LIFE_S,
             authority: "ca".into(),
             sha256: "file".into(),
+            serial: "01".into(),
+            told: ["99".to_owned()].into(),
         };
         let issued = [("gorgo://lab/agent/node1".to_owned(), issued)].into();
-        desired.certificates = Certificates { now: NOW, authority: Some("ca".into()), issued };
+        desired.certificates = Certificates { now: NOW, authority: Some("ca".into()), issued, revoked: revoked("99") };
         desired
+    }
+
+    fn revoked(serial: &str) -> BTreeMap<String, Revoked> {
+        let identity = "gorgo://lab/agent/node9".to_owned();
+        let entry = Revoked { identity, at: NOW, not_after: NOW + DAY_S, authority: "ca".into() };
+        [(serial.to_owned(), entry)].into()
     }
 
     fn why(desired: &Desired, installed: Option<&str>) -> Option<Need> {
@@ -183,6 +234,15 @@ mod tests {
         let mut moved = cluster();
         moved.nodes[0].addresses.push([198, 51, 100, 7].into());
         assert_eq!(why(&moved, Some("file")), Some(Need::OtherAddresses));
+        let mut gone = cluster();
+        gone.certificates.revoked = revoked("01");
+        assert_eq!(why(&gone, Some("file")), Some(Need::Revoked));
+        let mut others = cluster();
+        others.certificates.revoked.extend(revoked("02"));
+        assert_eq!(why(&others, Some("file")), Some(Need::OthersRevoked));
+        let mut past = cluster();
+        past.certificates.revoked.clear();
+        assert_eq!(why(&past, Some("file")), None, "a list that has more than it has to");
         for (days, needed) in [(0, false), (59, false), (60, true), (90, true), (400, true)] {
             let mut later = cluster();
             later.certificates.now += days * DAY_S;

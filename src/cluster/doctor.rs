@@ -89,13 +89,19 @@ fn diagnose(desired: &Desired, node: &NodeSpec, facts: &Facts, whole: bool) -> V
     found
 }
 
-/// A certificate that nears its end, or is past it.
+/// A certificate that nears its end, is past it, or does not tell of what was revoked.
 fn ending(role: Role, desired: &Desired, node: &NodeSpec, facts: &Facts) -> Option<Trouble> {
     let installed = facts.file(&certificate::file(role)?)?;
     let need = certificate::needed(desired, node, role, Some(installed))?.1;
-    let Need::Ending { not_after } = need else { return None };
-    let ends = if not_after < desired.certificates.now { "expired" } else { "expires" };
-    let what = format!("the certificate of {} {ends} on {}", role.unit(), date::day(not_after));
+    let what = match need {
+        Need::Ending { not_after } => {
+            let ends = if not_after < desired.certificates.now { "expired" } else { "expires" };
+            format!("the certificate of {} {ends} on {}", role.unit(), date::day(not_after))
+        }
+        Need::Revoked => format!("the certificate of {} has been revoked", role.unit()),
+        Need::OthersRevoked => format!("{} has not been told of revoked certificates", role.unit()),
+        Need::Missing | Need::OtherAuthority | Need::OtherAddresses => return None,
+    };
     Some((what, "`gorgo cluster setup` renews it without a restart".to_owned()))
 }
 

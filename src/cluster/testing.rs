@@ -158,10 +158,20 @@ fn certificates(nodes: &[NodeSpec]) -> Certificates {
         [("agent", own), ("proxy", both)].map(|(part, addresses)| {
             let identity = format!("gorgo://lab/{part}/{}", node.name);
             let sha256 = sha256(&certificate(&identity));
-            (identity, Issued { addresses, not_after: NOW + LIFE_S, authority: "ca".into(), sha256 })
+            (
+                identity,
+                Issued {
+                    addresses,
+                    not_after: NOW + LIFE_S,
+                    authority: "ca".into(),
+                    serial: sha256.clone(),
+                    told: BTreeSet::new(),
+                    sha256,
+                },
+            )
         })
     });
-    Certificates { now: NOW, authority: Some("ca".into()), issued: issued.collect() }
+    Certificates { now: NOW, authority: Some("ca".into()), issued: issued.collect(), revoked: BTreeMap::new() }
 }
 
 /// Makes the certificates that a plan asks for.

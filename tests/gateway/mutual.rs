@@ -233,6 +233,65 @@ async fn a_node_that_is_taken_off_the_list_is_out() {
     visitor.knock(peer_port(&a)).await.map(|_| ()).expect_err("nor does it come in again");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_opens_nothing_more_and_what_it_had_opened_is_closed() {
+    let lab = Lab::new();
+    let (_engine, a) = alone(&lab).await;
+    let thief = Visitor::with(&lab, lab.noted(Part::Agent, "b"));
+    let (mut open, answer) = thief.knock(peer_port(&a)).await.expect("nobody knows yet");
+    assert_eq!(answer.0, 200);
+    lab.revoke("b");
+    let b = Visitor::with(&lab, lab.noted(Part::Agent, "b"));
+    let (mut of_b, _) = b.knock(peer_port(&a)).await.expect("a new one for the node itself");
+    lab.write("a", &lab.noted(Part::Agent, "a"));
+    let line = "gorgo_peer_refusals_total{cause=\"revoked\"}";
+    until("the open connection is refused", || metric_now(&a, line) == 1.0).await;
+    open.ask().await.map(|_| ()).expect_err("closed");
+    thief.knock(peer_port(&a)).await.map(|_| ()).expect_err("nor does it come in again");
+    until("and counted", || metric_now(&a, line) == 2.0).await;
+    assert_eq!(of_b.ask().await.expect("it goes on").0, 200);
+    assert_eq!(b.knock(peer_port(&a)).await.expect("let in").1.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_shows_a_revoked_certificate_gets_no_request_until_it_has_a_new_one() {
+    let lab = Lab::new();
+    let engine = Mock::start(|_| hello()).await;
+    lab.write("b", &lab.noted(Part::Agent, "b"));
+    let b = super::client::start(lab.config("b", &engine, "b")).await;
+    let a = member(&lab, "a", &engine).await;
+    a.fleet().add(peer("b", peer_port(&b))).unwrap();
+    b.fleet().add(peer("a", peer_port(&a))).unwrap();
+    until("both", || a.healthy() == 2).await;
+    lab.revoke("b");
+    let renewed = lab.noted(Part::Agent, "b");
+    lab.write("a", &lab.noted(Part::Agent, "a"));
+    let reason = health_reason(&a, "b").await;
+    assert!(reason.contains("certificate has been revoked"), "{reason}");
+    lab.write("b", &renewed);
+    until("both again", || a.healthy() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_another_ca_or_one_that_has_the_own_certificate_is_not_taken() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let (_engine, a) = alone(&lab).await;
+    other.noted(Part::Agent, "b");
+    other.revoke("b");
+    let foreign = other.noted(Part::Agent, "a");
+    let list = |text: &str| text[text.find("-----BEGIN X509 CRL").expect("a list")..].to_owned();
+    let own = lab.noted(Part::Agent, "a");
+    lab.revoke("a");
+    let suicidal = own.clone() + &list(&lab.noted(Part::Agent, "c"));
+    for (tried, text) in [own + &list(&foreign), suicidal].iter().enumerate() {
+        lab.write("a", text);
+        let line = "gorgo_certificate_renewals_total{outcome=\"refused\"}";
+        let seen = metric_now(&a, line);
+        until("looked at", || metric_now(&a, line) > seen + 1.0).await;
+        assert_eq!(metric_now(&a, "gorgo_certificate_renewals_total{outcome=\"ok\"}"), 0.0, "{tried}");
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_fit_together_is_told_at_the_start() {
     let lab = Lab::new();

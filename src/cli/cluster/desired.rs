@@ -82,8 +82,9 @@ pub(super) fn spec(setup: &Setup, node: &Node) -> Result<NodeSpec, Failure> {
     Ok(NodeSpec { name: name.clone(), region: instance.region.clone(), engine, ports, listen, url, addresses })
 }
 
+/// Since 1970.
 #[expect(clippy::disallowed_methods, reason = "an edge: certificates have a life")]
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -9,6 +9,7 @@ mod logs;
 mod outcome;
 pub(crate) mod proxy;
 mod restart_lb;
+mod revoke;
 mod row;
 mod scene;
 mod status;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     RestartLb(restart_lb::Args),
     /// Empty the caches of the engines and what the routers know of them
     FlushCache(flush::Args),
+    /// Make the certificates of nodes worthless before their end; `cluster setup` then tells all nodes and makes new ones
+    Revoke(revoke::Args),
     /// Begin to collect spans of requests on all nodes
     StartTrace(trace::StartArgs),
     /// End it and write the spans of all nodes into one file for Perfetto
@@ -57,6 +60,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Outcome {
         Command::Status(args) => Box::pin(status::run(&args, context)).await,
         Command::RestartLb(args) => Box::pin(restart_lb::run(&args, context)).await,
         Command::FlushCache(args) => Box::pin(flush::run(&args, context)).await,
+        Command::Revoke(args) => revoke::run(&args, context),
         Command::StartTrace(args) => Box::pin(trace::run_start(&args, context)).await,
         Command::StopTrace(args) => Box::pin(trace::run_stop(&args, context)).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args, context)).await,

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use webpki::{
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder,
+    UnknownStatusPolicy, anchor_from_trusted_cert,
+};
 
 use super::Authority;
 use crate::cluster::certificate::{EARLY_S, LIFE_S, Request};
@@ -137,6 +140,58 @@ fn the_ca_stays_and_a_lost_one_is_another() {
     let other_ca = other.rsplit_once("-----BEGIN CERTIFICATE").unwrap().1;
     let mixed = format!("{key}{own}-----BEGIN CERTIFICATE{other_ca}");
     verified(&mixed, NOW, KeyUsage::client_auth()).expect_err("not from that one");
+}
+
+/// Serial numbers that the list in a file has, if it is signed by the CA in the same file; empty without one.
+fn revoked_in(pem: &str) -> Vec<Vec<u8>> {
+    let Some(at) = pem.find("-----BEGIN X509 CRL") else { return Vec::new() };
+    let list = CertificateRevocationListDer::from_pem_slice(&pem.as_bytes()[at..]).unwrap();
+    let parsed = BorrowedCertRevocationList::from_der(&list).unwrap();
+    let checked: CertRevocationList<'_> = parsed.to_owned().unwrap().into();
+    let lists = [&checked];
+    let options = RevocationOptionsBuilder::new(&lists).unwrap().with_status_policy(UnknownStatusPolicy::Deny).build();
+    let all = certificates(pem);
+    let anchors = [anchor_from_trusted_cert(&all[1]).unwrap()];
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+    let own = EndEntityCert::try_from(&all[0]).unwrap();
+    own.verify_for_usage(algorithms, &anchors, &[], now, KeyUsage::client_auth(), Some(options), None).unwrap();
+    parsed.into_iter().map(|entry| entry.unwrap().serial_number.to_vec()).collect()
+}
+
+fn filled(authority: &Authority, node: &str) -> String {
+    let mut plans = [plan(&[node])];
+    authority.fill(&mut plans).unwrap();
+    secrets(&plans[0]).remove(0)
+}
+
+#[test]
+fn what_is_revoked_stands_in_a_signed_list_in_every_file_until_its_life_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority(folder.path());
+    let serial = |pem: &str| EndEntityCert::try_from(&certificates(pem)[0]).unwrap().serial().to_vec();
+    let revoke = |node: &str, dry_run| authority.revoke(&[node.to_owned()], NOW, dry_run);
+    let error = revoke("node1", false).unwrap_err().to_string();
+    assert_eq!(error, "`node1` has no certificate of this cluster's CA");
+    // Twenty of them, so that numbers with their first bit set are among them.
+    let mut gone: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..20 {
+        let stolen = filled(&authority, "node1");
+        assert_eq!(revoke("node1", true).unwrap(), ["gorgo://lab/agent/node1"]);
+        assert_eq!(revoke("node1", false).unwrap(), ["gorgo://lab/agent/node1"]);
+        assert_eq!(revoke("node1", false).unwrap(), Vec::<String>::new(), "once is enough");
+        gone.push(serial(&stolen));
+    }
+    gone.sort();
+    let other = filled(&authority, "node2");
+    let mut told = revoked_in(&other);
+    told.sort();
+    assert_eq!(told, gone);
+    let seen = authority.look(NOW).unwrap();
+    assert_eq!((seen.revoked.len(), seen.issued["gorgo://lab/agent/node2"].told.len()), (20, 20));
+    assert_eq!(authority.look(NOW + LIFE_S + 1).unwrap().revoked.len(), 0, "nobody would take them any more");
+    fs::remove_file(folder.path().join("clusters/lab/ca.pem")).unwrap();
+    assert_eq!(revoked_in(&filled(&authority, "node2")), Vec::<Vec<u8>>::new(), "those of another CA");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::keeper::{Keeper, Look};
 use super::refusals::{Cause, Line, Refusals};
+use super::revocation::Standing;
 use super::verify::{identity_of, names_address};
 use crate::gateway::origin::Origin;
 use crate::gateway::serve::{Shared, serve};
@@ -80,16 +81,23 @@ impl Door {
         drop(hand);
         match greeted {
             Err(cause) => self.refuse(cause, address.ip().to_canonical()),
-            Ok((stream, origin)) => {
+            Ok((stream, origin, standing)) => {
                 // It is never closed.
                 let Ok(permit) = self.shared.room.clone().acquire_owned().await else { return };
-                serve(stream, origin, self.shared.clone(), permit).await;
+                tokio::select! {
+                    () = serve(stream, origin, self.shared.clone(), permit) => {}
+                    () = standing.lost() => self.refuse(Cause::Revoked, address.ip().to_canonical()),
+                }
             }
         }
     }
 
     /// The handshake, and whether the certificate is the one for this node at this address.
-    async fn greet(&self, stream: TcpStream, address: IpAddr) -> Result<(TlsStream<TcpStream>, Origin), Cause> {
+    async fn greet(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> Result<(TlsStream<TcpStream>, Origin, Standing), Cause> {
         stream.set_nodelay(true).map_err(|error| Cause::of(&error))?;
         let credentials = self.keeper.current();
         let accepted = TlsAcceptor::from(credentials.server()).accept(stream).await;
@@ -103,8 +111,10 @@ impl Door {
         if !names_address(certificate, address) {
             return Err(Cause::WrongAddress);
         }
+        let mut standing = Standing::new(self.keeper.clone(), certificate.clone().into_owned());
+        standing.check().map_err(|_| Cause::Revoked)?;
         let origin = Origin::member(address, identity);
-        if self.shared.is_ours(&origin) { Ok((stream, origin)) } else { Err(Cause::UnknownPeer) }
+        if self.shared.is_ours(&origin) { Ok((stream, origin, standing)) } else { Err(Cause::UnknownPeer) }
     }
 
     fn refuse(&self, cause: Cause, address: IpAddr) {

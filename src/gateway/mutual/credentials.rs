@@ -1,4 +1,5 @@
-//! What a process of a cluster shows and whom it believes: one PEM file with its key, its certificate and behind that the CA's.
+//! What a process of a cluster shows and whom it believes: one PEM file with its key, its certificate and behind that the CA's, and
+//! the list of revoked ones if there is one.
 //!
 //! One file, because two could be read while one of them is new and the other is not. Several CAs may stand there, so that one can
 //! take the place of another.
@@ -16,6 +17,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::revocation::Revoked;
 use super::verify::{PeerVerifier, identity_of};
 use crate::model::Identity;
 
@@ -34,6 +36,9 @@ pub enum BadCredentials {
     /// Nobody would believe it.
     #[error("its certificate cannot be used with its CA: {0}")]
     Untrusted(webpki::Error),
+    /// A list of revoked certificates that is not the CA's, or that has the own one.
+    #[error("its list of revoked certificates cannot be used: {0}")]
+    List(webpki::Error),
     /// Key and certificate do not belong together, or are of a kind that is not supported.
     #[error("its key or certificate cannot be used: {0}")]
     Unusable(String),
@@ -51,6 +56,7 @@ pub struct Credentials {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
+    revoked: Revoked,
     not_before: u64,
     not_after: u64,
     server: Arc<ServerConfig>,
@@ -79,9 +85,10 @@ impl Credentials {
         }
         let identity = identity_of(&certificate).ok_or(BadCredentials::NoIdentity)?;
         let (not_before, not_after) = validity(&certificate, &roots.roots).map_err(BadCredentials::Untrusted)?;
+        let revoked = Revoked::read(text, &certificate, &roots.roots, not_before)?;
         let roots = Arc::new(roots);
         let server = server_config(&certificate, &key, &roots)?;
-        Ok(Self { identity, certificate, key, roots, not_before, not_after, server })
+        Ok(Self { identity, certificate, key, roots, revoked, not_before, not_after, server })
     }
 
     /// Who this is.
@@ -100,6 +107,12 @@ impl Credentials {
     #[must_use]
     pub fn not_after(&self) -> u64 {
         self.not_after
+    }
+
+    /// Has the CA revoked this certificate, as far as the file tells?
+    #[must_use]
+    pub(super) fn revokes(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.revoked.has(certificate)
     }
 
     /// How to be connected to.

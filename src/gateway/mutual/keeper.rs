@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
 use super::credentials::{BadCredentials, Credentials};
+use super::revocation::Standing;
 use crate::gateway::clock::wall_micros;
 use crate::model::{BadIdentity, Identity, Part};
 
@@ -70,6 +73,8 @@ struct Current {
 pub struct Keeper {
     path: PathBuf,
     current: RwLock<Current>,
+    /// Changes with what is in use.
+    news: watch::Sender<()>,
     complaint: Mutex<String>,
 }
 
@@ -85,7 +90,8 @@ impl Keeper {
             tracing::error!(identity = %path.display(), "{why}: peers will refuse this process until `gorgo cluster setup` brings a new one");
         }
         let current = Current { credentials: Arc::new(credentials), digest: Sha256::digest(&text).into() };
-        Ok(Self { path: path.to_owned(), current: RwLock::new(current), complaint: Mutex::default() })
+        let (news, _) = watch::channel(());
+        Ok(Self { path: path.to_owned(), current: RwLock::new(current), news, complaint: Mutex::default() })
     }
 
     /// What is in use now.
@@ -98,6 +104,11 @@ impl Keeper {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.current().identity().clone()
+    }
+
+    /// Changes when other credentials come into use.
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// Looks at the file once, at `now` in seconds since 1970, and takes what is new and right. A complaint is logged once.
@@ -119,6 +130,7 @@ impl Keeper {
                 tracing::info!(identity = %credentials.identity(), not_after = credentials.not_after(), "certificate renewed");
                 let current = Current { credentials: Arc::new(credentials), digest };
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+                self.news.send_replace(());
                 self.complaint().clear();
                 Look::Renewed
             }
@@ -215,5 +227,10 @@ impl PeerConnector {
     pub(in crate::gateway) fn connector(&self) -> Result<TlsConnector, rustls::Error> {
         let config = self.keeper.current().client(self.wanted.clone())?;
         Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    /// Whether the certificate that the peer has shown is still good.
+    pub(in crate::gateway) fn standing(&self, shown: &CertificateDer<'_>) -> Standing {
+        Standing::new(self.keeper.clone(), shown.clone().into_owned())
     }
 }

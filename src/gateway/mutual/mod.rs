@@ -4,12 +4,15 @@
 //! peers has to show one ([`accept`]); whoever is connected to has to show the one that is wanted ([`verify`]). The file with
 //! certificate, key and CA is looked at again and again, and a new one is taken without a restart ([`keeper`]).
 //!
+//! A certificate can be worth nothing before its end ([`revocation`]); that holds for the connections that it opened as well.
+//!
 //! Sessions are never resumed: a resumed one would be believed by what was checked when it began, however long ago that is.
 
 pub(super) mod accept;
 mod credentials;
 pub(super) mod keeper;
 mod refusals;
+pub(super) mod revocation;
 mod verify;
 
 pub use credentials::{BadCredentials, Credentials};

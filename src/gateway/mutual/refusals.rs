@@ -27,6 +27,8 @@ pub(in crate::gateway) enum Cause {
     Expired,
     /// The certificate's time has yet to come.
     NotYetValid,
+    /// The CA has revoked the certificate, before the connection or while it was open.
+    Revoked,
     /// The certificate is of our CA and for no process of this cluster, or cannot be read.
     NoIdentity,
     /// The certificate is for a node that is no peer of this one.
@@ -48,6 +50,7 @@ impl Cause {
             Self::UnknownCa => "unknown_ca",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
             Self::NoIdentity => "no_identity",
             Self::UnknownPeer => "unknown_peer",
             Self::WrongAddress => "wrong_address",
@@ -79,6 +82,7 @@ impl fmt::Display for Cause {
             Self::UnknownCa => "its certificate is not from the cluster's CA",
             Self::Expired => "its certificate has expired, or the clocks differ",
             Self::NotYetValid => "its certificate is not valid yet, or the clocks differ",
+            Self::Revoked => "its certificate has been revoked",
             Self::NoIdentity => "its certificate is for no process of this cluster",
             Self::UnknownPeer => "its certificate is for a node that is no peer of this one",
             Self::WrongAddress => "its certificate does not name the address that it comes from",

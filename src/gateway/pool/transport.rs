@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::gateway::endpoint::Endpoint;
 use crate::gateway::mutual::PeerConnector;
+use crate::gateway::mutual::revocation::Standing;
 
 /// A connection on which nothing has come or gone for so long is asked whether its other end still knows it. One that was started anew
 /// says no at once, and whoever waits there for the rest of an answer learns that it will not come.
@@ -41,6 +42,8 @@ pub(super) enum Security {
 pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// By mutual TLS, while the peer's certificate is good.
+    Mutual(Box<(TlsStream<TcpStream>, Standing)>),
 }
 
 impl Transport {
@@ -57,7 +60,11 @@ impl Transport {
         let name = ServerName::try_from(endpoint.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let stream = connector.connect(name, tcp).await?;
-        Ok(Self::Tls(Box::new(stream)))
+        let Security::Mutual(peer) = security else { return Ok(Self::Tls(Box::new(stream))) };
+        let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
+        let mut standing = peer.standing(shown.ok_or_else(|| io::Error::other("the peer showed no certificate"))?);
+        standing.check()?;
+        Ok(Self::Mutual(Box::new((stream, standing))))
     }
 }
 
@@ -84,6 +91,11 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Self::Mutual(secured) => {
+                let (stream, standing) = secured.as_mut();
+                standing.check()?;
+                Pin::new(stream).poll_read(cx, buf)
+            }
         }
     }
 }
@@ -93,6 +105,11 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Self::Mutual(secured) => {
+                let (stream, standing) = secured.as_mut();
+                standing.check()?;
+                Pin::new(stream).poll_write(cx, buf)
+            }
         }
     }
 
@@ -104,6 +121,11 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Mutual(secured) => {
+                let (stream, standing) = secured.as_mut();
+                standing.check()?;
+                Pin::new(stream).poll_write_vectored(cx, bufs)
+            }
         }
     }
 
@@ -111,6 +133,7 @@ impl AsyncWrite for Transport {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Mutual(secured) => secured.0.is_write_vectored(),
         }
     }
 
@@ -118,6 +141,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::Mutual(secured) => Pin::new(&mut secured.0).poll_flush(cx),
         }
     }
 
@@ -125,6 +149,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::Mutual(secured) => Pin::new(&mut secured.0).poll_shutdown(cx),
         }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use gorgo::cluster::authority::Authority;
 use gorgo::cluster::certificate::Request;
+use gorgo::cluster::plan::Plan;
+use gorgo::cluster::step::{Action, Content, Step};
 use gorgo::gateway::clock::wall_micros;
 use gorgo::gateway::{AgentConfig, GatewayConfig, GatewayHandle, MutualConfig, ReplicaConfig};
 use gorgo::inference::engine::EMULATOR;
@@ -62,6 +64,25 @@ impl Lab {
 
     pub(super) fn issue(&self, request: &Request) -> String {
         self.authority.issue(request).unwrap().reveal().to_owned()
+    }
+
+    /// One that is noted as `gorgo cluster setup` notes them, so that it can be revoked.
+    pub(super) fn noted(&self, part: Part, node: &str) -> String {
+        let content = Content::Certificate(self.request(part, node, &[HERE]));
+        let action = Action::Put { content, path: "/x".into(), mode: 0o600, keep_old: false };
+        let step = Step { name: "certificate".into(), text: "issue".into(), action, limit_s: 1, fills: None };
+        let steps = vec![step];
+        let mut plans = [Plan { node: node.into(), steps, ..Plan::default() }];
+        self.authority.fill(&mut plans).unwrap();
+        match &plans[0].steps[0].action {
+            Action::Put { content: Content::Secret(secret), .. } => secret.reveal().to_owned(),
+            other => panic!("not filled: {other:?}"),
+        }
+    }
+
+    pub(super) fn revoke(&self, node: &str) {
+        let noted = self.authority.revoke(&[node.to_owned()], now(), false).unwrap();
+        assert_eq!(noted.len(), 1, "{noted:?}");
     }
 
     fn path(&self, name: &str) -> PathBuf {
