@@ -3,7 +3,8 @@
 //! The CA's key never leaves this folder; a node's key is made here and kept on the node only. Whoever has the folder can make himself a
 //! node of the cluster, and whoever loses it makes a new CA with the next `cluster setup`. The CA itself has no end: it goes with its file.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -71,42 +72,39 @@ impl Authority {
         Ok(Certificates { now, authority, issued, revoked })
     }
 
-    /// Notes at `now` that the certificates in use of these nodes, of their agents and their central routers, are worth nothing. The
-    /// nodes learn of it with their next certificates. Returns what has been noted, by identity.
+    /// Notes at `now` that the certificates of these nodes, of their agents and their central routers, are worth nothing: those in use,
+    /// and those of before whose life goes on. The nodes learn of it with their next certificates. Returns whose were noted.
     ///
     /// # Errors
     /// Nodes that have no certificate; then nothing is noted. A file that cannot be read, understood or written.
-    pub fn revoke(&self, nodes: &[String], now: u64, dry_run: bool) -> anyhow::Result<Vec<String>> {
-        let known = self.look(now)?;
+    pub fn revoke(&self, nodes: &[String], now: u64, dry_run: bool) -> anyhow::Result<BTreeSet<String>> {
+        let Certificates { authority, issued, .. } = self.look(now)?;
         let mut document = self.document()?;
-        document.revoked = known.revoked;
-        let mut noted = Vec::new();
+        let mut noted = BTreeSet::new();
         for node in nodes {
+            let mut found = false;
             let parts = [Part::Agent, Part::Proxy].map(|part| Identity::new(&self.cluster, part, node));
-            let identities: Vec<String> = parts.into_iter().flatten().map(|identity| identity.to_string()).collect();
-            let found: Vec<(&String, &Issued)> = identities
-                .iter()
-                .filter_map(|identity| document.issued.get_key_value(identity))
-                .filter(|(_, issued)| issued.not_after >= now && known.authority.as_ref() == Some(&issued.authority))
-                .collect();
-            anyhow::ensure!(!found.is_empty(), "`{node}` has no certificate of this cluster's CA");
-            for (identity, issued) in found {
-                anyhow::ensure!(
-                    !issued.serial.is_empty(),
-                    "an older gorgo made the certificate of `{node}` and did not note its number: delete {} and run \
-                     `gorgo cluster setup`, which makes everything anew",
-                    self.pem().display()
-                );
-                let entry = Revoked {
-                    identity: identity.clone(),
-                    at: now,
-                    not_after: issued.not_after,
-                    authority: issued.authority.clone(),
-                };
-                if document.revoked.insert(issued.serial.clone(), entry).is_none() {
-                    noted.push(identity.clone());
+            for identity in parts.into_iter().flatten().map(|identity| identity.to_string()) {
+                let Some(issued) = issued.get(&identity) else { continue };
+                for (serial, not_after) in issued.living(now, authority.as_deref()) {
+                    found = true;
+                    anyhow::ensure!(
+                        !serial.is_empty(),
+                        "an older gorgo made a certificate of `{node}` and did not note its number: delete {} and run \
+                         `gorgo cluster setup`, which makes everything anew",
+                        self.pem().display()
+                    );
+                    let authority = issued.authority.clone();
+                    if let Entry::Vacant(free) = document.revoked.entry(serial) {
+                        free.insert(Revoked { identity: identity.clone(), at: now, not_after, authority });
+                        noted.insert(identity.clone());
+                    }
                 }
             }
+            anyhow::ensure!(
+                found,
+                "`{node}` has no certificate of this cluster's CA: `gorgo cluster setup` makes them"
+            );
         }
         if !dry_run && !noted.is_empty() {
             write(&self.records(), &serde_json::to_vec_pretty(&document)?)?;
@@ -141,6 +139,7 @@ impl Authority {
             document.revoked.retain(|_, entry| entry.counts(now, Some(&of_ca)));
             let made = authority.issue(request, &document.revoked);
             let made = made.with_context(|| format!("cannot issue {}", request.identity))?;
+            let before = document.issued.get(&request.identity.to_string());
             let record = Issued {
                 addresses: request.addresses.clone(),
                 not_after: request.not_after,
@@ -148,6 +147,7 @@ impl Authority {
                 sha256: sha256(&made.text),
                 serial: made.serial,
                 told: document.revoked.keys().cloned().collect(),
+                earlier: before.map(|before| before.living(now, Some(&of_ca))).unwrap_or_default(),
             };
             document.issued.insert(request.identity.to_string(), record);
             **content = Content::Secret(Secret::new(made.text));
@@ -175,9 +175,19 @@ impl Authority {
         self.folder.join("certificates.json")
     }
 
+    /// A CA without its records no longer knows what it has revoked: it issues nothing more.
     fn document(&self) -> anyhow::Result<Document> {
         let path = self.records();
-        let Some(text) = read(&path)? else { return Ok(Document::default()) };
+        let Some(text) = read(&path)? else {
+            let pem = self.pem();
+            anyhow::ensure!(
+                read(&pem)?.is_none(),
+                "{} is gone and with it what was revoked: put it back, or delete {} too, then `gorgo cluster setup` makes everything anew",
+                path.display(),
+                pem.display()
+            );
+            return Ok(Document::default());
+        };
         let document: Document =
             serde_json::from_str(&text).with_context(|| format!("{} cannot be understood", path.display()))?;
         anyhow::ensure!(
@@ -198,6 +208,8 @@ impl Authority {
         let (open, text) = Open::make(&self.cluster)?;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.with_context(|| format!("cannot make {}", self.folder.display()))?;
+        // First, as there is no CA without them.
+        write(&self.records(), &serde_json::to_vec_pretty(&self.document()?)?)?;
         write(&path, text.as_bytes())?;
         tracing::info!(ca = %path.display(), "made the cluster's CA");
         Ok(open)

@@ -76,6 +76,25 @@ pub struct Issued {
     /// The serial numbers that the list in the file has.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub told: BTreeSet<String>,
+    /// Last seconds of those before it, from the same CA, whose life went on when it was made; by serial number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub earlier: BTreeMap<String, u64>,
+}
+
+impl Issued {
+    /// Last seconds of all certificates of this process that somebody would still take, revoked or not, by serial number: this one and
+    /// those before it. A copy of one of those may be what was stolen.
+    #[must_use]
+    pub fn living(&self, now: u64, authority: Option<&str>) -> BTreeMap<String, u64> {
+        if authority != Some(&self.authority) {
+            return BTreeMap::new();
+        }
+        let mut all = self.earlier.clone();
+        let end = all.entry(self.serial.clone()).or_default();
+        *end = self.not_after.max(*end);
+        all.retain(|_, not_after| *not_after >= now);
+        all
+    }
 }
 
 /// A certificate to be made.
@@ -166,11 +185,11 @@ fn need(
     if known.authority.as_ref() != Some(&issued.authority) {
         return Some(Need::OtherAuthority);
     }
-    if issued.addresses != *addresses {
-        return Some(Need::OtherAddresses);
-    }
     if known.revoked.contains_key(&issued.serial) {
         return Some(Need::Revoked);
+    }
+    if issued.addresses != *addresses {
+        return Some(Need::OtherAddresses);
     }
     if known.revoked.keys().any(|serial| !issued.told.contains(serial)) {
         return Some(Need::OthersRevoked);
@@ -200,6 +219,7 @@ mod tests {
             sha256: "file".into(),
             serial: "01".into(),
             told: ["99".to_owned()].into(),
+            earlier: BTreeMap::new(),
         };
         let issued = [("gorgo://lab/agent/node1".to_owned(), issued)].into();
         desired.certificates = Certificates { now: NOW, authority: Some("ca".into()), issued, revoked: revoked("99") };
@@ -248,6 +268,21 @@ mod tests {
             later.certificates.now += days * DAY_S;
             assert_eq!(why(&later, Some("file")), needed.then_some(Need::Ending { not_after: NOW + LIFE_S }), "{days}");
         }
+    }
+
+    #[test]
+    fn those_before_it_are_known_until_their_life_is_over() {
+        let mut issued = cluster().certificates.issued.into_values().next().unwrap();
+        issued.earlier = [("02".to_owned(), NOW + DAY_S), (String::new(), NOW - 1)].into();
+        let known = |issued: &Issued, now, authority| issued.living(now, authority).into_keys().collect::<Vec<_>>();
+        assert_eq!(known(&issued, NOW, Some("ca")), ["01", "02"]);
+        assert_eq!(known(&issued, NOW + DAY_S, Some("ca")), ["01", "02"], "their last second");
+        assert_eq!(known(&issued, NOW + DAY_S + 1, Some("ca")), ["01"]);
+        assert_eq!(known(&issued, NOW + LIFE_S + 1, Some("ca")), [""; 0]);
+        assert_eq!(known(&issued, NOW, Some("another CA")), [""; 0]);
+        assert_eq!(known(&issued, NOW, None), [""; 0]);
+        issued.serial.clear();
+        assert_eq!(issued.living(NOW, Some("ca"))[""], NOW + LIFE_S, "the last of those that nobody noted");
     }
 
     #[test]

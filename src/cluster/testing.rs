@@ -166,6 +166,7 @@ fn certificates(nodes: &[NodeSpec]) -> Certificates {
                     authority: "ca".into(),
                     serial: sha256.clone(),
                     told: BTreeSet::new(),
+                    earlier: BTreeMap::new(),
                     sha256,
                 },
             )

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use rcgen::{KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use webpki::{
@@ -12,8 +13,8 @@ use webpki::{
     UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
-use super::Authority;
-use crate::cluster::certificate::{EARLY_S, LIFE_S, Request};
+use super::{Authority, authority_params, hex};
+use crate::cluster::certificate::{EARLY_S, LIFE_S, Request, Revoked};
 use crate::cluster::plan::{Plan, dry_run, sha256};
 use crate::cluster::step::{Action, Content, Step};
 use crate::cluster::testing::NOW;
@@ -172,15 +173,16 @@ fn what_is_revoked_stands_in_a_signed_list_in_every_file_until_its_life_is_over(
     let serial = |pem: &str| EndEntityCert::try_from(&certificates(pem)[0]).unwrap().serial().to_vec();
     let revoke = |node: &str, dry_run| authority.revoke(&[node.to_owned()], NOW, dry_run);
     let error = revoke("node1", false).unwrap_err().to_string();
-    assert_eq!(error, "`node1` has no certificate of this cluster's CA");
-    // Twenty of them, so that numbers with their first bit set are among them.
+    assert_eq!(error, "`node1` has no certificate of this cluster's CA: `gorgo cluster setup` makes them");
     let mut gone: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..10 {
         let stolen = filled(&authority, "node1");
-        assert_eq!(revoke("node1", true).unwrap(), ["gorgo://lab/agent/node1"]);
-        assert_eq!(revoke("node1", false).unwrap(), ["gorgo://lab/agent/node1"]);
-        assert_eq!(revoke("node1", false).unwrap(), Vec::<String>::new(), "once is enough");
-        gone.push(serial(&stolen));
+        let renewed = filled(&authority, "node1");
+        let whose: BTreeSet<String> = ["gorgo://lab/agent/node1".to_owned()].into();
+        assert_eq!(revoke("node1", true).unwrap(), whose);
+        assert_eq!(revoke("node1", false).unwrap(), whose);
+        assert_eq!(revoke("node1", false).unwrap(), BTreeSet::new(), "once is enough");
+        gone.extend([serial(&stolen), serial(&renewed)]);
     }
     gone.sort();
     let other = filled(&authority, "node2");
@@ -192,6 +194,68 @@ fn what_is_revoked_stands_in_a_signed_list_in_every_file_until_its_life_is_over(
     assert_eq!(authority.look(NOW + LIFE_S + 1).unwrap().revoked.len(), 0, "nobody would take them any more");
     fs::remove_file(folder.path().join("clusters/lab/ca.pem")).unwrap();
     assert_eq!(revoked_in(&filled(&authority, "node2")), Vec::<Vec<u8>>::new(), "those of another CA");
+}
+
+#[test]
+fn one_node_without_a_certificate_and_none_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority(folder.path());
+    filled(&authority, "node1");
+    for other in ["node2", "no name", "another/node1"] {
+        let error = authority.revoke(&["node1".to_owned(), other.to_owned()], NOW, false).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{other}` has no certificate")), "{error}");
+        assert_eq!(authority.look(NOW).unwrap().revoked.len(), 0);
+    }
+    let path = folder.path().join("clusters/lab/certificates.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
+    older["issued"]["gorgo://lab/agent/node1"].as_object_mut().unwrap().remove("serial").unwrap();
+    fs::write(&path, older.to_string()).unwrap();
+    filled(&authority, "node1");
+    let error = authority.revoke(&["node1".to_owned()], NOW, false).unwrap_err().to_string();
+    assert!(error.contains("did not note its number"), "the one before is good still, and has no number: {error}");
+}
+
+#[test]
+fn the_list_has_numbers_as_certificates_have_them_and_a_ca_that_was_made_before_there_were_lists_signs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority(folder.path());
+    filled(&authority, "node1");
+    let key = KeyPair::generate().unwrap();
+    let mut params = authority_params("lab");
+    params.key_usages.retain(|usage| *usage != KeyUsagePurpose::CrlSign);
+    let older = format!("{}{}", key.serialize_pem(), params.self_signed(&key).unwrap().pem());
+    fs::write(folder.path().join("clusters/lab/ca.pem"), older).unwrap();
+    let open = authority.open().unwrap();
+    let numbers = ["0080", "00ff01", "01", "7f", "7fffffffffffffffffffffffffffffffffffffff"];
+    let entry = Revoked { identity: "x".into(), at: NOW, not_after: NOW, authority: "ca".into() };
+    let revoked = numbers.map(|number| (number.to_owned(), entry.clone())).into();
+    let made = open.issue(&request("node1"), &revoked).unwrap();
+    let told: Vec<String> = revoked_in(&made.text).iter().map(|serial| hex(serial)).collect();
+    assert_eq!(told, numbers);
+    for nonsense in ["1", "xy", "é"] {
+        assert!(open.list(NOW, &[(nonsense.to_owned(), entry.clone())].into()).is_err(), "{nonsense}");
+    }
+}
+
+#[test]
+fn a_ca_that_has_lost_what_it_revoked_issues_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority(folder.path());
+    filled(&authority, "node1");
+    fs::remove_file(folder.path().join("clusters/lab/certificates.json")).unwrap();
+    let attempts = [
+        authority.look(NOW).map(|_| ()),
+        authority.fill(&mut [plan(&["node1"])]),
+        authority.issue(&request("node1")).map(|_| ()),
+        authority.revoke(&["node1".to_owned()], NOW, false).map(|_| ()),
+    ];
+    for attempt in attempts {
+        let error = format!("{:#}", attempt.unwrap_err());
+        assert!(error.contains("certificates.json is gone and with it what was revoked"), "{error}");
+    }
+    fs::remove_file(folder.path().join("clusters/lab/ca.pem")).unwrap();
+    filled(&authority, "node1");
 }
 
 #[test]

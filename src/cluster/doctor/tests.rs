@@ -1,4 +1,5 @@
 use super::{Finding, doctor};
+use crate::cluster::certificate::Revoked;
 use crate::cluster::desired::{AgentBinary, Desired};
 use crate::cluster::layout::{BINARY, Role};
 use crate::cluster::testing::{Break, NOW, binary, fleet, set_up};
@@ -69,6 +70,24 @@ async fn a_certificate_that_ends_is_told_before_it_does() {
         let line = ends.map(|ends| format!("node1: the certificate of gorgo-agent.service {ends} on 2027-04-15"));
         assert_eq!(lines(&doctor(&members, &wanted, VERSION, true).await), line.into_iter().collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn what_was_revoked_and_who_has_not_been_told_is_told_until_the_next_set_up() {
+    let (mut wanted, _, members) = fleet(2);
+    set_up(&wanted, &members).await;
+    let known = &mut wanted.certificates;
+    let (identity, stolen) = known.issued.iter().find(|(identity, _)| identity.ends_with("agent/node1")).unwrap();
+    let not_after = stolen.not_after;
+    let entry = Revoked { identity: identity.clone(), at: NOW, not_after, authority: stolen.authority.clone() };
+    known.revoked.insert(stolen.serial.clone(), entry);
+    assert_eq!(
+        lines(&doctor(&members, &wanted, VERSION, true).await),
+        [
+            "node1: the certificate of gorgo-agent.service has been revoked",
+            "node2: gorgo-agent.service has not been told of revoked certificates"
+        ]
+    );
 }
 
 #[tokio::test]

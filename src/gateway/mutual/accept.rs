@@ -84,9 +84,11 @@ impl Door {
             Ok((stream, origin, standing)) => {
                 // It is never closed.
                 let Ok(permit) = self.shared.room.clone().acquire_owned().await else { return };
+                // In this order: nothing more is read once it is lost.
                 tokio::select! {
-                    () = serve(stream, origin, self.shared.clone(), permit) => {}
+                    biased;
                     () = standing.lost() => self.refuse(Cause::Revoked, address.ip().to_canonical()),
+                    () = serve(stream, origin, self.shared.clone(), permit) => {}
                 }
             }
         }

@@ -63,7 +63,8 @@ fn serials_of(
     let serials: Result<Vec<_>, _> = parsed.into_iter().map(|entry| Ok(entry?.serial_number.to_vec())).collect();
     let checked: CertRevocationList<'_> = parsed.to_owned()?.into();
     let lists = [&checked];
-    let Ok(options) = RevocationOptionsBuilder::new(&lists) else { return serials };
+    // Refused only without any list.
+    let options = RevocationOptionsBuilder::new(&lists).map_err(|_| webpki::Error::UnknownRevocationStatus)?;
     // A list of another CA says nothing of the own certificate: then its standing is not known, and the list is refused.
     let options =
         options.with_depth(RevocationCheckDepth::EndEntity).with_status_policy(UnknownStatusPolicy::Deny).build();
