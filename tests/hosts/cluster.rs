@@ -164,8 +164,15 @@ impl<'a> Cluster<'a> {
         self.user.path("state").join("clusters/lab").join(name)
     }
 
-    /// Certificates that are near their end are renewed, and used without a restart.
+    /// Certificates that are near their end are renewed, and used without a restart. What somebody copied of a node's is revoked with it.
     fn gets_new_certificates_while_it_runs(&self) {
+        let [thief, door] = [&self.nodes[0], &self.nodes[1]];
+        self.hosts.say(thief, "sudo install -m 600 -o \"$(id -un)\" /etc/gorgo/agent.pem stolen.pem");
+        let knock = format!(
+            "curl -sk --max-time 5 --cert stolen.pem --key stolen.pem https://{}:8443/gorgo/v1/peer",
+            door.address
+        );
+        assert!(self.hosts.say(thief, &knock).contains(&format!("\"name\":\"{}\"", door.name)));
         let path = self.state_file("certificates.json");
         let text = fs::read_to_string(&path).expect("reads");
         let mut known: Value = serde_json::from_str(&text).expect("JSON");
@@ -174,16 +181,23 @@ impl<'a> Cluster<'a> {
             issued["not_after"] = (ends - 80 * 86_400).into();
         }
         fs::write(&path, known.to_string()).expect("writes");
+        let revoked = self.user.does(&format!("cluster revoke {}", thief.name)).out;
+        assert_eq!(revoked.trim(), format!("gorgo://lab/agent/{}", thief.name));
         let running = "systemctl show --property MainPID,NRestarts gorgo-agent";
         let before = self.everywhere(running);
         let plan = self.user.does("cluster setup --dry-run").out;
         assert_eq!(plan.matches("issue a certificate for agent of").count(), self.nodes.len(), "{plan}");
         assert!(!plan.contains("PRIVATE") && !plan.contains("start gorgo"), "{plan}");
+        assert_eq!(plan.matches("): the one of before has been revoked").count(), 1, "{plan}");
+        assert_eq!(plan.matches("): others have been revoked").count(), self.nodes.len() - 1, "{plan}");
         self.user.does("cluster setup");
         for node in self.nodes {
             let renewed = "curl -s http://127.0.0.1:8001/metrics | grep -q '^gorgo_certificate_renewals_total{outcome=\"ok\"} 1$'";
             wait_until("the agent has taken the new one", SOON, || self.hosts.succeeds(node, renewed));
         }
+        assert!(!self.hosts.succeeds(thief, &knock), "worth nothing");
+        let refused = "curl -s http://127.0.0.1:8001/metrics | grep '^gorgo_peer_refusals_total{cause=\"revoked\"}'";
+        assert!(self.hosts.succeeds(door, refused), "and counted");
         assert_eq!(self.everywhere(running), before, "without a restart");
         assert!(self.user.does("cluster setup").err.contains("nothing to do"));
         self.everywhere("sudo systemctl restart gorgo-agent");

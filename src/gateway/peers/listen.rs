@@ -19,6 +19,7 @@ use crate::gateway::clock::wall_micros;
 use crate::gateway::headers::PEER;
 use crate::gateway::pool::{Outgoing, Pool, Reply};
 use crate::gateway::probe::{Problem, Watcher};
+use crate::gateway::relay::chain;
 use crate::gateway::settings::PeerSettings;
 use crate::model::Time;
 use crate::routing::BLOCK_BYTES;
@@ -136,7 +137,7 @@ impl Watcher {
             let left = self.brain.clock().until(last.plus_ms(silence.as_secs_f64() * 1000.0));
             let piece = timeout(left, reply.frame()).await.map_err(|_| Deaf::Silent(silence.as_secs_f64()))?;
             let Some(piece) = piece else { return Ok(Deaf::Ended) };
-            let piece = piece.map_err(|error| Deaf::Broken(error.to_string()))?;
+            let piece = piece.map_err(|error| Deaf::Broken(chain(&error)))?;
             let Ok(bytes) = piece.into_data() else { continue };
             if self.take(&mut session, &bytes)? {
                 last = self.brain.clock().now();
