@@ -11,7 +11,7 @@ use super::face::FaceArgs;
 use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
 use super::signal::Stops;
 use crate::config::fleet::AGENTS_STRATEGY;
-use crate::config::replica::{ENGINES, check_names, in_flag};
+use crate::config::replica::{AGENT, ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
 use crate::gateway::{AgentConfig, Gateway, GatewayConfig, MutualConfig, ReplicaConfig};
@@ -143,7 +143,7 @@ fn entries(
     let texts = places.iter().zip(&args.peers);
     let peers: Vec<ReplicaEntry> = texts.map(|(place, text)| ReplicaEntry::from_flag(place, text, problems)).collect();
     for (place, peer) in places.iter().zip(&peers) {
-        peer.check(&in_flag(place), problems);
+        ReplicaEntry { engine: Some(AGENT.to_owned()), ..peer.clone() }.check(&in_flag(place), problems);
         if peer.engine.is_some() || peer.kv_tokens.is_some() || peer.api_key_file.is_some() {
             let message = "engine, kv-tokens and api-key-file are for the peer to know; wanted name, url and region";
             problems.push(Problem::new(place.clone(), message));

@@ -104,6 +104,10 @@ impl ReplicaEntry {
         if let Some(message) = self.engine.as_deref().and_then(wrong_engine) {
             wrong("engine", message);
         }
+        // As an engine it would be asked without what only peers are told.
+        if self.url.as_deref().is_some_and(|url| url.starts_with("mtls://")) && self.engine.as_deref() != Some(AGENT) {
+            wrong("engine", format!("wanted `{AGENT}`: behind mtls:// is the port of an agent for its peers"));
+        }
         if self.kv_tokens == Some(0) {
             wrong("kv_tokens", "0 would never fit anything; wanted 1 or more".to_owned());
         }
@@ -224,15 +228,16 @@ mod tests {
             "name=a,url=127.0.0.1:30000,regoin=us-east-1",
             "name=a,url=http://u:p@host,region=eu,engine=tgi,kv-tokens=0",
             "east",
+            "name=m,url=mtls://10.0.0.5:8443,region=eu",
             "name=b,name=c,url=http://h/?q=1,region=,kv-tokens=many,queue-ms-per-token=-1,colour=red",
         ];
         assert_snapshot!(problems_of(&flags), @"
         --replica 1: unknown key `regoin`; did you mean `region`?
         --replica 3: `east` is not KEY=VALUE; wanted e.g. `name=a`
-        --replica 4: `name` is given twice
-        --replica 4: `region=` has no value
-        --replica 4: `kv-tokens=many`: wanted a number
-        --replica 4: unknown key `colour`; known: name, url, region, engine, model, kv-tokens, prefill-ms-per-token, queue-ms-per-token, api-key-file
+        --replica 5: `name` is given twice
+        --replica 5: `region=` has no value
+        --replica 5: `kv-tokens=many`: wanted a number
+        --replica 5: unknown key `colour`; known: name, url, region, engine, model, kv-tokens, prefill-ms-per-token, queue-ms-per-token, api-key-file
         --replica 1: region: is missing
         --replica 1: url: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
         --replica 2: url: user and password in a URL are not supported; wanted e.g. http://10.0.0.5:30000
@@ -241,9 +246,10 @@ mod tests {
         --replica 3: name: is missing
         --replica 3: url: is missing
         --replica 3: region: is missing
-        --replica 4: region: is missing
-        --replica 4: url: a base URL has no query; wanted e.g. http://10.0.0.5:30000
-        --replica 4: queue-ms-per-token: wanted 0 or more, in ms per token
+        --replica 4: engine: wanted `agent`: behind mtls:// is the port of an agent for its peers
+        --replica 5: region: is missing
+        --replica 5: url: a base URL has no query; wanted e.g. http://10.0.0.5:30000
+        --replica 5: queue-ms-per-token: wanted 0 or more, in ms per token
         --replica 2: the name `a` is taken by --replica 1
         ");
     }

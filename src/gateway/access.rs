@@ -69,9 +69,14 @@ impl Access {
     /// Adds the classes of the caller's key to a request; gives all that it has, that of its model among them.
     ///
     /// # Errors
-    /// One of them is not configured here: nobody could tell where it allows the request to go.
-    pub(super) fn classify(&self, features: &mut Features, key: Option<&Key>) -> Result<Classes, Rejection> {
-        for class in key.iter().flat_map(|key| key.residency.iter()) {
+    /// One of them is not configured here: nobody could tell where it allows the request to go. It is audited already.
+    pub(super) fn classify(
+        &self,
+        request: RequestId,
+        features: &mut Features,
+        caller: &Caller<'_>,
+    ) -> Result<Classes, Rejection> {
+        for class in caller.key.iter().flat_map(|key| key.residency.iter()) {
             features.residency.insert(class);
         }
         let classes = self.residency.classes_of(features);
@@ -79,7 +84,9 @@ impl Access {
         let shown: String = unknown.chars().take(SHOWN).collect();
         let message = format!("no residency class `{shown}` is configured here, so no region is known to be allowed");
         let rejection = Rejection::new(StatusCode::FORBIDDEN, "unknown_residency", message);
-        Err(if features.forwarded { rejection.misdirected() } else { rejection })
+        let rejection = if features.forwarded { rejection.misdirected() } else { rejection };
+        self.audit_refusal(Some(request), &rejection, (caller, &classes));
+        Err(Rejection { audited: true, ..rejection })
     }
 
     /// The router's refusal of a request with these features. A peer learns from its status that another may serve it.
@@ -124,14 +131,15 @@ impl Access {
         });
     }
 
-    /// A request was refused; most reasons are none for an audit.
+    /// A request was refused: of one with residency classes every reason counts, of others those that are about keys and classes.
     pub(super) fn audit_refusal(
         &self,
         request: Option<RequestId>,
         rejection: &Rejection,
         (caller, classes): (&Caller<'_>, &Classes),
     ) {
-        if !self.audit.is_on() || !AUDITED.contains(&rejection.code) {
+        let counts = !classes.is_empty() || AUDITED.contains(&rejection.code);
+        if !self.audit.is_on() || rejection.audited || !counts {
             return;
         }
         self.audit.log(AuditEvent::Refused {

@@ -87,6 +87,10 @@ impl Fleet {
             );
             return Ok(self.pool.clone());
         }
+        ensure!(
+            config.kind == ReplicaKind::Peer,
+            "{endpoint} is the port of an agent for its peers; say `engine=agent`, so that it is treated as one"
+        );
         let keeper = self.keeper.clone();
         let keeper = keeper.context("`mtls://` needs a certificate of the cluster; start with `--identity FILE`")?;
         let mutual = Some(PeerConnector::new(keeper, &config.name)?);

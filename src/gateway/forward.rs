@@ -33,7 +33,7 @@ use super::trace::Context;
 use crate::inference::prompt::Dialect;
 use crate::model::{RequestId, Time};
 use crate::routing::residency::Classes;
-use crate::routing::{Decision, Refusal, ReplicaKind};
+use crate::routing::{Decision, Features, Refusal, ReplicaKind};
 
 /// When to come back after a refusal for want of memory, ms: bodies are held about as long as prefills take.
 const NO_ROOM_RETRY_MS: f64 = 1_000.0;
@@ -83,13 +83,8 @@ pub(super) async fn forward(
     }
     let Extracted { mut features, stream, include_usage } =
         extract(dialect, &parts.headers, &body).map_err(bad_header)?;
-    features.forwarded = shared.forwarded(&parts.headers, caller.origin);
-    let client = (caller.key.as_ref().map(|key| &*key.name), caller.origin.address());
-    features.place =
-        location::of(&shared.places, &parts.headers, (!features.forwarded).then_some(client)).map_err(bad_header)?;
-    features.origin =
-        shared.speaker(&parts.headers, caller.origin).filter(|_| features.forwarded).map(|peer| peer.name.clone());
-    let classes = shared.access.classify(&mut features, caller.key.as_deref())?;
+    describe(shared, &parts.headers, caller, &mut features)?;
+    let classes = shared.access.classify(id, &mut features, caller)?;
     let forwarded = features.forwarded;
     let context = parts.headers.get(&headers::TRACE).filter(|_| forwarded).and_then(Context::parse);
     if let Some(recording) = &mut recording {
@@ -116,6 +111,22 @@ pub(super) async fn forward(
     };
     let ticket = shared.brain.arrive(id, Arc::new(features), started, recording);
     Ok(job.run(ticket).await)
+}
+
+/// Adds what the connection tells of a request: whether a peer has sent it on, which one, and where its client is.
+fn describe(
+    shared: &Shared,
+    headers: &HeaderMap,
+    caller: &Caller<'_>,
+    features: &mut Features,
+) -> Result<(), Rejection> {
+    features.forwarded = shared.forwarded(headers, caller.origin);
+    let client = (caller.key.as_ref().map(|key| &*key.name), caller.origin.address());
+    features.place =
+        location::of(&shared.places, headers, (!features.forwarded).then_some(client)).map_err(bad_header)?;
+    features.origin =
+        shared.speaker(headers, caller.origin).filter(|_| features.forwarded).map(|peer| peer.name.clone());
+    Ok(())
 }
 
 /// The refusal of a header of ours that means nothing.
@@ -214,9 +225,10 @@ impl Job<'_> {
                         ticket.answered(response.status().as_u16(), id_there(response, &replica));
                     }
                     ticket.tried_in_vain(&reason);
-                    match reason {
-                        Reason::Misdirected => ticket.declined(),
-                        Reason::NoAnswer(_) | Reason::Status(_) => ticket.failed(),
+                    if declines(&reason, &replica) {
+                        ticket.declined()
+                    } else {
+                        ticket.failed()
                     }
                     failure = Some((reason, decision, replica));
                 }
@@ -267,6 +279,8 @@ impl Job<'_> {
             no_answer(&error)
         })?;
         match response.status() {
+            // A peer has waited for its engine for as long as it may; the engine may be working on it still.
+            StatusCode::GATEWAY_TIMEOUT if peer => Ok(response),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Failure::Elsewhere(Reason::Status(Box::new(response))))
             }
@@ -281,15 +295,15 @@ impl Job<'_> {
     fn headers_for(&self, replica: &Replica, peer: bool) -> Result<HeaderMap, Failure> {
         let mut headers = self.headers.clone();
         let authority = replica.pool.endpoint().authority();
+        let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
+        let classes = classes.transpose().map_err(|error| no_answer(&error))?;
         if peer {
             let via = self.shared.agent.as_ref().map_or(&headers::VIA_PROXY, Agent::via);
-            let classes = (!self.classes.is_empty()).then(|| HeaderValue::from_str(&self.classes.to_string()));
-            let classes = classes.transpose().map_err(|error| no_answer(&error))?;
             let name = self.shared.agent.as_ref().map(Agent::name);
             headers::for_peer(&mut headers, authority, &headers::Sender { via, name, classes });
         } else {
             self.shared.access.strip_key(&mut headers);
-            headers::for_engine(&mut headers, authority);
+            headers::for_engine(&mut headers, authority, classes);
         }
         if let Some(key) = &replica.pool.settings().authorization {
             headers.remove(access::API_KEY);
@@ -345,7 +359,8 @@ impl Job<'_> {
         retry_after_ms: Option<f64>,
         failure: Option<(Reason, Arc<Decision>, Arc<Replica>)>,
     ) -> Response<Content> {
-        let misdirected = matches!(failure, Some((Reason::Misdirected, ..)));
+        // Nobody is left but those that may not serve it. A full queue stays one: its client may come back.
+        let misdirected = matches!(failure, Some((Reason::Misdirected, ..))) && reason == Refusal::AllTried;
         let reason = if misdirected { Refusal::Residency } else { reason };
         let mut rejection = Access::refusal(self.forwarded, reason, retry_after_ms);
         let replica = match failure {
@@ -394,6 +409,16 @@ impl Job<'_> {
         if self.explain {
             headers.insert(headers::DECISION, decision_header(decision));
         }
+    }
+}
+
+/// Did it say no in good health? A peer that is full, drains or may not serve the request does; its stream tells how it is.
+fn declines(reason: &Reason, replica: &Replica) -> bool {
+    const NOT_NOW: [StatusCode; 2] = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+    match reason {
+        Reason::Misdirected => true,
+        Reason::Status(response) => replica.config.kind == ReplicaKind::Peer && NOT_NOW.contains(&response.status()),
+        Reason::NoAnswer(_) => false,
     }
 }
 

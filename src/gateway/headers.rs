@@ -55,9 +55,11 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Signs what passes through a gateway that nothing can come back to.
 pub static VIA_PROXY: HeaderValue = HeaderValue::from_static("1.1 gorgo");
 
-/// Turns a client's fields into those for an engine. The length is left out: it follows from the body.
-pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue) {
+/// Turns a client's fields into those for an engine. The length is left out: it follows from the body. The request's residency classes go
+/// along, whoever gave them: what stands there as an engine may be a router that can keep to them.
+pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue, classes: Option<HeaderValue>) {
     for_upstream(headers, authority, VIA_PROXY.clone());
+    restrict(headers, classes);
 }
 
 /// What a peer is told of the gateway that sends it a request, and of the request.
@@ -78,9 +80,13 @@ pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, sender: &Sende
     if let Some(name) = sender.name {
         headers.insert(PEER, name.clone());
     }
+    restrict(headers, sender.classes.clone());
+}
+
+fn restrict(headers: &mut HeaderMap, classes: Option<HeaderValue>) {
     headers.remove(RESIDENCY);
-    if let Some(classes) = &sender.classes {
-        headers.insert(RESIDENCY, classes.clone());
+    if let Some(classes) = classes {
+        headers.insert(RESIDENCY, classes);
     }
 }
 
@@ -165,13 +171,14 @@ mod tests {
             ("traceparent", "00-1-2-01"),
             ("x-anything", "stays"),
         ]);
-        for_engine(&mut headers, &HeaderValue::from_static("engine:30000"));
+        for_engine(&mut headers, &HeaderValue::from_static("engine:30000"), Some(HeaderValue::from_static("eu-only")));
         insta::assert_snapshot!(text(&headers), @r"
         authorization: Bearer k
         host: engine:30000
         traceparent: 00-1-2-01
         via: 1.1 gorgo
         x-anything: stays
+        x-gorgo-residency: eu-only
         x-gorgo-session: s
         ");
     }

@@ -27,13 +27,15 @@ pub(super) struct Rejection {
     pub(super) allow: Option<&'static str>,
     /// The connection cannot be used for another request.
     pub(super) close: bool,
+    /// Its line stands in the audit log already.
+    pub(super) audited: bool,
 }
 
 impl Rejection {
     /// A plain one.
     #[must_use]
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), retry_after_ms: None, allow: None, close: false }
+        Self { status, code, message: message.into(), retry_after_ms: None, allow: None, close: false, audited: false }
     }
 
     /// The router's refusal.

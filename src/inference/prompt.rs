@@ -187,7 +187,8 @@ impl<'a> Fields<'a> {
             Dialect::Generate => self.text.0.into_iter().chain(self.input_ids.0).collect(),
         };
         Parsed {
-            model: self.model.text(),
+            // SGLang's own call has no such field, so a name in it would choose nothing and only pretend to.
+            model: self.model.text().filter(|_| dialect != Dialect::Generate),
             stream: self.stream.is_true(),
             max_tokens,
             ignore_eos: self.ignore_eos.is_true() || sampled_past_eos,

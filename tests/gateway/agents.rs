@@ -225,6 +225,27 @@ async fn no_request_circles_even_between_agents_that_do_not_know_each_other() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_full_or_drains_is_not_taken_for_ill() {
+    let a = node("a").await;
+    let other = Mock::start(|_| hello()).await;
+    a.agent.fleet().add(peer("other", &other.url())).unwrap();
+    until("both healthy", || a.agent.healthy() == 2).await;
+    gauges(&a.agent).await;
+    let _held = fill(&a).await;
+    let agent = a.agent.listen();
+    let mut sent = 0;
+    for status in [429, 503] {
+        other.set(move |_| Answer::json(status, "{}"));
+        for _ in 0..6 {
+            tokio::spawn(async move { Client::at(agent, None).await.chat(STREAM).await });
+            sent += 1;
+        }
+        until("all were sent there", || other.requests().len() == sent).await;
+        assert_eq!(a.agent.healthy(), 2, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_is_gone_is_not_waited_for() {
     let [a, b, c] = cluster(["a", "b", "c"]).await;
     let _held = fill(&a).await;

@@ -435,6 +435,9 @@ async fn a_peer_that_does_not_know_the_class_fails_closed() {
     }
     assert_eq!(frankfurt.engine.requests().len(), 0);
     let lines = audited(&frankfurt.folder.path().join("audit.jsonl"), 1).await;
-    let code = |event: &AuditEvent| matches!(event, AuditEvent::Refused { code, .. } if code == "unknown_residency");
-    assert!(lines.iter().all(code), "{lines:?}");
+    let told = |event: &AuditEvent| match event {
+        AuditEvent::Refused { code, classes, .. } => code == "unknown_residency" && classes == &["eu-only"],
+        _ => false,
+    };
+    assert!(lines.iter().all(told), "{lines:?}");
 }

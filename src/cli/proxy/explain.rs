@@ -150,7 +150,7 @@ fn attempt(replica: &str, tried: &Attempt) -> String {
     let mut text = String::new();
     if let Some(id) = &tried.peer_request {
         text += &format!(
-            "\n{replica} knows it as {id}: `gorgo proxy explain --remote {replica} {id}` tells why it went on as it did"
+            "\n{replica} knows it as {id}: `gorgo proxy --remote {replica} --service agent explain {id}` tells why it went on as it did"
         );
     }
     if let Some(failure) = &tried.failure {
@@ -350,7 +350,7 @@ mod tests {
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182
         (score and terms in ms; the smallest score wins)
         not considered: east (tried: already tried for this request)
-        europe knows it as 00000000000000b7: `gorgo proxy explain --remote europe 00000000000000b7` tells why it went on as it did
+        europe knows it as 00000000000000b7: `gorgo proxy --remote europe --service agent explain 00000000000000b7` tells why it went on as it did
 
         ended: ok, answered by europe, status 200, ttft 131 ms, whole answer 1840 ms
         the engine counted, in tokens: prompt 4,086, cached 3,904, generated 38
