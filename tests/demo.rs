@@ -177,6 +177,36 @@ async fn bench_sweeps_a_target_and_finds_its_model() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bench_sends_clients_to_their_entries_and_counts_them() {
+    let (east, frankfurt) = (engine().await, engine().await);
+    let target = |name: &str, url: &str, region: &str| format!("name={name},url={url},region={region}");
+    let targets = [target("east", &east.1, "us-east-1"), target("frankfurt", &frankfurt.1, "europe-central-1")];
+    let folder = tempfile::tempdir().unwrap();
+    for (entry, shared) in [("geo", true), ("first", false)] {
+        let arguments = ["bench", "--target", &targets[0], "--target", &targets[1], "--entry", entry];
+        let clients = ["--client-region", "europe-south-1=2", "--client-region", "us-south-1"];
+        let load = ["--rate", "30", "--seconds", "1", "--warmup", "0", "--max-output", "1", "--json", "-"];
+        let arguments: Vec<String> =
+            [&arguments[..], &clients[..], &load[..]].concat().into_iter().map(str::to_owned).collect();
+        let before = [east.0.counts().requests, frankfurt.0.counts().requests];
+        let path = folder.path().to_owned();
+        let run = move || gorgo(&path, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+        let run = &report.runs[0];
+        assert_eq!(run.requests.failed, 0, "{:?}", run.requests.failures);
+        // What the report says is what the engines counted.
+        let count = |name: &str| run.routing.entries.get(name).copied().unwrap_or(0);
+        assert_eq!(count("east"), east.0.counts().requests - before[0], "{entry}");
+        assert_eq!(count("frankfurt"), frankfurt.0.counts().requests - before[1], "{entry}");
+        assert_eq!(count("east") + count("frankfurt"), run.requests.total);
+        assert!(count("east") > 0 && (count("frankfurt") > 0) == shared, "{:?}", run.routing.entries);
+        assert_eq!(report.config["entry"], entry);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_ends_the_load_and_reports_what_was_measured() {
     let (engine, url) = engine().await;
     let child = Command::new(BINARY)

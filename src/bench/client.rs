@@ -20,6 +20,7 @@ use crate::gateway::endpoint::Endpoint;
 use crate::gateway::pool::{Outgoing, Pool, PoolError, PoolSettings, Reply};
 use crate::inference::Dialect;
 use crate::inference::sse::Watch;
+use crate::model::geo::Coordinates;
 use crate::model::{Secret, Time};
 use crate::report::{Outcome, Sample};
 use crate::workload::Step;
@@ -107,6 +108,16 @@ impl Client {
             ignore_eos: target.ignore_eos,
             strategy,
         })
+    }
+
+    /// The same for clients that stand there and say so, as whoever knows their addresses would for them.
+    #[must_use]
+    pub fn located(mut self, place: Coordinates) -> Self {
+        // Digits, points and a comma always make a value.
+        if let Ok(place) = HeaderValue::from_str(&place.to_string()) {
+            self.headers.insert("x-gorgo-client-location", place);
+        }
+        self
     }
 
     /// Dials the connections that are kept warm, so that the first requests do not pay for them.

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use super::body::BodyFormat;
 use super::client::{Client, Target};
+use super::doors::Doors;
+use super::entries::Entries;
 use super::machine;
 use super::play::{Played, Player};
 use super::profile::{Numbers, Profile, label};
@@ -24,8 +26,10 @@ use crate::workload::{Plan, PlanOptions, Trace, build};
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// The server under test.
+    /// The server under test; with several entries the first one, and what all have in common.
     pub target: Target,
+    /// Several ways in; `None` = the target is the only one.
+    pub entries: Option<Entries>,
     /// Chat or text completions.
     pub dialect: Dialect,
     /// Value of `model`; `None` = the first that the target lists.
@@ -53,6 +57,14 @@ pub struct LoadConfig {
 }
 
 impl LoadConfig {
+    /// What is under test, for people.
+    fn against(&self) -> String {
+        match &self.entries {
+            Some(entries) => format!("{} entries", entries.points.len()),
+            None => self.target.url.clone(),
+        }
+    }
+
     fn warmup_of(&self, arrivals: Arrivals) -> f64 {
         match arrivals {
             Arrivals::Throughput { .. } if !self.warmup_given => 0.0,
@@ -145,7 +157,7 @@ impl Bench<'_> {
         let plan = Arc::new(build(&config.trace, &PlanOptions { arrivals, ..config.plan.clone() })?);
         let requests = plan.sessions.iter().map(|session| session.steps.len() as u64).sum::<u64>();
         let label = label(arrivals);
-        self.board.phase(format!("{label} against {}", config.target.url));
+        self.board.phase(format!("{label} against {}", config.against()));
         // A closed plan with a time limit holds more than will be used.
         let planned = (plan.concurrency.is_none() || config.plan.seconds.is_none()).then_some(requests);
         let tally = self.board.line(&label, planned);
@@ -156,17 +168,15 @@ impl Bench<'_> {
             block_size: plan.block_size,
             seed: config.plan.seed,
         };
-        let client = Arc::new(Client::new(&config.target, format, clock)?);
-        client.warm().await?;
+        let doors = self.doors(&plan, &format, clock).await?;
         // The run's time 0 comes after the warm connections.
         let clock = Clock::start();
         let to_ms = config.plan.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
         let player = Player {
-            client: client.clone(),
+            doors: doors.clone(),
             plan: plan.clone(),
             clock,
             tally,
-            home: None,
             from_ms: config.warmup_of(arrivals) * 1000.0,
             to_ms,
             drain: config.drain,
@@ -174,12 +184,23 @@ impl Bench<'_> {
         };
         let played = player.play().await;
         self.lag_ms.extend(&played.lag_ms);
-        let name = client.strategy().map_or_else(|| config.target.url.clone(), |name| name.to_string());
+        let name = doors.strategy().map_or_else(|| config.against(), |name| name.to_string());
         let name = if config.profile == Profile::Sweep { format!("{name}, {label}") } else { name };
         let mut run = summarise(&name, load(arrivals), &played.samples, &self.rules(arrivals, &plan, &played));
         run.requests.unsent = played.unsent;
         self.runs.push(Finished { run, sessions_per_s: sessions_per_s(&plan, &played) });
         Ok(())
+    }
+
+    /// Where the sessions of `plan` go, connections warm.
+    async fn doors(&self, plan: &Plan, format: &BodyFormat, clock: Clock) -> Result<Doors> {
+        let (target, seed) = (&self.config.target, self.config.plan.seed);
+        if let Some(entries) = &self.config.entries {
+            return entries.open(target, format, plan, seed, clock).await;
+        }
+        let client = Arc::new(Client::new(target, format.clone(), clock)?);
+        client.warm().await?;
+        Ok(Doors::one(client, None))
     }
 
     /// The constant rates of a sweep after its two ends were measured.

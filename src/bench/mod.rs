@@ -7,6 +7,8 @@ pub mod board;
 pub mod body;
 pub mod client;
 pub mod demo;
+pub mod doors;
+pub mod entries;
 mod limit;
 pub mod load;
 pub mod machine;
@@ -17,6 +19,7 @@ pub mod tally;
 
 pub use board::Board;
 pub use client::{Client, Target};
+pub use doors::{Door, Doors};
 pub use play::{Played, Player};
 pub use tally::{Progress, Tally};
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, wanted};
+use super::client::wanted;
+use super::doors::Doors;
 use super::tally::Tally;
 use crate::gateway::clock::Clock;
 use crate::model::Time;
@@ -28,16 +29,14 @@ const AHEAD_MS: f64 = 30.0;
 /// Everything that one run needs.
 #[derive(Clone)]
 pub struct Player {
-    /// Sends the requests.
-    pub client: Arc<Client>,
+    /// Where the requests of each session go.
+    pub doors: Doors,
     /// What to send.
     pub plan: Arc<Plan>,
     /// Counts from the start of the run: plan time 0 is clock time 0.
     pub clock: Clock,
     /// Live counts.
     pub tally: Arc<Tally>,
-    /// The router's region, for the live share of crossings.
-    pub home: Option<Arc<str>>,
     /// Sessions that start from here on count, in a closed loop requests that are sent from here on, ms.
     pub from_ms: f64,
     /// No session starts from here on, in a closed loop no request is sent, ms.
@@ -148,7 +147,7 @@ impl Player {
 
     /// One session from its first request to its last.
     async fn session(&self, index: usize, start: Time, give_up: &CancellationToken) -> SessionPlayed {
-        let session = &self.plan.sessions[index];
+        let (session, door) = (&self.plan.sessions[index], self.doors.of(index));
         let closed = self.plan.concurrency.is_some();
         let counts = |sent: Time| if closed { sent } else { start }.ms() >= self.from_ms;
         let mut samples: Vec<Sample> = Vec::with_capacity(session.steps.len());
@@ -158,7 +157,7 @@ impl Player {
             if closed && intended.max(self.clock.now()).ms() >= self.to_ms {
                 break;
             }
-            let Ok(prepared) = self.client.prepare(&session.id, step) else { break };
+            let Ok(prepared) = door.client.prepare(&session.id, step) else { break };
             let wait = self.clock.until(intended);
             if !wait.is_zero() {
                 tokio::select! {
@@ -169,9 +168,10 @@ impl Player {
                 break;
             }
             let mut sample = wanted(counts(intended), intended, step);
+            (sample.home, sample.entry) = (door.home.clone(), door.entry.clone());
             self.tally.sent();
             tokio::select! {
-                () = self.client.send(&prepared, self.clock, &mut sample) => {}
+                () = door.client.send(&prepared, self.clock, &mut sample) => {}
                 // The sample keeps what was seen; its outcome still is "cancelled".
                 () = give_up.cancelled() => {}
             }
@@ -179,7 +179,7 @@ impl Player {
                 sample.end = self.clock.now();
             }
             before = sample.end;
-            self.tally.ended(&sample, self.home.as_deref());
+            self.tally.ended(&sample, door.home.as_deref());
             samples.push(sample);
         }
         let lost = !closed && counts(start);

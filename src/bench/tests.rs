@@ -19,23 +19,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::BodyFormat;
 use super::client::{Client, Target};
+use super::doors::{Door, Doors};
 use super::play::{Played, Player};
 use super::tally::Tally;
 use crate::gateway::clock::Clock;
 use crate::inference::{Dialect, prompt};
+use crate::model::geo::Coordinates;
 use crate::report::{Outcome, Sample};
-use crate::workload::{Arrivals, Plan, PlanOptions, Session, Step, Trace, build};
+use crate::workload::{Arrivals, Home, Plan, PlanOptions, Session, Step, Trace, build};
 
 /// Pause of the server before the first token and between tokens.
 const PAUSE: Duration = Duration::from_millis(20);
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// What the server saw: session and prompt, in order of arrival; prompts answered, in order of their ends.
+/// What the server saw: session and prompt, in order of arrival; prompts answered, in order of their ends; where clients said they were.
 #[derive(Default)]
 struct Log {
     arrived: Vec<(String, String)>,
     answered: Vec<String>,
+    places: Vec<Option<String>>,
 }
 
 struct Server {
@@ -84,6 +87,8 @@ enum Piece {
 
 async fn answer(request: Request<Incoming>, log: Arc<Mutex<Log>>) -> Result<Response<Body>, Infallible> {
     let session = request.headers()["x-session-affinity"].to_str().unwrap().to_owned();
+    let place = request.headers().get("x-gorgo-client-location").map(|place| place.to_str().unwrap().to_owned());
+    log.lock().unwrap().places.push(place);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let parsed = prompt::parse(Dialect::Chat, &body).unwrap();
     let text = String::from_utf8(parsed.canonical().flatten().copied().collect()).unwrap();
@@ -159,11 +164,10 @@ fn player(server: &Server, sessions: Vec<Session>, concurrency: Option<u32>) -> 
     let clock = Clock::start();
     let format = BodyFormat { dialect: Dialect::Chat, model: "m".into(), block_size: 16, seed: 1 };
     Player {
-        client: Arc::new(Client::new(&server.target(), format, clock).unwrap()),
+        doors: Doors::one(Arc::new(Client::new(&server.target(), format, clock).unwrap()), None),
         plan: Arc::new(Plan { block_size: 16, sessions, concurrency }),
         clock,
         tally: Arc::<Tally>::default(),
-        home: None,
         from_ms: 0.0,
         to_ms: f64::INFINITY,
         drain: Duration::from_secs(30),
@@ -227,7 +231,7 @@ async fn a_silent_server_runs_into_the_timeout() {
     let mut player = player(&server, vec![session("hang", 0.0, 1, 0.0)], None);
     let format = BodyFormat { dialect: Dialect::Chat, model: "m".into(), block_size: 16, seed: 1 };
     let target = Target { timeout: Duration::from_millis(200), ..server.target() };
-    player.client = Arc::new(Client::new(&target, format, player.clock).unwrap());
+    player.doors = Doors::one(Arc::new(Client::new(&target, format, player.clock).unwrap()), None);
     let played = player.play().await;
     assert_eq!(played.samples[0].outcome, Outcome::Failed("timeout".into()));
 }
@@ -271,6 +275,37 @@ async fn an_open_loop_does_not_wait_for_replies() {
     let first_end = played.samples.iter().map(|sample| sample.end).min().unwrap();
     let lag = played.lag_ms.iter().copied().fold(0.0, f64::max);
     assert!(played.samples.iter().all(|sample| sample.sent < first_end) || lag > 40.0);
+}
+
+#[tokio::test]
+async fn each_group_of_clients_has_its_door_and_every_sample_tells_it() {
+    let servers = [Server::start().await, Server::start().await];
+    let sessions = (0..6).map(|n| session(&format!("ok-{n}"), 0.0, 2, 0.0)).collect();
+    let player = player(&servers[0], sessions, None);
+    let format = BodyFormat { dialect: Dialect::Chat, model: "m".into(), block_size: 16, seed: 1 };
+    let place = Coordinates::parse("48.9,2.4").unwrap();
+    let door = |index: usize| {
+        let client = Client::new(&servers[index].target(), format.clone(), player.clock).unwrap();
+        let client = Arc::new(if index == 1 { client.located(place) } else { client });
+        Door { client, entry: Some(format!("door {index}").into()), home: Some("us-east-1".into()) }
+    };
+    let homes = [0, 1, 1, 0, 1, 0].map(Home);
+    let doors = Doors::by_group(vec![door(0), door(1)], homes.to_vec());
+    let played = Player { doors, ..player.clone() }.play().await;
+    let entries: Vec<_> = played.samples.iter().map(|sample| sample.entry.as_deref().unwrap()).collect();
+    let wanted: Vec<_> =
+        homes.iter().flat_map(|home| [format!("door {}", home.0), format!("door {}", home.0)]).collect();
+    assert_eq!(entries, wanted);
+    assert!(played.samples.iter().all(|sample| sample.ok() && sample.home.as_deref() == Some("us-east-1")));
+    for (index, server) in servers.iter().enumerate() {
+        let log = server.log.lock().unwrap();
+        let mut seen: Vec<_> = log.arrived.iter().map(|(session, _)| session.as_str()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, if index == 0 { ["ok-0", "ok-3", "ok-5"] } else { ["ok-1", "ok-2", "ok-4"] });
+        let place = (index == 1).then(|| "48.9,2.4".to_owned());
+        assert!(log.places.iter().all(|found| *found == place), "{:?}", log.places);
+    }
 }
 
 #[tokio::test]
@@ -371,7 +406,7 @@ async fn seen(seed: u64) -> (BTreeMap<String, Vec<String>>, Vec<f64>) {
     let clock = Clock::start();
     let format = BodyFormat { dialect: Dialect::Chat, model: "m".into(), block_size: plan.block_size, seed };
     let client = Arc::new(Client::new(&server.target(), format, clock).unwrap());
-    let player = Player { client, plan: Arc::new(plan), ..player(&server, Vec::new(), None) };
+    let player = Player { doors: Doors::one(client, None), plan: Arc::new(plan), ..player(&server, Vec::new(), None) };
     let plan = player.plan.clone();
     let played = player.play().await;
     assert!(played.samples.iter().all(Sample::ok), "{:?}", outcomes(&played));

@@ -9,11 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
-use super::measure::{Output, TraceArgs, json_values, positive, read_file, seconds, slo, stoppable};
+use super::measure::{EntryArgs, Output, TraceArgs, json_values, positive, read_file, seconds, slo, stoppable};
 use crate::bench::load::{self, LoadConfig};
 use crate::bench::profile::{Numbers, Profile};
 use crate::bench::{Board, Target};
-use crate::gateway::endpoint::{BadEndpoint, Endpoint};
 use crate::inference::Dialect;
 use crate::model::Secret;
 use crate::report::Slo;
@@ -26,9 +25,8 @@ const MAX_WARMUP_S: f64 = 10.0;
 /// Arguments of `gorgo bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Base URL of the server under test, e.g. `http://127.0.0.1:8000`
-    #[arg(long, value_name = "URL")]
-    target: String,
+    #[command(flatten)]
+    entries: EntryArgs,
     #[command(flatten)]
     trace: TraceArgs,
     /// Literal prompts instead of a trace: JSON lines with a prompt field, or one prompt per line
@@ -149,13 +147,16 @@ impl Args {
                 seconds.unwrap_or(0.0)
             )));
         }
-        let described = self.described(profile, seconds, warmup_s);
+        let entries = self.entries.entries()?;
+        let mut described = self.described(profile, seconds, warmup_s);
+        described.extend(json_values(self.entries.described(entries.as_ref())));
         let plan = PlanOptions { seconds, max_output: self.max_output, ..PlanOptions::new(arrivals, self.seed) };
         // Made again by the run; made here so that what is wrong with it is a usage error.
         build(&trace, &plan).map_err(Failure::usage)?;
         let target = self.target()?;
         Ok(LoadConfig {
             target,
+            entries,
             dialect: if self.api == "completions" { Dialect::Completions } else { Dialect::Chat },
             model: self.model,
             trace,
@@ -195,11 +196,8 @@ impl Args {
                 Some(Secret::new(key.map_err(Failure::usage)?))
             }
         };
-        self.target.parse::<Endpoint>().map_err(|BadEndpoint { url, problem }| {
-            Failure::usage(anyhow!("`--target {url}`: {problem}; expected e.g. `http://127.0.0.1:8000`"))
-        })?;
         Ok(Target {
-            url: self.target.clone(),
+            url: self.entries.first_url().to_owned(),
             key,
             timeout: Duration::from_secs_f64(self.timeout),
             ignore_eos: !self.strict,
@@ -214,7 +212,6 @@ impl Args {
         warmup_s: f64,
     ) -> std::collections::BTreeMap<String, Value> {
         json_values([
-            ("target", Some(json!(self.target))),
             ("api", Some(json!(self.api))),
             ("model", self.model.as_ref().map(|model| json!(model))),
             ("profile", Some(json!(profile.name()))),

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     /// Draw the requests instead of reading them: art-like (long conversations that grow), wild-like (short single prompts)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["trace", "block_size"])]
     generator: Option<Generator>,
-    /// How clients find their router: rtt (the shortest round trip) or geo (the nearest on the globe) [default: `entry` of the fleet
-    /// file, else rtt]
+    /// How clients find their router: rtt (the shortest round trip), geo (the nearest on the globe) or first (the first one for all)
+    /// [default: `entry` of the fleet file, else rtt]
     #[arg(long, value_name = "HOW")]
     entry: Option<Entry>,
     /// Strategies to compare, separated by commas; others are paired with the first; on agents `gorgo` means `gorgo-v1`

@@ -47,6 +47,7 @@ fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
             share: BTreeMap::from([("eu".into(), round(0.9 - east)), ("asia".into(), 0.1), ("us".into(), east)]),
             max_share: Some(east.max(round(0.9 - east))),
             cross_region_share: Some(round(1.0 - east)),
+            entries: BTreeMap::new(),
         },
         prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(21.0) },
         bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0) }),

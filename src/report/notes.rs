@@ -78,6 +78,7 @@ pub fn notes(report: &Report) -> Vec<Note> {
     }
     notes.extend(report.runs.iter().filter_map(paired));
     notes.extend(counted(report));
+    notes.extend(entries(report));
     notes.extend(report.runs.iter().filter_map(|run| lost(run, report.interrupted)));
     notes.extend(overload(report));
     notes.extend(report.remarks.iter().map(|remark| Note::new(Kind::Warning, remark.clone())));
@@ -173,6 +174,20 @@ fn counted(report: &Report) -> Option<Note> {
         window.warmup_requests
     );
     (window.from_s > 0.0).then(|| Note::new(Kind::Counted, text))
+}
+
+/// How many requests each entry took: once where all runs agree, else run by run.
+fn entries(report: &Report) -> Vec<Note> {
+    let told = |run: &Run| {
+        let counts: Vec<String> = run.routing.entries.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        format!("requests by entry: {}", counts.join(", "))
+    };
+    let mut runs = report.runs.iter().filter(|run| !run.routing.entries.is_empty()).peekable();
+    let Some(first) = runs.peek().copied() else { return Vec::new() };
+    if report.runs.iter().all(|run| run.routing.entries == first.routing.entries) {
+        return vec![Note::new(Kind::Counted, told(first))];
+    }
+    runs.map(|run| Note::new(Kind::Counted, format!("{}: {}", run.strategy, told(run)))).collect()
 }
 
 /// A tenth of a second is enough; whole seconds stand without one.
@@ -288,6 +303,26 @@ mod tests {
         Limit: gorgo's TTFT is 1.67 times the lower bound at the median, 1.67 times at p95
         Counted: sessions that start from 10 to 50 s; warm-up of 10 s excluded (120 requests of the first run)
         Warning: round-robin: of 612 requests 60 failed, 40 unfinished, 12 never sent (60 × connect); its latencies cover the others only and are not compared
+        ");
+    }
+
+    #[test]
+    fn entries_are_told_once_where_all_runs_agree() {
+        let mut report = example::report();
+        report.runs.truncate(2);
+        let counts = |east: u64| [("east".to_owned(), east), ("west".to_owned(), 2)].into();
+        let told = |report: &crate::report::Report| {
+            let all = text(report);
+            all.lines().filter(|line| line.contains("by entry")).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(told(&report), "");
+        report.runs[0].routing.entries = counts(1);
+        report.runs[1].routing.entries = counts(1);
+        assert_snapshot!(told(&report), @"Counted: requests by entry: east 1, west 2");
+        report.runs[1].routing.entries = counts(7);
+        assert_snapshot!(told(&report), @r"
+        Counted: gorgo: requests by entry: east 1, west 2
+        Counted: session-affinity: requests by entry: east 7, west 2
         ");
     }
 

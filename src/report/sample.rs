@@ -46,6 +46,8 @@ pub struct Sample {
     pub region: Option<Arc<str>>,
     /// Region of the router that took the request, where that differs between samples; else [`super::Rules::home`] tells.
     pub home: Option<Arc<str>>,
+    /// Name of the entry that took the request, where there were several to choose from.
+    pub entry: Option<Arc<str>>,
     /// It took more than one attempt.
     pub retried: bool,
     /// How it ended.
@@ -70,6 +72,7 @@ impl Sample {
             replica: None,
             region: None,
             home: None,
+            entry: None,
             retried: false,
             outcome: Outcome::Cancelled,
         }

@@ -263,6 +263,9 @@ pub struct Routing {
     pub max_share: Option<f64>,
     /// Served in another region than the router's.
     pub cross_region_share: Option<f64>,
+    /// Requests by the entry that took them, however they ended: a count, no share; absent where there was one entry for all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub entries: BTreeMap<String, u64>,
 }
 
 /// Quality of the router's predictions.

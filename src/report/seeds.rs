@@ -163,7 +163,17 @@ fn routing(runs: &[&Run]) -> Routing {
         share: names.into_keys().filter_map(share).collect(),
         max_share: average(runs, |run| run.routing.max_share),
         cross_region_share: average(runs, |run| run.routing.cross_region_share),
+        entries: entries(runs),
     }
+}
+
+/// Counts add up over the seeds, as those of [`Requests`] do.
+fn entries(runs: &[&Run]) -> BTreeMap<String, u64> {
+    let mut sum = BTreeMap::new();
+    for (name, count) in runs.iter().flat_map(|run| &run.routing.entries) {
+        *sum.entry(name.clone()).or_insert(0) += count;
+    }
+    sum
 }
 
 fn bound(runs: &[&Run]) -> Option<Bound> {

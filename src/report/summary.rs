@@ -54,7 +54,7 @@ pub fn summarise(strategy: &str, load: Load, samples: &[Sample], rules: &Rules) 
         throughput: throughput(samples, rules),
         goodput: rules.slo.map(|slo| goodput(&measured, slo)),
         cache: Cache { hit_ratio: hit_ratio(&ok), infinite_cache_ratio: rules.infinite_cache_ratio },
-        routing: routing(&ok, rules.home.as_deref()),
+        routing: Routing { entries: entries(&measured), ..routing(&ok, rules.home.as_deref()) },
         series: Some(series(samples)),
         ..Run::default()
     }
@@ -145,7 +145,16 @@ fn routing(ok: &[&Sample], home: Option<&str>) -> Routing {
     // From where it was taken to where it was served.
     let ways = || ok.iter().filter_map(|sample| Some((sample.home.as_deref().or(home)?, sample.region.as_deref()?)));
     let cross_region_share = ratio(ways().filter(|(from, to)| from != to).count() as f64, ways().count() as f64);
-    Routing { share, max_share, cross_region_share }
+    Routing { share, max_share, cross_region_share, entries: BTreeMap::new() }
+}
+
+/// How many requests each entry took, however they ended.
+fn entries(measured: &[&Sample]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for entry in measured.iter().filter_map(|sample| sample.entry.as_deref()) {
+        *counts.entry(entry.to_owned()).or_insert(0) += 1;
+    }
+    counts
 }
 
 /// TTFT medians by send time and requests under way, in slices of whole seconds.
@@ -253,6 +262,23 @@ mod tests {
         let series = run.series.unwrap();
         assert_eq!(series.ttft_p50_ms, [Some(900.0), Some(10.0)]);
         assert_eq!(series.in_flight, [1.0, 0.5]);
+    }
+
+    #[test]
+    fn entries_count_their_requests_however_these_end() {
+        let by = |entry: &str, sample: Sample| Sample { entry: Some(entry.into()), ..sample };
+        let warm = Sample { measured: false, ..reply(0.0, 1.0, 2.0, 1) };
+        let samples = [
+            by("west", reply(0.0, 10.0, 20.0, 1)),
+            by("west", failed(Outcome::Failed("connect".into()))),
+            by("east", reply(0.0, 10.0, 20.0, 1)),
+            by("east", warm),
+            reply(0.0, 10.0, 20.0, 1),
+        ];
+        let run = summarise("x", Load::default(), &samples, &rules());
+        let counts: Vec<(&str, u64)> =
+            run.routing.entries.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(counts, [("east", 1), ("west", 2)]);
     }
 
     #[test]

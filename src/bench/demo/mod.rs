@@ -19,7 +19,7 @@ use self::lane::Lane;
 use super::body::BodyFormat;
 use super::limit::{Limit, limit};
 use super::load::{load, trace_info};
-use super::{Board, Client, Played, Player, Tally, Target, machine};
+use super::{Board, Client, Doors, Played, Player, Tally, Target, machine};
 use crate::gateway::clock::Clock;
 use crate::inference::Dialect;
 use crate::report::percentile::spread;
@@ -149,12 +149,12 @@ impl Demo<'_> {
     }
 
     fn player(&self, client: Arc<Client>, clock: Clock, tally: Arc<Tally>, stop: &CancellationToken) -> Player {
+        let home = self.config.fleet.routers.first();
         Player {
-            client,
+            doors: Doors::one(client, home.map(|router| router.region.as_str().into())),
             plan: self.plan.clone(),
             clock,
             tally,
-            home: self.config.fleet.routers.first().map(|router| router.region.as_str().into()),
             from_ms: self.config.warmup_s * 1000.0,
             to_ms: self.config.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0),
             drain: self.config.drain,

@@ -24,13 +24,18 @@ pub(crate) fn read_fleet(path: Option<&Path>) -> Result<Fleet, Failure> {
     let file = FleetFile::parse(&name, &text).map_err(Failure::usage)?;
     let matrix = match file.matrix() {
         None => None,
-        Some(matrix) => {
-            let path = path.parent().unwrap_or(Path::new(".")).join(matrix);
-            let table = RttMatrix::from_csv(&path.display().to_string(), &read(&path, "RTT matrix")?);
-            Some(table.map_err(|problems| Failure::usage(anyhow!(problems.join("\n"))))?)
-        }
+        Some(matrix) => Some(read_matrix(&path.parent().unwrap_or(Path::new(".")).join(matrix))?),
     };
     fleet::resolve(&file, matrix).map_err(Failure::usage)
+}
+
+/// A table of round trips between regions.
+///
+/// # Errors
+/// A file that cannot be read, and everything in it that makes no sense.
+pub(crate) fn read_matrix(path: &Path) -> Result<RttMatrix, Failure> {
+    let table = RttMatrix::from_csv(&path.display().to_string(), &read(path, "RTT matrix")?);
+    table.map_err(|problems| Failure::usage(anyhow!(problems.join("\n"))))
 }
 
 /// A map of places and clients.

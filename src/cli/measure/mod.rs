@@ -1,12 +1,14 @@
 //! What `bench`, `demo` and `simulate` share: reading workloads and fleets, objectives, progress, and where results go.
 
+mod entries;
 mod fleet;
 mod live;
 mod output;
 mod strategies;
 mod workload;
 
-pub(super) use fleet::{describe_fleet, read_fleet, read_places};
+pub(super) use entries::EntryArgs;
+pub(super) use fleet::{describe_fleet, read_fleet, read_matrix, read_places};
 pub(super) use live::stoppable;
 pub(super) use output::Output;
 pub(super) use strategies::strategies;

@@ -17,11 +17,13 @@ pub enum Entry {
     Rtt,
     /// `geo`: the one in the region that is nearest on the globe, as DNS by place has it.
     Geo,
+    /// `first`: the first one, wherever clients are, as one address for all has it.
+    First,
 }
 
 impl Entry {
     /// All of them by name.
-    pub const ALL: [(&'static str, Self); 2] = [("rtt", Self::Rtt), ("geo", Self::Geo)];
+    pub const ALL: [(&'static str, Self); 3] = [("rtt", Self::Rtt), ("geo", Self::Geo), ("first", Self::First)];
 }
 
 impl fmt::Display for Entry {
@@ -36,46 +38,77 @@ impl FromStr for Entry {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.iter().find(|(name, _)| *name == text);
-        found.map(|(_, entry)| *entry).ok_or_else(|| format!("found `{text}`; wanted rtt or geo"))
+        found.map(|(_, entry)| *entry).ok_or_else(|| format!("found `{text}`; wanted rtt, geo or first"))
     }
 }
 
 /// What there is to choose among, and by.
-pub(super) struct Doors<'a> {
-    pub(super) routers: &'a [Router],
-    pub(super) rtt: &'a RttMatrix,
-    pub(super) places: &'a Atlas,
+#[derive(Clone, Copy, Debug)]
+pub struct Doors<'a> {
+    /// The routers, in the order in which the first of equals is taken.
+    pub routers: &'a [Router],
+    /// Round trips between regions.
+    pub rtt: &'a RttMatrix,
+    /// Where regions are.
+    pub places: &'a Atlas,
+}
+
+/// Why no router can be chosen for clients.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRouter {
+    /// There is none.
+    #[error("there is no router")]
+    None,
+    /// The table of round trips has no pair of theirs with a router.
+    #[error("no RTT to any router")]
+    Unmeasured,
+    /// A region is nowhere on the globe.
+    #[error("no place is known of {0}")]
+    Unplaced(Region),
 }
 
 impl Doors<'_> {
-    /// The router of clients in a region, the first of equals.
+    /// The router of clients in a region, as an index, the first of equals.
     ///
     /// # Errors
-    /// None can be chosen, or there is no way to the one that is.
-    pub(super) fn choose(&self, region: &Region, entry: Entry) -> Result<usize, String> {
+    /// None can be chosen.
+    pub fn pick(&self, region: &Region, entry: Entry) -> Result<usize, NoRouter> {
         match entry {
             Entry::Rtt => {
                 let rtt = |at: &Router| self.rtt.rtt_ms(region, &at.region);
                 let known = self.routers.iter().enumerate().filter_map(|(index, at)| Some((index, rtt(at)?)));
                 let nearest = known.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index);
-                nearest.ok_or_else(|| "no RTT to any router; add it to network.rtt_ms".to_owned())
+                nearest.ok_or(NoRouter::Unmeasured)
             }
             Entry::Geo => self.nearest(region),
+            Entry::First => self.routers.first().map(|_| 0).ok_or(NoRouter::None),
         }
     }
 
-    fn nearest(&self, region: &Region) -> Result<usize, String> {
-        let unknown = |region: &Region| format!("no place is known of {region}; add it to [places]");
-        let place = self.places.region(region).ok_or_else(|| unknown(region))?;
+    fn nearest(&self, region: &Region) -> Result<usize, NoRouter> {
+        let unplaced = |region: &Region| NoRouter::Unplaced(region.clone());
+        let place = self.places.region(region).ok_or_else(|| unplaced(region))?;
         if let Some(lost) = self.routers.iter().find(|router| self.places.region(&router.region).is_none()) {
-            return Err(unknown(&lost.region));
+            return Err(unplaced(&lost.region));
         }
         let regions = self.routers.iter().map(|router| &router.region);
-        let nearest = self.places.nearest(place, regions).ok_or_else(|| "there is no router".to_owned())?;
-        let router = &self.routers[nearest].region;
-        match self.rtt.rtt_ms(region, router) {
-            Some(_) => Ok(nearest),
-            None => Err(format!("no RTT to {router}, the router nearest on the globe; add it to network.rtt_ms")),
+        self.places.nearest(place, regions).ok_or(NoRouter::None)
+    }
+
+    /// The same in a fleet, where there has to be a way to the router as well. Errors tell what to add to its file.
+    pub(super) fn choose(&self, region: &Region, entry: Entry) -> Result<usize, String> {
+        let index = self.pick(region, entry).map_err(|error| match error {
+            NoRouter::None => error.to_string(),
+            NoRouter::Unmeasured => format!("{error}; add it to network.rtt_ms"),
+            NoRouter::Unplaced(_) => format!("{error}; add it to [places]"),
+        })?;
+        let router = &self.routers[index].region;
+        match (self.rtt.rtt_ms(region, router), entry) {
+            (Some(_), _) => Ok(index),
+            (None, Entry::Geo) => {
+                Err(format!("no RTT to {router}, the router nearest on the globe; add it to network.rtt_ms"))
+            }
+            (None, _) => Err(format!("no RTT to {router}, their router; add it to network.rtt_ms")),
         }
     }
 }
@@ -159,6 +192,8 @@ mod tests {
         assert_eq!((by_place.entry, routers(&by_place)), (Entry::Geo, vec![1, 0]));
         assert_eq!(by_rtt.clone().entered_by(Entry::Geo), Ok(by_place.clone()));
         assert_eq!(by_place.entered_by(Entry::Rtt), Ok(by_rtt));
+        let by_order = fleet(&format!("entry = \"first\"\n{FLEET}")).unwrap();
+        assert_eq!((by_order.entry, routers(&by_order)), (Entry::First, vec![0, 0]));
     }
 
     #[test]
@@ -174,10 +209,13 @@ mod tests {
         fleet.toml: places."lisbon": found `98.7,-9.1`; wanted degrees north and degrees east, e.g. "48.9,2.4"
         fleet.toml: clients[0].region: no place is known of lisbon; add it to [places]
         "#);
+        let no_way = FLEET.replace("\"lisbon/us-east-1\" = 70, ", "");
+        let told = fleet(&format!("entry = \"first\"\n{no_way}")).unwrap_err();
+        assert_snapshot!(told, @"fleet.toml: clients[0].region: no RTT to us-east-1, their router; add it to network.rtt_ms");
         assert_snapshot!(fleet("entry = \"anycast\"").unwrap_err(), @r"
         fleet.toml: replica: missing; at least one `[[replica]]` is wanted
         fleet.toml: router: missing; at least one `[[router]]` is wanted
-        fleet.toml: entry: found `anycast`; wanted rtt or geo
+        fleet.toml: entry: found `anycast`; wanted rtt, geo or first
         ");
         let fleet = fleet(&nowhere).unwrap();
         assert_eq!(fleet.unplaced().iter().map(ToString::to_string).collect::<Vec<_>>(), ["lisbon"]);

@@ -14,7 +14,7 @@ use super::network::RttMatrix;
 use crate::model::Region;
 use crate::model::geo::Atlas;
 
-pub use entry::Entry;
+pub use entry::{Doors, Entry, NoRouter};
 pub use file::FleetFile;
 
 /// A checked fleet.
