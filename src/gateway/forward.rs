@@ -226,9 +226,9 @@ impl Job<'_> {
                     }
                     ticket.tried_in_vain(&reason);
                     if declines(&reason, &replica) {
-                        ticket.declined()
+                        ticket.declined();
                     } else {
-                        ticket.failed()
+                        ticket.failed();
                     }
                     failure = Some((reason, decision, replica));
                 }

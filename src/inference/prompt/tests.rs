@@ -99,7 +99,8 @@ fn settings_are_read_where_each_dialect_has_them() {
     };
     assert_eq!(parse(Dialect::Chat, chat.as_bytes()).unwrap(), expected);
 
-    let generate = r#"{"sampling_params":{"max_new_tokens":5,"ignore_eos":true},"max_tokens":9,"user":"u","model":"m"}"#;
+    let generate =
+        r#"{"sampling_params":{"max_new_tokens":5,"ignore_eos":true},"max_tokens":9,"user":"u","model":"m"}"#;
     let expected = Parsed { max_tokens: Some(5), ignore_eos: true, session: Some("u".into()), ..Parsed::default() };
     assert_eq!(parse(Dialect::Generate, generate.as_bytes()).unwrap(), expected);
     let other = parse(Dialect::Completions, generate.as_bytes()).unwrap();
