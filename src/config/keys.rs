@@ -331,7 +331,7 @@ pub const SECTIONS: [Section; 10] = [
                 "upstream_timeout_ms",
                 Kind::Whole(1, DAY_MS),
                 "600000",
-                "Longest silence of an engine, before or inside its answer, ms",
+                "Longest silence of an engine: until the first byte of its answer, or inside it, ms",
             ),
             key(
                 "stream_timeout_ms",

@@ -239,12 +239,17 @@ impl Job<'_> {
     /// An answer of which a piece is there. Engines send its head before they begin to compute: as long as nothing follows it nothing is
     /// handed on, and another replica can still give the whole.
     async fn answer(&self, ticket: &mut Ticket, replica: &Replica) -> Result<Response<Reply>, Failure> {
+        self.unless_silent(replica, self.begin(ticket, replica)).await?
+    }
+
+    /// The same without a limit.
+    async fn begin(&self, ticket: &mut Ticket, replica: &Replica) -> Result<Response<Reply>, Failure> {
         let mut response = self.attempt(replica).await?;
         let status = response.status();
         ticket.answered(status.as_u16(), id_there(&response, replica));
         ticket.headers(status.as_u16());
         if status.is_success() {
-            let begun = self.unless_silent(replica, response.body_mut().begun()).await?;
+            let begun = response.body_mut().begun().await;
             begun.map_err(|error| no_answer(&format_args!("its answer broke off before its first byte: {error}")))?;
         }
         Ok(response)
@@ -255,7 +260,7 @@ impl Job<'_> {
         tokio::select! {
             came = timeout(self.shared.limits.upstream_timeout, waiting) => came.map_err(|_| Failure::Silent),
             // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
-            () = replica.hearing.until_lost() => Err(no_answer(&"the peer has fallen silent")),
+            () = replica.hearing.until_lost() => Err(no_answer(&"it has fallen silent")),
         }
     }
 
@@ -270,8 +275,7 @@ impl Job<'_> {
             headers.insert(headers::TRACE, Context { trace: self.trace, parent: self.id }.header());
         }
         let outgoing = Outgoing { method: self.method.clone(), target, headers, body: self.body.clone() };
-        let answer = self.unless_silent(replica, replica.pool.send(&outgoing)).await?;
-        let response = answer.map_err(|error| {
+        let response = replica.pool.send(&outgoing).await.map_err(|error| {
             // A peer is asked for what it holds itself; its engine lives on without its agent.
             if error.is_refusal() && !peer {
                 self.shared.brain.process_gone(replica.id);

@@ -135,6 +135,7 @@ fn shared(
         inject_usage: config.inject_usage,
         draining: AtomicBool::new(false),
         room: Arc::new(Semaphore::new(everybody(&config.limits) as usize)),
+        peer_room: Arc::new(Semaphore::new(everybody(&config.limits) as usize)),
         stop_asked: CancellationToken::new(),
         bodies: Budget::new(config.limits.max_bodies_bytes),
         stopping: CancellationToken::new(),
@@ -207,7 +208,7 @@ fn welcome(shared: &Arc<Shared>, keeper: Arc<Keeper>, listener: Option<TcpListen
     tokio::spawn(door.accept(listener));
 }
 
-/// Connections at once, as the semaphore counts them.
+/// Connections at once, as the semaphores count them.
 fn everybody(limits: &Limits) -> u32 {
     u32::try_from(limits.max_connections).unwrap_or(u32::MAX)
 }
@@ -332,10 +333,13 @@ impl GatewayHandle {
         all
     }
 
-    /// Returns once the listener and all client connections are gone.
+    /// Returns once the listeners and all connections of clients and peers are gone.
     async fn disconnected(&self) {
-        // It is never closed; what is taken is given back at once, when nobody wants it any more.
-        let _ = self.shared.room.acquire_many(everybody(&self.shared.limits)).await;
+        let all = everybody(&self.shared.limits);
+        for room in [&self.shared.room, &self.shared.peer_room] {
+            // It is never closed; what is taken is given back at once, when nobody wants it any more.
+            let _ = room.acquire_many(all).await;
+        }
     }
 
     /// Ends everything now; requests in flight are cut.

@@ -1,11 +1,13 @@
-//! Whether a peer can be heard: once it cannot, nobody waits for its answers any longer.
+//! Whether a replica can be heard: once it cannot, nobody waits for its answers any longer.
+//!
+//! Agents hear their peers' streams ([`super::peers`]); engines, and peers of a central proxy, are asked ([`super::probe`]).
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// One peer's voice, as far as we hear it. Engines have none and are never lost.
+/// One replica's voice, as far as we hear it.
 #[derive(Debug, Default)]
 pub(super) struct Hearing {
     lost: AtomicBool,

@@ -26,7 +26,7 @@ use super::pool::{Outgoing, Pool, PoolSettings};
 use super::replica::Replica;
 use super::settings::{PeerSettings, ProbeSettings};
 use crate::inference::engine::{EMULATOR, Engine, SGLANG, VLLM};
-use crate::routing::{Gauges, ReplicaKind};
+use crate::routing::{Gauges, Health, ReplicaKind};
 
 /// The first probes come faster, so that a router is ready soon after its start.
 const FIRST_PROBES: u32 = 5;
@@ -231,13 +231,27 @@ impl Watcher {
     }
 
     /// Takes one health result, with the reason if it is bad.
+    ///
+    /// One that was taken out because it says nothing is lost, and with it what waits there without a byte; unless nobody else could serve
+    /// that: then it may as well go on waiting. Later results look again.
     pub(super) fn health(&self, result: Result<(), Problem>) {
         let result = match result {
             Ok(()) if !self.alive.load(Ordering::Relaxed) => Err(Problem::new("its liveness check fails")),
             result => result,
         };
         let (id, ok) = (self.replica.id, result.is_ok());
-        self.brain.event(|state, now| ((), state.router.health(now, id, ok)));
+        let silent = result.as_ref().is_err_and(|problem| problem.silent);
+        if ok {
+            self.replica.hearing.found();
+        }
+        let lost = self.brain.event(|state, now| {
+            let effects = state.router.health(now, id, ok);
+            let out = state.router.replicas().any(|known| known.id == id && known.health() == Health::Unhealthy);
+            (silent && out && state.router.can_serve().is_ok(), effects)
+        });
+        if lost {
+            self.replica.hearing.lost();
+        }
         let engine = self.replica.config.kind == ReplicaKind::Engine;
         if engine && result.as_ref().is_err_and(|problem| problem.process_gone) {
             self.brain.process_gone(id);
@@ -262,12 +276,14 @@ pub(super) struct Problem {
     text: String,
     /// Nobody listens there.
     process_gone: bool,
+    /// Nothing at all came back.
+    silent: bool,
 }
 
 impl Problem {
     /// For this reason.
     pub(super) fn new(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), process_gone: false }
+        Self { text: text.to_string(), process_gone: false, silent: false }
     }
 }
 
@@ -304,16 +320,20 @@ async fn get(pool: &Arc<Pool>, path: &'static str, limit: Duration) -> Result<(S
     }
     let outgoing = Outgoing { method: Method::GET, target, headers, body: Bytes::new() };
     let exchange = async {
-        let response = pool
-            .send(&outgoing)
-            .await
-            .map_err(|error| Problem { process_gone: error.is_refusal(), ..Problem::new(error) })?;
+        let response = pool.send(&outgoing).await.map_err(|error| Problem {
+            process_gone: error.is_refusal(),
+            silent: error.is_silence(),
+            text: error.to_string(),
+        })?;
         let (parts, reply) = response.into_parts();
         let body = read_whole(reply, MAX_ANSWER_BYTES).await.map_err(Problem::new)?;
         Ok((parts.status, body))
     };
     match timeout(limit, exchange).await {
         Ok(result) => result,
-        Err(_) => Err(Problem::new(format_args!("`{path}` gave no answer within {} s", limit.as_secs_f64()))),
+        Err(_) => {
+            let text = format!("`{path}` gave no answer within {} s", limit.as_secs_f64());
+            Err(Problem { text, process_gone: false, silent: true })
+        }
     }
 }

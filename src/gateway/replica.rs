@@ -40,7 +40,7 @@ pub(super) struct Replica {
     pub(super) metrics: ReplicaMetrics,
     /// Ends its probes.
     pub(super) gone: CancellationToken,
-    /// Whether it can be heard, if it is a peer.
+    /// Whether it can be heard.
     pub(super) hearing: Hearing,
     figures: Mutex<Figures>,
 }

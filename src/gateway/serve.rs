@@ -75,6 +75,8 @@ pub(super) struct Shared {
     pub(super) stop_asked: CancellationToken,
     /// Client connections at once; all of them are back once every connection has ended and the listener is gone.
     pub(super) room: Arc<Semaphore>,
+    /// The same for peers on their own port, and as many: however many clients come, peers get in.
+    pub(super) peer_room: Arc<Semaphore>,
     /// Connections take no further requests: the listener is gone.
     pub(super) stopping: CancellationToken,
     /// Bodies that are being read or waiting to be answered.

@@ -148,7 +148,7 @@ impl ReplicaConfig {
 /// Limits of the data path. Each refusal that follows from one is an OpenAI-style error with its own `code`.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Client connections at once; more wait in the kernel's backlog.
+    /// Client connections at once; more wait in the kernel's backlog. As many again of peers on their own port.
     pub max_connections: usize,
     /// Largest request body, bytes.
     pub max_body_bytes: usize,
@@ -166,7 +166,7 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Longest time that a client may take nothing of an answer that is there for it.
     pub write_timeout: Duration,
-    /// Longest silence of an engine, before its answer or inside it.
+    /// Longest silence of an engine: until the first byte of its answer's body, or inside it.
     pub upstream_timeout: Duration,
     /// Longest silence between two pieces of an answer after its first token, if that is shorter: nobody computes on one token for so long,
     /// so the engine or the way to it is gone.

@@ -119,6 +119,21 @@ async fn everything_about_a_router_can_be_seen() {
 }
 
 #[tokio::test]
+async fn connections_over_the_limit_wait_until_others_have_left() {
+    let mock = Mock::start(|_| hello()).await;
+    let gateway = start(config("gorgo", &[&mock])).await;
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(TcpStream::connect(gateway.admin()).await.unwrap());
+    }
+    let asked = ask(&gateway, "GET", "/healthz", String::new());
+    tokio::pin!(asked);
+    assert!(timeout(Duration::from_millis(100), asked.as_mut()).await.is_err(), "no place for it");
+    idle.truncate(1);
+    assert_eq!(timeout(BOUND, asked).await.expect("an answer in time"), (200, "ok\n".to_owned()));
+}
+
+#[tokio::test]
 async fn policy_and_weights_change_while_it_runs() {
     let mock = Mock::start(|_| hello()).await;
     let gateway = start(config("gorgo", &[&mock])).await;

@@ -247,6 +247,20 @@ async fn a_silent_engine_is_given_up() {
     until("cancelled at the engine", || mock.aborted() == 2).await;
 }
 
+/// An engine that sends the head of its answer has no more time for the first byte than one that does not.
+#[tokio::test]
+async fn one_time_limit_holds_for_an_attempt_until_its_first_byte() {
+    let pause = || Step::Pause(Duration::from_millis(1400));
+    let answer = Answer::new(200, "text/event-stream", vec![pause(), send("data: [DONE]\n\n")]).after(pause());
+    let mock = Mock::start(move |_| answer.clone()).await;
+    let mut config = config("gorgo", &[&mock]);
+    config.limits.upstream_timeout = Duration::from_millis(2000);
+    let gateway = start(config).await;
+    let response = Client::connect(&gateway).await.chat(STREAM).await;
+    assert_eq!(code(response).await, (504, "upstream_timeout".to_owned()));
+    until("cancelled at the engine", || mock.aborted() == 1).await;
+}
+
 #[tokio::test]
 async fn a_stream_may_begin_late_and_not_pause_for_long() {
     let (pause, role) = (Duration::from_millis(400), send(format!("data: {ROLE}\n\n")));

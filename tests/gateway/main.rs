@@ -18,6 +18,7 @@ mod mutual;
 mod peers;
 mod perfetto;
 mod residency;
+mod standstill;
 mod stop;
 mod tls;
 mod trace;

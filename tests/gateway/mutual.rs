@@ -209,15 +209,43 @@ async fn an_expired_certificate_is_good_for_the_connections_that_it_opened_and_f
     let lab = Lab::new();
     let (_engine, a) = alone(&lab).await;
     let mut short = lab.request(Part::Agent, "b", &[HERE]);
-    short.not_after = now() + 2;
+    // Whole seconds, of which the certificate and the handshake need their part on a busy machine.
+    short.not_after = now() + 5;
     let visitor = Visitor::with(&lab, lab.issue(&short));
-    let (mut open, answer): (Knock, _) = visitor.knock(peer_port(&a)).await.expect("valid for two seconds");
+    let (mut open, answer): (Knock, _) = visitor.knock(peer_port(&a)).await.expect("valid for some seconds");
     assert_eq!(answer.0, 200);
     until("expired", || now() > short.not_after).await;
     visitor.knock(peer_port(&a)).await.map(|_| ()).expect_err("no new one, by a ticket neither");
     let line = "gorgo_peer_refusals_total{cause=\"expired\"}";
     until(line, || metric_now(&a, line) == 1.0).await;
     assert_eq!(open.ask().await.expect("it goes on").0, 200);
+}
+
+#[tokio::test]
+async fn clients_leave_peers_their_room_and_peers_that_find_none_are_told_so_soon() {
+    let lab = Lab::new();
+    let engine = Mock::start(|_| hello()).await;
+    lab.write("a", &lab.issue(&lab.request(Part::Agent, "a", &[HERE])));
+    let mut config = lab.config("a", &engine, "a");
+    config.limits.max_connections = 1;
+    let a = super::client::start(config).await;
+    a.fleet().add(peer("b", SocketAddr::from((HERE, 1)))).unwrap();
+    let visitor = Visitor::with(&lab, lab.issue(&lab.request(Part::Agent, "b", &[HERE])));
+    let client = tokio::net::TcpStream::connect(a.listen()).await.unwrap();
+    let next = tokio::net::TcpStream::connect(a.listen()).await.unwrap();
+    let (first, answer) = visitor.knock(peer_port(&a)).await.expect("let in, whatever clients do");
+    assert_eq!(answer.0, 200);
+    visitor.knock(peer_port(&a)).await.map(|_| ()).expect_err("the only place is taken");
+    let page = super::admin::text(&a, "/metrics").await;
+    assert!(page.contains("gorgo_peer_refusals_total{cause=\"no_room\"} 1"), "{page}");
+    // Who waits for a place does not hold up the end, and who has one is waited for.
+    let (waiting, drained) = tokio::join!(visitor.knock(peer_port(&a)), async {
+        drop((client, next));
+        a.drain().await
+    });
+    waiting.map(|_| ()).expect_err("it ends before it gets in");
+    assert!(drained, "idle connections end at once");
+    drop(first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

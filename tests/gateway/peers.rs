@@ -32,8 +32,11 @@ const QUICK: PeerSettings = PeerSettings {
     retry_most: Duration::from_millis(100),
 };
 
+/// The same where nothing may look silent, however long the machine takes to mend what a test has cut.
+const PATIENT: PeerSettings = PeerSettings { silence: Duration::from_secs(15), ..QUICK };
+
 /// Longest pause inside a stream: longer than it takes to notice that a line is cut.
-const PAUSE: Duration = Duration::from_millis(2500);
+const PAUSE: Duration = Duration::from_millis(5000);
 
 /// A node: an engine, the agent beside it, and the line on which the others reach it.
 struct Node {
@@ -62,10 +65,15 @@ fn script(go: Arc<Semaphore>) -> impl Fn(&Received) -> Answer + Send + Sync {
     }
 }
 
-async fn agent(name: &str, engine: &Mock, strategy: &str, listen: SocketAddr) -> GatewayHandle {
+async fn agent(
+    name: &str,
+    engine: &Mock,
+    (strategy, peers): (&str, PeerSettings),
+    listen: SocketAddr,
+) -> GatewayHandle {
     let mut config = config(strategy, &[]);
     config.listen = listen;
-    config.peers = QUICK;
+    config.peers = peers;
     config.limits.stream_timeout = PAUSE;
     config.agent = Some(AgentConfig { name: name.to_owned(), region: Region::new(&format!("region-{name}")) });
     config.routing.residency.classes = [("only-a".to_owned(), vec!["region-a".to_owned()])].into();
@@ -85,9 +93,13 @@ fn peer(name: &str, address: SocketAddr) -> ReplicaConfig {
 }
 
 async fn node(name: &'static str, strategy: &str) -> Node {
+    node_with(name, (strategy, QUICK)).await
+}
+
+async fn node_with(name: &'static str, settings: (&str, PeerSettings)) -> Node {
     let go = Arc::new(Semaphore::new(0));
     let engine = Mock::start(script(go.clone())).await;
-    let agent = agent(name, &engine, strategy, any()).await;
+    let agent = agent(name, &engine, settings, any()).await;
     let options = WanOptions { listen: any(), to: agent.listen(), rtt_ms: 1.0, jitter: Jitter::None, seed: 1 };
     let line = wan::start(options).await.unwrap();
     Node { name, engine, agent, line, go }
@@ -95,9 +107,13 @@ async fn node(name: &'static str, strategy: &str) -> Node {
 
 /// Nodes that all know each other and have heard of each other.
 async fn cluster<const N: usize>(names: [&'static str; N], strategy: &str) -> [Node; N] {
+    cluster_with(names, (strategy, QUICK)).await
+}
+
+async fn cluster_with<const N: usize>(names: [&'static str; N], settings: (&str, PeerSettings)) -> [Node; N] {
     let mut nodes = Vec::new();
     for name in names {
-        nodes.push(node(name, strategy).await);
+        nodes.push(node_with(name, settings.clone()).await);
     }
     for node in &nodes {
         for other in nodes.iter().filter(|other| other.name != node.name) {
@@ -297,7 +313,7 @@ async fn a_dead_peer_is_left_alone_and_one_that_comes_back_without_its_cache_is_
     until("out of rotation", || a.agent.healthy() == 1).await;
     let (went, _) = explained(&a.agent, prompt("long", 1000)).await;
     assert_eq!(went, "a", "served by whoever can");
-    let again = agent("b", &b.engine, "gorgo-v3", address).await;
+    let again = agent("b", &b.engine, ("gorgo-v3", QUICK), address).await;
     again.fleet().add(peer("a", a.line.address())).unwrap();
     until("back in rotation", || a.agent.healthy() == 2).await;
     until_metric(&a.agent, "peer_digest_blocks", "b", |blocks| blocks == 0.0).await;
@@ -437,7 +453,7 @@ async fn a_stream_behind_a_cut_line_goes_on_or_ends_and_is_never_repeated() {
         for (_client, (replica, body)) in streams {
             let (text, complete) = whole(body).await;
             let event = if text.ends_with("[DONE]\n\n") { "done" } else { "broken" };
-            assert!(complete && (event == "done") != text.contains("it was silent for 2.5 s"), "{text}");
+            assert!(complete && (event == "done") != text.contains("it was silent for 5 s"), "{text}");
             ended.push((replica, event));
         }
         ended.sort();
@@ -452,7 +468,7 @@ async fn a_stream_behind_a_cut_line_goes_on_or_ends_and_is_never_repeated() {
 
 #[tokio::test]
 async fn a_short_break_changes_nothing() {
-    let [a, b] = cluster(["a", "b"], "round-robin").await;
+    let [a, b] = cluster_with(["a", "b"], ("round-robin", PATIENT)).await;
     let connects = metric(&a.agent, "peer_connects_total", "b").await;
     for _ in 0..3 {
         b.line.cut();

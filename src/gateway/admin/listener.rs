@@ -1,4 +1,4 @@
-//! The admin listener: one document per request, made from memory.
+//! The admin listener: one document per request, made from memory, and one request per connection.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,10 +11,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Admin;
@@ -27,6 +28,10 @@ use crate::gateway::reject::Rejection;
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// Longest wait for a head, or for a piece of a body.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Longest life of a connection, whose one answer has 48 MiB at most: a trace, over a line of 4 Mbit/s, with time for the request.
+const LIFE_LIMIT: Duration = Duration::from_secs(120);
+/// Connections at once, more than a few operators and collectors of metrics have; further ones wait in the kernel's backlog.
+const CONNECTIONS: usize = 64;
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,14 +53,23 @@ pub(in crate::gateway) async fn bind(address: SocketAddr, token: bool) -> anyhow
 
 /// Serves until the gateway has stopped.
 pub(in crate::gateway) async fn run(listener: TcpListener, admin: Arc<Admin>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let permit = room.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
             () = admin.shared.stopped.cancelled() => return,
         };
         match accepted {
             Ok((stream, client)) => {
-                tokio::spawn(accept(stream, Origin::client(client.ip(), None), admin.clone()));
+                let (origin, admin) = (Origin::client(client.ip(), None), admin.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    accept(stream, origin, admin).await;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept an admin connection");
@@ -80,15 +94,25 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, origin: Origin, admi
         let (admin, origin) = (admin.clone(), origin.clone());
         async move { Ok::<_, Infallible>(answer(&admin, request, &origin).await.map(Full::new)) }
     });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(READ_LIMIT);
     tokio::select! {
-        ended = builder.serve_connection(TokioIo::new(stream), service) => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an admin connection ended early");
-            }
-        }
+        () = carry(stream, service, LIFE_LIMIT) => {}
         () = stopped.cancelled() => {}
+    }
+}
+
+/// One request and its answer, within `limit` in all.
+///
+/// A second request would need a limit of its own: that of the library for its head runs while the first answer is still being read.
+async fn carry<S>(stream: impl AsyncRead + AsyncWrite + Unpin, service: S, limit: Duration)
+where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(READ_LIMIT).keep_alive(false);
+    match timeout(limit, builder.serve_connection(TokioIo::new(stream), service)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended early"),
+        Err(_) => tracing::debug!("an admin connection took too long"),
     }
 }
 
@@ -105,6 +129,50 @@ async fn answer(admin: &Admin, request: Request<Incoming>, origin: &Origin) -> R
         Err(error) => {
             let message = format!("the body cannot be taken: {error:?}");
             Rejection::new(StatusCode::BAD_REQUEST, "bad_body", message).response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::carry;
+
+    /// No test waits longer than this for anything.
+    const BOUND: Duration = Duration::from_secs(10);
+    /// More than the buffers of a connection take.
+    const LARGE: usize = 32 << 20;
+
+    #[tokio::test]
+    async fn a_reader_gets_one_answer_whole_and_one_that_takes_nothing_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (reads, limit) in [(true, BOUND), (false, Duration::from_millis(200))] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let service =
+                service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; LARGE])))) });
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let carried = timeout(BOUND, carry(stream, service, limit));
+            let mut got = Vec::new();
+            if reads {
+                let (carried, read) = tokio::join!(carried, timeout(BOUND, client.read_to_end(&mut got)));
+                assert!(carried.is_ok() && read.is_ok());
+            } else {
+                carried.await.expect("cut in time");
+                assert!(timeout(BOUND, client.read_to_end(&mut got)).await.is_ok());
+            }
+            let complete = got.len() > LARGE;
+            assert_eq!(complete, reads, "{} bytes", got.len());
         }
     }
 }

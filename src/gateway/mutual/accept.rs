@@ -19,6 +19,8 @@ use crate::gateway::serve::{Shared, serve};
 
 /// Longest handshake: three round trips around the world, and a lost packet.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait of a peer for a place among the connections of all: it comes again by itself.
+const ROOM_LIMIT: Duration = Duration::from_secs(5);
 /// Handshakes at once. More wait in the kernel's backlog, so that strangers cost a bounded amount of memory and computing.
 const HANDSHAKES: usize = 256;
 /// Pause after an accept that failed, e.g. for want of file descriptors: trying again at once would only burn time.
@@ -82,13 +84,21 @@ impl Door {
         match greeted {
             Err(cause) => self.refuse(cause, address.ip().to_canonical()),
             Ok((stream, origin, standing)) => {
-                // It is never closed.
-                let Ok(permit) = self.shared.room.clone().acquire_owned().await else { return };
-                // In this order: nothing more is read once it is lost.
-                tokio::select! {
+                let room = tokio::select! {
                     biased;
-                    () = standing.lost() => self.refuse(Cause::Revoked, address.ip().to_canonical()),
-                    () = serve(stream, origin, self.shared.clone(), permit) => {}
+                    () = self.shared.stopping.cancelled() => return,
+                    room = timeout(ROOM_LIMIT, self.shared.peer_room.clone().acquire_owned()) => room,
+                };
+                match room {
+                    // In this order: nothing more is read once it is lost.
+                    Ok(Ok(permit)) => tokio::select! {
+                        biased;
+                        () = standing.lost() => self.refuse(Cause::Revoked, address.ip().to_canonical()),
+                        () = serve(stream, origin, self.shared.clone(), permit) => {}
+                    },
+                    // It is never closed.
+                    Ok(Err(_)) => {}
+                    Err(_) => self.refuse(Cause::NoRoom, address.ip().to_canonical()),
                 }
             }
         }

@@ -39,6 +39,8 @@ pub(in crate::gateway) enum Cause {
     TimedOut,
     /// What was spoken is not TLS 1.3, or broke off.
     Handshake,
+    /// As many connections of peers as there may be are there.
+    NoRoom,
 }
 
 impl Cause {
@@ -56,6 +58,7 @@ impl Cause {
             Self::WrongAddress => "wrong_address",
             Self::TimedOut => "timeout",
             Self::Handshake => "handshake",
+            Self::NoRoom => "no_room",
         }
     }
 
@@ -88,6 +91,7 @@ impl fmt::Display for Cause {
             Self::WrongAddress => "its certificate does not name the address that it comes from",
             Self::TimedOut => "it did not finish its handshake",
             Self::Handshake => "it did not speak TLS 1.3, or broke off",
+            Self::NoRoom => "peers have as many connections here as they may",
         })
     }
 }

@@ -98,6 +98,13 @@ impl PoolError {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
     }
+
+    /// Nothing came back at all: the machine is gone, or the way to it.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        matches!(self, Self::Connect { source, .. } if matches!(source.kind(), HostUnreachable | NetworkUnreachable | TimedOut))
+    }
 }
 
 /// One request, in a form that can be sent again.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -26,6 +28,10 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 /// pause ([`crate::gateway::settings::Limits::stream_timeout`]), so that a line that comes back before then goes on where it was.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 const ASK_TIMES: u32 = 9;
+/// Longest time that what was sent stays without an acknowledgement, or waits for room at the other end: as long as [`ASK_AFTER`] and its
+/// questions take, which are not asked while something is on its way. Linux alone has it.
+#[cfg(target_os = "linux")]
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How a connection is protected.
 #[derive(Clone)]
@@ -73,6 +79,8 @@ fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
     set_tcp_keepidle(tcp, ASK_AFTER)?;
     set_tcp_keepintvl(tcp, ASK_AGAIN)?;
     set_tcp_keepcnt(tcp, ASK_TIMES)?;
+    #[cfg(target_os = "linux")]
+    set_tcp_user_timeout(tcp, TAKEN_WITHIN.as_millis() as u32)?;
     Ok(())
 }
 
@@ -173,5 +181,10 @@ mod tests {
         let set = (tcp_keepidle(&tcp).unwrap(), tcp_keepintvl(&tcp).unwrap(), tcp_keepcnt(&tcp).unwrap());
         assert_eq!(set, (ASK_AFTER, ASK_AGAIN, ASK_TIMES));
         assert_eq!(ASK_AFTER + ASK_AGAIN * ASK_TIMES, Limits::default().stream_timeout);
+        #[cfg(target_os = "linux")]
+        {
+            let taken_ms = rustix::net::sockopt::tcp_user_timeout(&tcp).unwrap();
+            assert_eq!(std::time::Duration::from_millis(taken_ms.into()), Limits::default().stream_timeout);
+        }
     }
 }
