@@ -89,6 +89,7 @@ async fn instance(spec: &HostSpec) -> Instance {
         name: Some(spec.name.clone()),
         status: Status::Active,
         address: resolve(&spec.address).await,
+        private_address: None,
         region: spec.region.clone(),
         instance_type: spec.instance_type.clone().unwrap_or_default(),
         price_cents_per_hour: None,

@@ -51,6 +51,9 @@ pub struct Instance {
     pub status: Status,
     /// Public address, once it has one.
     pub address: Option<IpAddr>,
+    /// Address inside its region or network, if the provider tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_address: Option<IpAddr>,
     /// Where it stands.
     pub region: Region,
     /// Type name, e.g. `gpu_1x_a100`; for `hosts` as configured or empty.

@@ -164,6 +164,7 @@ impl LocalCloud {
             name: Some(machine.name.clone()),
             status,
             address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            private_address: None,
             region: machine.region.clone(),
             instance_type: machine.instance_type.clone(),
             price_cents_per_hour: machine.price_cents_per_hour,

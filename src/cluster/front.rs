@@ -1,9 +1,9 @@
-//! What `[proxy]` of `gorgo.toml` gives the routers on nodes: TLS and API keys towards clients, a map of clients, the audit log. Pure; the
-//! command line reads the files.
+//! What `[proxy]` and `[residency]` of `gorgo.toml` give the routers on nodes: TLS and API keys towards clients, a map of clients, rules about
+//! regions, the audit log. Pure; the command line reads the files.
 //!
 //! Each router has copies of its own, since each runs as a user of its own: root's files, 0600, handed over like its certificate. What a gateway
-//! follows (certificate, key, API keys) keeps its name when its content changes and is taken without a restart. A map is read at the start,
-//! so its checksum stands in its name: another map is another definition of the service, which is started anew.
+//! follows (certificate, key, API keys) keeps its name when its content changes and is taken without a restart. A map and rules are read at
+//! the start, so a checksum stands in their names: another map is another definition of the service, which is started anew.
 //!
 //! The token of the admin API is not among them: on nodes that listens on loopback only, and is reached through SSH.
 
@@ -27,6 +27,8 @@ pub enum FrontKind {
     ApiKeys,
     /// Where clients and regions are.
     Places,
+    /// Residency classes and the regions of each, as a configuration file with nothing else in it.
+    Rules,
 }
 
 impl FrontKind {
@@ -37,6 +39,7 @@ impl FrontKind {
             Self::TlsKey => "--tls-key",
             Self::ApiKeys => "--api-keys",
             Self::Places => "--places",
+            Self::Rules => "--config",
         }
     }
 
@@ -47,6 +50,7 @@ impl FrontKind {
             Self::TlsKey => "TLS key",
             Self::ApiKeys => "API keys",
             Self::Places => "map of clients",
+            Self::Rules => "residency rules",
         }
     }
 }
@@ -75,6 +79,7 @@ impl FrontFile {
             FrontKind::TlsKey => "tls-key.pem".to_owned(),
             FrontKind::ApiKeys => "api-keys.toml".to_owned(),
             FrontKind::Places => format!("places-{}.toml", &self.sha256()[..12]),
+            FrontKind::Rules => format!("rules-{}.toml", &self.sha256()[..12]),
         };
         format!("{}{name}", prefix(role))
     }
@@ -100,6 +105,12 @@ impl Front {
     #[must_use]
     pub fn tls(&self) -> bool {
         self.files.iter().any(|file| file.kind == FrontKind::TlsCertificate)
+    }
+
+    /// Something is written down about requests that leave a region, so a router has to know its own.
+    #[must_use]
+    pub(super) fn needs_region(&self) -> bool {
+        self.audit.is_some() || self.files.iter().any(|file| file.kind == FrontKind::Rules)
     }
 
     /// `https` or `http`.
@@ -211,6 +222,7 @@ mod tests {
             file(FrontKind::TlsKey, "key.pem", "hush key"),
             file(FrontKind::ApiKeys, "keys.toml", keys),
             file(FrontKind::Places, "map.toml", map),
+            file(FrontKind::Rules, "`[residency]`", "hush rules"),
         ];
         Front { files, audit: Some("logs/audit.jsonl".into()) }
     }
@@ -241,6 +253,8 @@ mod tests {
         /etc/gorgo/proxy-api-keys.toml
         --places
         /etc/gorgo/proxy-places-62c66a7a5dd7.toml
+        --config
+        /etc/gorgo/proxy-rules-a9e2c0f6b3a5.toml
         --audit
         /var/lib/gorgo/proxy/audit.jsonl
         ");
@@ -262,7 +276,7 @@ mod tests {
         assert_settled(&desired, &members).await;
         for role in ["agent", "proxy"] {
             let names = names(fake, role);
-            assert_eq!(names.len(), 4, "{names:?}");
+            assert_eq!(names.len(), 5, "{names:?}");
             let argv = fake.change(|state| state.services[&format!("gorgo-{role}.service")].unit.argv.clone());
             assert!(argv.contains(&format!("/etc/gorgo/{role}-api-keys.toml")), "{argv:?}");
         }
@@ -292,7 +306,37 @@ mod tests {
         assert_eq!(plan.interrupts(&see(fake).await).len(), 2, "agent and proxy");
         set_up(&desired, &members).await;
         assert_settled(&desired, &members).await;
-        assert_eq!(names(fake, "agent").len(), 4);
+        assert_eq!(names(fake, "agent").len(), 5);
+    }
+
+    #[tokio::test]
+    async fn other_rules_start_the_routers_anew_and_those_of_before_go() {
+        let (mut desired, fakes, members) = fleet(2);
+        desired.proxies = vec![router_on(1)];
+        let rules = |text: &str| Front { files: vec![file(FrontKind::Rules, "`[residency]`", text)], audit: None };
+        desired.front = rules("eu");
+        set_up(&desired, &members).await;
+        assert_settled(&desired, &members).await;
+        let argv = |unit: &str| fakes[0].change(|state| state.services[unit].unit.argv.clone());
+        for (unit, role) in [("gorgo-agent.service", Role::Agent), ("gorgo-proxy.service", Role::Proxy)] {
+            let (argv, path) = (argv(unit), desired.front.files[0].path(role));
+            assert!(argv.windows(2).any(|pair| pair == ["--config", path.as_str()]), "{argv:?}");
+            assert!(argv.contains(&"--region".to_owned()), "what leaves it is written down: {argv:?}");
+        }
+
+        desired.front = rules("eu and ch");
+        for fake in &fakes {
+            let facts = see(fake).await;
+            let outdated = desired.front.outdated(Role::Agent, &facts);
+            assert_eq!(
+                outdated,
+                ["residency rules of gorgo-agent.service: are missing; wanted those of `[residency]`"]
+            );
+            assert!(!setup(&desired, &fake.spec, &facts).interrupts(&facts).is_empty(), "rules are read at the start");
+        }
+        set_up(&desired, &members).await;
+        assert_settled(&desired, &members).await;
+        assert_eq!([names(&fakes[0], "agent").len(), names(&fakes[0], "proxy").len()], [1, 1]);
     }
 
     #[tokio::test]
@@ -303,7 +347,7 @@ mod tests {
         desired.proxies = vec![router_on(1)];
         set_up(&desired, &members).await;
         let removal = dry_run(&[remove_proxy(&fake.spec, &see(fake).await)]);
-        assert_eq!(removal.matches("remove /etc/gorgo/proxy-").count(), 4, "{removal}");
+        assert_eq!(removal.matches("remove /etc/gorgo/proxy-").count(), 5, "{removal}");
         // A run that was cut short has left half of a file.
         fake.change(|state| state.files.insert("/etc/gorgo/agent-tls-key.pem.new".into(), b"half".to_vec()));
         desired.front = Front::default();

@@ -123,6 +123,10 @@ pub struct Fleet {
     pub nodes: Vec<NodeEntry>,
     /// `[proxy]` as written: routers on nodes have its files, too.
     pub proxy: ProxySection,
+    /// Region patterns by residency class, as written: routers on nodes keep the same rules.
+    pub residency: BTreeMap<String, Vec<String>>,
+    /// Residency class by pattern of a model's name, as written.
+    pub residency_by_model: BTreeMap<String, String>,
     /// More addresses that a node's connections come from, by its name.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Every value with its origin.
@@ -165,6 +169,8 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
         proxy: file.proxy.clone(),
+        residency: file.residency.clone(),
+        residency_by_model: file.residency_by_model.clone(),
         addresses,
         settings: resolver.settings,
     };

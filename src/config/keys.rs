@@ -252,7 +252,7 @@ pub const SECTIONS: [Section; 10] = [
     },
     Section {
         name: "addresses",
-        help: "More addresses that a node's connections come from, e.g. that of its NAT: name of the node = list of addresses. Its certificate names them, beside the one that it is reached by",
+        help: "More addresses that a node's connections come from, e.g. that of its NAT: name of the node = list of addresses. Its certificate names them, beside the one that it is reached by and the private one that the provider tells",
         shape: Shape::Open(Kind::Texts),
     },
     Section {

@@ -1,5 +1,6 @@
 //! The whole way without an account: machines that are processes here, set up, asked, taken down.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -41,10 +42,15 @@ impl Drop for Ended {
 
 /// The answer to one completion over a fresh connection.
 fn completion(port: &str) -> String {
+    completion_with(port, "")
+}
+
+/// The same with more lines of the head, each with its end.
+fn completion_with(port: &str, more: &str) -> String {
     let body = r#"{"model":"mistral-7b","prompt":"hello","max_tokens":4}"#;
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("the agent listens");
     let head = format!(
-        "POST /v1/completions HTTP/1.1\r\nhost: gorgo\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nhost: gorgo\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n{more}\r\n",
         body.len()
     );
     stream.write_all((head + body).as_bytes()).expect("sent");
@@ -108,4 +114,45 @@ fn a_setup_that_is_killed_at_a_step_boundary_is_taken_up() {
     let set_up = user.gorgo("cluster setup");
     assert_eq!(set_up.code, Some(0), "{}", set_up.err);
     assert!(user.gorgo("cluster setup").err.contains("nothing to do"));
+}
+
+#[test]
+fn residency_classes_hold_at_the_agents_that_set_up_makes() {
+    let user = Ended::new();
+    let written = |text: &str| fs::write(user.path().join("gorgo.toml"), text).expect("written");
+    let done = |line: &str| {
+        let ran = user.gorgo(line);
+        assert_eq!(ran.code, Some(0), "{line}: {} {}", ran.out, ran.err);
+        ran
+    };
+    let json = |line: &str| serde_json::from_str::<Value>(&done(line).out).expect("JSON");
+    written("[residency]\neu-only = [\"europe-*\"]\n[proxy]\nadmin_token_file = \"token\"\n");
+    done("launch east eu --type a100-40 --region us-east-1 europe-central-1 --yes");
+    let set_up = done("cluster setup");
+    assert!(set_up.err.contains("`proxy.admin_token_file` does not reach nodes"), "{}", set_up.err);
+    let status = json("status --json");
+    let port = status["nodes"][0]["instance"]["tags"]["gorgo-port-agent"].as_str().expect("a port").to_owned();
+    let asked = |class: &str| completion_with(&port, &format!("x-gorgo-residency: {class}\r\n"));
+    let away = asked("eu-only");
+    assert!(away.starts_with("HTTP/1.1 200") && away.contains("x-gorgo-replica: eu\r\n"), "not in us-east-1: {away}");
+    let unknown = asked("moon");
+    assert!(unknown.starts_with("HTTP/1.1 403") && unknown.contains("unknown_residency"), "{unknown}");
+    assert!(done("cluster setup").err.contains("nothing to do"));
+
+    written("[residency]\neu-only = [\"asia-*\"]\n");
+    let doctor = user.gorgo("cluster doctor");
+    assert!(doctor.out.contains("residency rules of gorgo-agent.service: are missing"), "{}", doctor.out);
+    done("cluster setup --yes");
+    assert!(done("cluster setup").err.contains("nothing to do"));
+    let nowhere = asked("eu-only");
+    assert!(nowhere.starts_with("HTTP/1.1 403") && nowhere.contains("\"residency\""), "{nowhere}");
+
+    let planned = json("cluster down --dry-run --json");
+    let steps =
+        planned["plans"].as_array().expect("plans").iter().map(|plan| plan["steps"].as_array().map_or(0, Vec::len));
+    assert!(steps.clone().count() == 2 && steps.clone().all(|steps| steps > 0), "{planned}");
+    assert!(asked("moon").starts_with("HTTP/1.1 403"), "only shown");
+    let ended = json("cluster down --yes --json");
+    let outcomes: Vec<&Value> = ended["nodes"].as_array().expect("nodes").iter().map(|node| &node["outcome"]).collect();
+    assert_eq!(outcomes, ["done", "done"]);
 }

@@ -15,8 +15,9 @@ use gorgo::wire::Replicas;
 
 use self::lab::{DAY_S, HERE, Knock, Lab, Visitor, member, metric, now, set};
 use super::admin::get as admin_get;
-use super::client::{Client, STREAM, chat, code, get, until, whole};
-use super::mock::{Answer, Mock, ROLE, Step, hello};
+use super::client::{Client, PLAIN, STREAM, chat, code, get, start, until, whole};
+use super::keys::{KeyRing, with_key};
+use super::mock::{Answer, Mock, REPLY, ROLE, Step, hello};
 
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 
@@ -348,7 +349,7 @@ async fn what_does_not_fit_together_is_told_at_the_start() {
     let error = Gateway::start(missing.clone()).await.map(|_| ()).unwrap_err();
     assert!(format!("{error:#}").contains("failed to read"), "{error:#}");
     missing.mutual = None;
-    let plain = super::client::start(missing).await;
+    let plain = start(missing).await;
     let error = plain.fleet().add(peer("b", SocketAddr::from((HERE, 1)))).unwrap_err();
     assert!(format!("{error:#}").contains("needs a certificate of the cluster"), "{error:#}");
     let a = member(&lab, "a", &engine).await;
@@ -357,4 +358,80 @@ async fn what_does_not_fit_together_is_told_at_the_start() {
     assert!(format!("{error:#}").contains("wanted `mtls://`"), "{error:#}");
     let mut client = Client::connect(&a).await;
     assert!(whole(client.chat(STREAM).await.into_body()).await.1, "it serves its clients");
+}
+
+/// The router of the cluster that passes a request on has asked for its key already, and knows itself by its certificate alone.
+#[tokio::test]
+async fn a_client_shows_its_key_and_a_router_of_the_cluster_its_certificate() {
+    let (lab, ring) = (Lab::new(), KeyRing::new());
+    let key = ring.add("ann", &[]);
+    let engine = Mock::start(|_| Answer::json(200, REPLY)).await;
+    lab.write("a", &lab.issue(&lab.request(Part::Agent, "a", &[HERE])));
+    let a = start(ring.guard(lab.config("a", &engine, "a"))).await;
+    a.fleet().add(peer("b", SocketAddr::from((HERE, 1)))).unwrap();
+
+    for claimed in [false, true] {
+        let mut request = chat(PLAIN);
+        if claimed {
+            request.headers_mut().insert("x-gorgo-hop", "1".parse().unwrap());
+        }
+        let refused = Client::connect(&a).await.send(request).await.unwrap();
+        assert_eq!(code(refused).await, (401, "missing_api_key".to_owned()), "a peer's header is no certificate");
+    }
+    let refused = Client::connect(&a).await.send(with_key(chat(PLAIN), "gorgo-0")).await.unwrap();
+    assert_eq!(code(refused).await, (401, "invalid_api_key".to_owned()));
+    assert_eq!(Client::connect(&a).await.send(with_key(chat(PLAIN), &key)).await.unwrap().status(), 200);
+    assert_eq!(engine.requests().len(), 1, "nothing that was refused");
+
+    let door = peer_port(&a);
+    for part in [Part::Agent, Part::Proxy] {
+        let router = Visitor::with(&lab, lab.issue(&lab.request(part, "b", &[HERE])));
+        let (mut knock, _) = router.knock(door).await.expect("let in");
+        let mut request = chat(PLAIN);
+        request.headers_mut().insert("x-gorgo-hop", "1".parse().unwrap());
+        let (status, body) = knock.send(request).await.unwrap();
+        assert_eq!((status, body.as_str()), (200, REPLY), "{part:?} without a key");
+    }
+    let other = Lab::new();
+    let strangers = [
+        Visitor::stranger(&lab),
+        Visitor::in_plain_text(),
+        Visitor::with(&lab, other.issue(&other.request(Part::Agent, "b", &[HERE]))),
+        Visitor::with(&lab, lab.issue(&lab.request(Part::Agent, "c", &[HERE]))),
+    ];
+    for stranger in strangers {
+        stranger.knock(door).await.map(|_| ()).expect_err("no key opens this door");
+    }
+    assert_eq!(engine.requests().len(), 3);
+}
+
+/// The whole way: a client with a key at one agent, served by the other, which asks for keys as well.
+#[tokio::test]
+async fn a_forward_is_served_by_a_peer_that_does_not_know_the_clients_key() {
+    let lab = Lab::new();
+    let (here, there) = (KeyRing::new(), KeyRing::new());
+    let key = here.add("ann", &[]);
+    there.add("bob", &[]);
+    let (busy, free) = (Mock::start(|_| hello()).await, Mock::start(|_| hello()).await);
+    let guarded = |name: &str, engine: &Mock, ring: &KeyRing| {
+        lab.write(name, &lab.issue(&lab.request(Part::Agent, name, &[HERE])));
+        start(ring.guard(lab.config(name, engine, name)))
+    };
+    let a = guarded("a", &busy, &here).await;
+    let b = guarded("b", &free, &there).await;
+    a.fleet().add(peer("b", peer_port(&b))).unwrap();
+    b.fleet().add(peer("a", peer_port(&a))).unwrap();
+    until("each other's", || a.healthy() == 2 && b.healthy() == 2).await;
+    set(&a, "round-robin").await;
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        let response = Client::connect(&a).await.send(with_key(chat(STREAM), &key)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        answered.push(response.headers()["x-gorgo-replica"].to_str().unwrap().to_owned());
+        assert!(whole(response.into_body()).await.1);
+    }
+    answered.sort();
+    assert_eq!(answered, ["a", "b"]);
+    let directly = Client::connect(&b).await.send(with_key(chat(STREAM), &key)).await.unwrap();
+    assert_eq!(code(directly).await, (401, "invalid_api_key".to_owned()), "on its port for clients that key is none");
 }

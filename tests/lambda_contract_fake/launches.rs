@@ -219,6 +219,8 @@ async fn the_client_sees_a_whole_life() {
     wait_for("an active machine", || async { lab.cloud.list().await.unwrap()[0].status == Status::Active }).await;
     let seen = lab.cloud.list().await.unwrap();
     assert_eq!(seen[0].address, Some("127.0.0.9".parse().unwrap()));
+    let private = seen[0].private_address;
+    assert!(matches!(private, Some(std::net::IpAddr::V4(v4)) if v4.is_private()), "{private:?}");
     assert!(!format!("{:?}", lab.cloud.instance(&id.0).await.unwrap()).contains("lambdaspaces"), "a credential");
     lab.cloud.restart(std::slice::from_ref(&id)).await.unwrap();
     lab.cloud.terminate(&[id.clone(), InstanceId("nobody".into())]).await.unwrap();

@@ -346,6 +346,7 @@ mod tests {
                 name: Some(name.to_owned()),
                 status: Status::Active,
                 address: None,
+                private_address: None,
                 region: Region::new(region),
                 instance_type: String::new(),
                 price_cents_per_hour: None,

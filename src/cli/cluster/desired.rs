@@ -50,7 +50,7 @@ pub(super) fn desired(
         weights: setup.fleet.weights.clone(),
         pinned: BTreeMap::new(),
         allow_public_plaintext,
-        front: front(&setup.fleet.proxy)?,
+        front: front(&setup.fleet)?,
         binary,
         others: Vec::new(),
         hf_token: token.map(|text| Secret::new(text.trim().to_owned())),
@@ -77,9 +77,21 @@ pub(super) fn spec(setup: &Setup, node: &Node) -> Result<NodeSpec, Failure> {
         url = url.replacen("http://", "https://", 1);
     }
     let engine = engine(setup, &instance.instance_type)?;
-    let mut addresses = vec![address];
-    addresses.extend(setup.fleet.addresses.get(name).into_iter().flatten());
+    let more = setup.fleet.addresses.get(name).map_or(&[][..], Vec::as_slice);
+    let addresses = addresses(address, instance.private_address, more);
     Ok(NodeSpec { name: name.clone(), region: instance.region.clone(), engine, ports, listen, url, addresses })
+}
+
+/// Where a node's connections come from, the address that it is reached by first: between machines of one region a provider may leave their
+/// private addresses as they are, and what stands before a node is for `[addresses]` to say.
+fn addresses(address: IpAddr, private: Option<IpAddr>, more: &[IpAddr]) -> Vec<IpAddr> {
+    let mut all = vec![address];
+    for further in private.iter().chain(more) {
+        if !all.contains(further) {
+            all.push(*further);
+        }
+    }
+    all
 }
 
 /// Since 1970.
@@ -117,4 +129,25 @@ fn preset(model: &str) -> Result<&'static str, Failure> {
         Failure::usage(anyhow!("the emulator has no model `{model}`"))
             .with_hint(format!("set `cluster.model` to one of {}, or choose another engine", known.join(", ")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::addresses;
+
+    #[test]
+    fn a_node_has_its_public_address_first_then_its_private_one_then_those_that_are_written() {
+        let [public, private, nat] = [[198, 51, 100, 1], [10, 19, 0, 4], [203, 0, 113, 9]].map(IpAddr::from);
+        let cases = [
+            (None, vec![], vec![public]),
+            (Some(private), vec![], vec![public, private]),
+            (Some(private), vec![nat, private], vec![public, private, nat]),
+            (Some(public), vec![nat], vec![public, nat]),
+        ];
+        for (known, written, expected) in cases {
+            assert_eq!(addresses(public, known, &written), expected, "{known:?} {written:?}");
+        }
+    }
 }

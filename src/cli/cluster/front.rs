@@ -1,14 +1,17 @@
-//! What `[proxy]` of `gorgo.toml` gives to routers on nodes: its files are read and checked here, before anything is done anywhere.
+//! What `[proxy]`, `[residency]` and `[residency_by_model]` of `gorgo.toml` give to routers on nodes: files are read and everything is
+//! checked here, before anything is done anywhere.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use serde::Serialize;
 
 use crate::cli::exit::Failure;
 use crate::cli::measure::read_places;
 use crate::cluster::front::{Front, FrontFile, FrontKind};
-use crate::config::file::ProxySection;
+use crate::config::Fleet;
 use crate::gateway::{TlsFiles, check_tls, keys};
 use crate::model::Secret;
 
@@ -16,7 +19,8 @@ use crate::model::Secret;
 ///
 /// # Errors
 /// A file that cannot be read, that others may change or read, or that a router would not start with.
-pub(super) fn front(section: &ProxySection) -> Result<Front, Failure> {
+pub(super) fn front(fleet: &Fleet) -> Result<Front, Failure> {
+    let section = &fleet.proxy;
     let mut files = Vec::new();
     match (&section.tls_certificate, &section.tls_key) {
         (None, None) => {}
@@ -37,7 +41,38 @@ pub(super) fn front(section: &ProxySection) -> Result<Front, Failure> {
         read_places(Path::new(path))?;
         files.push(file(FrontKind::Places, path)?);
     }
+    files.extend(rules(fleet)?);
     Ok(Front { files, audit: section.audit.clone() })
+}
+
+/// The rules about regions, as a configuration file that holds nothing else; `None` = there are none.
+fn rules(fleet: &Fleet) -> Result<Option<FrontFile>, Failure> {
+    let (residency, residency_by_model) = (&fleet.residency, &fleet.residency_by_model);
+    if residency.is_empty() && residency_by_model.is_empty() {
+        return Ok(None);
+    }
+    if let Some((pattern, class)) = residency_by_model.iter().find(|(_, class)| !residency.contains_key(*class)) {
+        let problem = anyhow!("residency_by_model.{pattern}: no class `{class}` in [residency]; add it there");
+        return Err(Failure::usage(problem));
+    }
+    let text = toml::to_string(&Rules { residency, residency_by_model }).map_err(Failure::usage)?;
+    let source = "`[residency]`".to_owned();
+    Ok(Some(FrontFile { kind: FrontKind::Rules, source, content: Secret::new(text) }))
+}
+
+/// What of `gorgo.toml` a router on a node has.
+#[derive(Serialize)]
+struct Rules<'a> {
+    residency: &'a BTreeMap<String, Vec<String>>,
+    residency_by_model: &'a BTreeMap<String, String>,
+}
+
+/// What of `[proxy]` routers on nodes do without although it is written, in a sentence; `None` = nothing.
+pub(super) fn not_carried(fleet: &Fleet) -> Option<&'static str> {
+    fleet.proxy.admin_token_file.is_some().then_some(
+        "`proxy.admin_token_file` does not reach nodes: the admin API of routers there listens on loopback only and asks for no token; \
+         `gorgo proxy --remote NODE` reaches it through SSH",
+    )
 }
 
 fn alone(found: &str, missing: &str) -> Failure {
@@ -47,4 +82,49 @@ fn alone(found: &str, missing: &str) -> Failure {
 fn file(kind: FrontKind, path: &str) -> Result<FrontFile, Failure> {
     let text = fs::read_to_string(path).with_context(|| format!("failed to read `{path}`")).map_err(Failure::usage)?;
     Ok(FrontFile { kind, source: path.to_owned(), content: Secret::new(text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{front, not_carried};
+    use crate::cluster::front::FrontKind;
+    use crate::config::{Flags, fleet, read, resolve};
+
+    #[test]
+    fn routers_on_nodes_resolve_the_same_rules() {
+        let text = "[cluster]\nname = \"lab\"\n[residency]\neu-only = [\"europe-*\", \"ch\"]\n\"a b\" = []\n\
+                    [residency_by_model]\n\"medical-*\" = \"eu-only\"\n[proxy]\naudit = \"off\"\n";
+        let (document, problems) = read(text);
+        assert_eq!(problems, vec![]);
+        let front = front(&fleet(&document, None).0).expect("the rules are right");
+        let [rules] = &front.files[..] else { panic!("one file, not {:?}", front.files) };
+        assert_eq!(rules.kind, FrontKind::Rules);
+        let (carried, problems) = read(rules.content.reveal());
+        assert_eq!(problems, vec![], "{}", rules.content.reveal());
+        let [here, there] = [&document, &carried].map(|document| resolve(document, &Flags::default()));
+        assert_eq!((&here.1, &there.1), (&vec![], &vec![]));
+        assert_eq!(there.0.proxy.residency, here.0.proxy.residency);
+        assert_eq!(there.0.proxy.residency_by_model, here.0.proxy.residency_by_model);
+        assert_eq!(
+            (here.0.proxy.residency.len(), here.0.proxy.residency_by_model.len()),
+            (2, 1),
+            "not two times nothing"
+        );
+    }
+
+    #[test]
+    fn there_are_no_rules_without_classes_and_none_for_a_class_that_is_not_there() {
+        let of = |text: &str| front(&fleet(&read(text).0, None).0);
+        assert_eq!(of("[residency]\n").expect("nothing wrong").files, vec![]);
+        let failure = of("[residency_by_model]\n\"m-*\" = \"eu\"\n").expect_err("no such class");
+        assert!(failure.to_string().contains("residency_by_model.m-*: no class `eu` in [residency]"), "{failure}");
+    }
+
+    #[test]
+    fn a_token_that_stays_here_is_told() {
+        let told = |text: &str| not_carried(&fleet(&read(text).0, None).0);
+        assert_eq!(told("[proxy]\naudit = \"off\"\n"), None);
+        let token = told("[proxy]\nadmin_token_file = \"token\"\n").expect("it is not carried");
+        assert!(token.starts_with("`proxy.admin_token_file` does not reach nodes"), "{token}");
+    }
 }

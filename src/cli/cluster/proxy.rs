@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use super::binary;
 use super::desired::spec;
+use super::front::not_carried;
 use super::scene::{Access, Scene};
 use super::work::{Task, carry_out, interruptions, plans};
 use crate::cli::Context;
@@ -67,6 +68,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     let task = if args.remove { Task::RemoveProxy } else { Task::Proxy { exchange: args.agent_binary.is_some() } };
     let plans = plans(task, Some(&desired), &members, &lines, context).await;
     drop(lines);
+    if let Some(told) = not_carried(&scene.setup.fleet).filter(|_| !args.remove) {
+        context.printer.warn(told);
+    }
     if args.consent.is_dry_run() {
         context.printer.data(dry_run(&plans.plans).trim_end())?;
         return Ok(if plans.unreachable.is_empty() { Exit::Done } else { Exit::Failed });

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::binary;
+use super::front::not_carried;
 use super::outcome;
 use super::scene::{Access, Scene, told_otherwise};
 use crate::cli::Context;
@@ -80,6 +81,9 @@ pub(crate) struct Down {
     models: bool,
     #[command(flatten)]
     consent: Consent,
+    /// Print JSON: with --dry-run the plans, else how each node ended
+    #[arg(long)]
+    json: bool,
 }
 
 /// What is to be done on the nodes that could be looked at.
@@ -106,6 +110,9 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
     drop(lines);
     if let Some(told) = told_otherwise(&desired).filter(|_| task == Task::Setup) {
         context.printer.talk(told);
+    }
+    if let Some(told) = not_carried(&scene.setup.fleet).filter(|_| task == Task::Setup) {
+        context.printer.warn(told);
     }
     if show_only {
         let shown = if choice.json {
@@ -134,21 +141,28 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
 
 /// Asks first: what is served ends.
 pub(super) async fn down(args: &Down, context: &Context) -> Outcome {
-    let mut scene = Scene::look(context, Access::Change).await?;
+    let show_only = args.consent.is_dry_run();
+    let mut scene = Scene::look(context, if show_only { Access::Read } else { Access::Change }).await?;
     let names: Vec<&str> = scene.chosen(&args.names)?.iter().map(|node| node.name.as_str()).collect();
     let files = if args.models { "and all files, models too" } else { "and all files but the models" };
     let plan =
         format!("remove the services {files} from {}; the machines stay, and cost what they cost", names.join(", "));
-    if args.consent.ask(&context.printer, &plan, "do that?")? == Go::NoFurther {
+    // JSON shows the plans themselves, for which the nodes have to be looked at.
+    let show_plans = show_only && args.json;
+    if !show_plans && args.consent.ask(&context.printer, &plan, "do that?")? == Go::NoFurther {
         return Ok(Exit::Done);
     }
     let members = scene.members(&args.names)?;
     let lines = NodeLines::new(&context.printer, members.iter().map(|member| member.spec.name.as_str()));
     let task = Task::Down { models: args.models };
     let plans = plans(task, None, &members, &lines, context).await;
-    let Some(inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
     drop(lines);
-    let (exit, mut inventory) = carry_out(plans, &members, inventory, false, context).await?;
+    if show_plans {
+        context.printer.data(outcome::plans(&plans.plans, &plans.unreachable)?)?;
+        return Ok(outcome::share(plans.unreachable.len(), members.len()));
+    }
+    let Some(inventory) = scene.inventory.take() else { return Ok(Exit::Failed) };
+    let (exit, mut inventory) = carry_out(plans, &members, inventory, args.json, context).await?;
     if exit == Exit::Done {
         // What was put there by name is not brought back by a later set-up.
         for name in members.iter().map(|member| member.spec.name.as_str()) {

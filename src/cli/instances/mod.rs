@@ -11,6 +11,7 @@ pub(crate) mod terminate;
 
 use super::human;
 use super::table::{Column, Table};
+use crate::cli::nodes::is_gone;
 use crate::cloud::{Instance, Status};
 use owner::Owner;
 
@@ -33,9 +34,9 @@ pub(crate) fn cents_per_hour<'a>(instances: impl IntoIterator<Item = &'a Instanc
     instances.into_iter().filter(|it| costs(it)).map(|it| u64::from(it.price_cents_per_hour.unwrap_or(0))).sum()
 }
 
-/// Gone machines cost nothing.
+/// Machines that are gone or going cost nothing.
 fn costs(instance: &Instance) -> bool {
-    !matches!(instance.status, Status::Terminated | Status::Preempted)
+    !is_gone(&instance.status)
 }
 
 /// One machine per line, with whose it is.
@@ -59,8 +60,49 @@ fn table(all: &[(Instance, Owner)]) -> Table {
             human::or_unknown(instance.address, |address| address.to_string()),
             instance.region.to_string(),
             if instance.instance_type.is_empty() { human::UNKNOWN.to_owned() } else { instance.instance_type.clone() },
-            human::or_unknown(instance.price_cents_per_hour, |cents| human::price(cents.into())),
+            human::or_unknown(instance.price_cents_per_hour.filter(|_| costs(instance)), |cents| {
+                human::price(cents.into())
+            }),
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::{Owner, cents_per_hour, table};
+    use crate::cloud::{Instance, InstanceId, Status};
+    use crate::model::Region;
+
+    #[test]
+    fn a_machine_that_is_going_costs_nothing_and_is_nobody_else_s() {
+        let machine = |id: &str, status| Instance {
+            id: InstanceId(id.into()),
+            name: Some("east".into()),
+            status,
+            address: None,
+            private_address: None,
+            region: Region::new("us-east-1"),
+            instance_type: "a10".into(),
+            price_cents_per_hour: Some(129),
+            tags: [].into(),
+        };
+        let was = Owner::Gone { cluster: Some("lab".into()), node: "east".into() };
+        let all = [
+            (machine("1", Status::Terminating), was.clone()),
+            (machine("2", Status::Terminated), was),
+            (machine("3", Status::Active), Owner::Node { node: "east".into() }),
+            (machine("4", Status::Other("resting".into())), Owner::Nobody),
+        ];
+        assert_eq!(cents_per_hour(all.iter().map(|(machine, _)| machine)), 2 * 129, "an unknown state may cost");
+        assert_snapshot!(table(&all).to_string(), @"
+        NAME  NODE             ID  STATUS       ADDRESS  REGION     TYPE    PRICE
+        east  was east of lab  1   terminating  -        us-east-1  a10         -
+        east  was east of lab  2   terminated   -        us-east-1  a10         -
+        east  east             3   active       -        us-east-1  a10   $1.29/h
+        east  nobody here      4   resting      -        us-east-1  a10   $1.29/h
+        ");
+    }
 }

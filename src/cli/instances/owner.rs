@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use crate::cli::nodes::{Node, instance_ids};
+use crate::cli::nodes::{Node, instance_ids, is_gone};
 use crate::cli::provider::Setup;
 use crate::cloud::Instance;
 use crate::cluster::inventory::{ClusterInventory, NodeRecord};
@@ -24,6 +24,8 @@ pub(crate) enum Owner {
     Cluster { cluster: String, node: String },
     /// Launched by a gorgo on another computer, or of a cluster that was forgotten here.
     Elsewhere { cluster: Option<String>, node: String },
+    /// It is gone or going, and no inventory here has it any more, wherever it was launched.
+    Gone { cluster: Option<String>, node: String },
     /// No gorgo launched it.
     Nobody,
 }
@@ -43,6 +45,8 @@ impl fmt::Display for Owner {
             Self::Cluster { cluster, node } => f.pad(&format!("{node} of {cluster}")),
             Self::Elsewhere { cluster: Some(cluster), node } => f.pad(&format!("{node} of {cluster}, elsewhere")),
             Self::Elsewhere { cluster: None, node } => f.pad(&format!("{node}, elsewhere")),
+            Self::Gone { cluster: Some(cluster), node } => f.pad(&format!("was {node} of {cluster}")),
+            Self::Gone { cluster: None, node } => f.pad(&format!("was {node}")),
             Self::Nobody => f.pad("nobody here"),
         }
     }
@@ -87,6 +91,7 @@ impl Owners {
             return Owner::Cluster { cluster: cluster.clone(), node: record.name.clone() };
         }
         match (tag(RUN_TAG), tag(NODE_TAG)) {
+            (Some(_), Some(node)) if is_gone(&instance.status) => Owner::Gone { cluster: tag(CLUSTER_TAG), node },
             (Some(_), Some(node)) => Owner::Elsewhere { cluster: tag(CLUSTER_TAG), node },
             _ => Owner::Nobody,
         }
@@ -127,6 +132,7 @@ mod tests {
             name: Some("east".into()),
             status: Status::Active,
             address: None,
+            private_address: None,
             region: Region::new("r"),
             instance_type: "t".into(),
             price_cents_per_hour: Some(100),
@@ -150,6 +156,7 @@ mod tests {
             others: vec![("lab".to_owned(), record("east", "02", &launched("5"), &[]))],
         };
         let run = |run, node| [("gorgo:run", run), ("gorgo:node", node), ("gorgo:cluster", "lab")];
+        let gone = |id, tags: &[_]| Instance { status: Status::Terminating, ..instance(id, tags) };
         let cases = [
             (instance("1", &[]), "east"),
             (instance("2", &[]), "east (by its tag only)"),
@@ -159,6 +166,10 @@ mod tests {
             (instance("6", &run("02", "east")), "east of lab"),
             (instance("7", &run("03", "east")), "east of lab, elsewhere"),
             (instance("8", &run("03", "east")[..2]), "east, elsewhere"),
+            (gone("1", &[]), "east"),
+            (gone("7", &run("03", "east")), "was east of lab"),
+            (gone("8", &run("03", "east")[..2]), "was east"),
+            (gone("9", &[]), "nobody here"),
             (instance("9", &[]), "nobody here"),
             (instance("9", &[("gorgo:node", "east")]), "nobody here"),
         ];

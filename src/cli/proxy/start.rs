@@ -1,5 +1,6 @@
 //! `gorgo proxy start`: the central router, in this process, until it is stopped.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -203,7 +204,9 @@ fn whole(value: u64) -> usize {
 /// Both addresses on stdout, so that a script that asked for port 0 can read them.
 pub(in crate::cli) fn announce(gateway: &GatewayHandle, context: &Context) -> Result<(), Failure> {
     context.printer.data(format_args!("requests  {}\nadmin     {}", gateway.url(), gateway.admin_url()))?;
-    context.printer.talk("ready; Ctrl-C or `gorgo proxy stop` finishes what is in flight and ends");
+    // A service has nobody who could press Ctrl-C, and what watches over it would start it again after `gorgo proxy stop`.
+    let how = if std::io::stdin().is_terminal() { "Ctrl-C or `gorgo proxy stop`" } else { "SIGTERM" };
+    context.printer.talk(format_args!("ready; {how} finishes what is in flight and ends"));
     Ok(())
 }
 

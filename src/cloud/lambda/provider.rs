@@ -130,6 +130,7 @@ fn instance(from: wire::Instance) -> Instance {
         name: from.name.filter(|name| !name.is_empty()),
         status: from.status,
         address: from.ip.and_then(|ip| ip.parse().ok()),
+        private_address: from.private_ip.and_then(|ip| ip.parse().ok()),
         region: from.region.name,
         price_cents_per_hour: Some(from.instance_type.price_cents_per_hour),
         instance_type: from.instance_type.name,

@@ -56,6 +56,8 @@ pub struct Busy {
     pub path: PathBuf,
     /// Who; `None` = the file does not say.
     pub owner: Option<Owner>,
+    /// The operating system holds the lock for nobody: only this note, of a machine with another name, says that it is taken.
+    pub only_noted: bool,
 }
 
 impl fmt::Display for Busy {
@@ -73,7 +75,14 @@ impl fmt::Display for Busy {
             f,
             "another gorgo works on this cluster: `{command}`, process {pid} on {host}, since {since} (lock {path}); \
              wait for it, or end it, and run the command again: what it has finished is kept"
-        )
+        )?;
+        if self.only_noted {
+            write!(
+                f,
+                "; if that machine was renamed or is gone and nothing runs there, empty the lock file: `: > {path}`"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +108,8 @@ impl Lock {
         // A lock that was not refused and yet has a living owner: a file system that does not lock, e.g. some network ones.
         let alive = owner.as_ref().is_some_and(|owner| owner.may_live(me));
         if held || alive {
-            return Err(Busy { path: path.to_owned(), owner }.into());
+            let only_noted = !held && owner.as_ref().is_some_and(|owner| owner.host != me.host);
+            return Err(Busy { path: path.to_owned(), owner, only_noted }.into());
         }
         let lock = Self { file };
         lock.write(me).map_err(failed)?;

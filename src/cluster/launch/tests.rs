@@ -69,6 +69,7 @@ impl Account {
             name: Some(request.name.clone()),
             status: Status::Booting,
             address: None,
+            private_address: None,
             region: request.region.clone(),
             instance_type: request.instance_type.clone(),
             price_cents_per_hour: Some(199),

@@ -100,7 +100,7 @@ pub fn proxy_argv(desired: &Desired, proxy: &ProxySpec, node: &NodeSpec) -> Vec<
     }
     option("--identity", identity(Role::Proxy));
     // What leaves this region is written down.
-    if desired.front.audit.is_some() {
+    if desired.front.needs_region() {
         option("--region", node.region.to_string());
     }
     argv.extend(desired.front.argv(Role::Proxy));

@@ -29,6 +29,7 @@ use tokio_rustls::TlsConnector;
 
 use super::super::admin::change;
 use super::super::client::{BOUND, config, get, start};
+use super::super::keys::Chat;
 use super::super::mock::Mock;
 
 pub(super) const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -225,9 +226,14 @@ impl Visitor {
 impl Knock {
     /// Asks for the agent's state.
     pub(super) async fn ask(&mut self) -> Result<Answer, String> {
+        self.send(get("/gorgo/v1/peer")).await
+    }
+
+    /// Sends a request; gives its status and whole body.
+    pub(super) async fn send(&mut self, request: Chat) -> Result<Answer, String> {
         let exchange = async {
             self.sender.ready().await?;
-            let response = self.sender.send_request(get("/gorgo/v1/peer")).await?;
+            let response = self.sender.send_request(request).await?;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await?.to_bytes();
             Ok::<_, hyper::Error>((status, String::from_utf8_lossy(&body).into_owned()))

@@ -22,6 +22,7 @@ fn node(name: &str) -> Node {
         name: Some(name.to_owned()),
         status: Status::Active,
         address: Some([10, 0, 0, 7].into()),
+        private_address: None,
         region: Region::new("us-east-1"),
         instance_type: "gpu_1x_a100".to_owned(),
         price_cents_per_hour: Some(199),

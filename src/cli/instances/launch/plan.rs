@@ -181,6 +181,7 @@ mod tests {
             name: Some(name.into()),
             status,
             address: None,
+            private_address: None,
             region: Region::new("us-east-1"),
             instance_type: "a100".into(),
             price_cents_per_hour: Some(129),

@@ -219,6 +219,7 @@ mod tests {
             name: None,
             status,
             address: address.map(Into::into),
+            private_address: None,
             region: Region::new("r"),
             instance_type: "t".into(),
             price_cents_per_hour: None,
