@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gorgo::model::Time;
-use gorgo::sim::engine::{Engine, EngineEvent, EngineGauges, EngineSpec, Job, Scheduler};
+use gorgo::sim::engine::{Engine, EngineEvent, EngineGauges, EngineSpec, Job, Order, Scheduler};
 use gorgo::sim::hardware::{Gpu, Model};
 use gorgo::sim::preset::find_model;
 use gorgo::sim::timing::{Efficiency, StepTiming, TensorParallel};
@@ -234,6 +234,7 @@ fn spec(run: &Run, kv: Kv) -> EngineSpec {
             Kv::Configured => BLOCK,
         },
         scheduler: Scheduler::Mixed,
+        order: Order::Arrival,
         usd_per_hour: None,
     }
 }

@@ -113,6 +113,97 @@ fn what_agents_tell_each_other_is_nearly_as_good_as_perfect_knowledge_and_better
 }
 
 #[test]
+fn a_sweep_over_windows_and_seeds_compares_with_the_baseline_and_the_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = ["--fleet", "a10-a100-h100", "--generator", "wild-like", "--open-loop", "--baseline", "least-load"];
+    let draws = ["--time-scale", "4,2", "--window", "0..40,40..80", "--seeds", "2", "--strategy", "gorgo,least-load"];
+    let output = simulate(folder.path(), &[&common[..], &draws, &["--json", "r.json", "--html", "r.html"]].concat());
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for word in ["time scale 4", "time scale 2", "÷ least-load", "÷ lower bound", "pair by pair"] {
+        assert!(table.contains(word), "{word} in\n{table}");
+    }
+    let report: Report = serde_json::from_slice(&std::fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    let runs: Vec<_> = report.runs.iter().map(|run| (run.strategy.as_str(), run.load.time_scale)).collect();
+    let wanted = [("gorgo", 4.0), ("least-load", 4.0), ("gorgo", 2.0), ("least-load", 2.0)];
+    assert_eq!(runs, wanted.map(|(strategy, scale)| (strategy, Some(scale))));
+    let windows: Vec<_> = report.runs[0].per_seed.iter().flatten().map(|draw| (draw.seed, draw.window_s)).collect();
+    let (first, second) = (Some((0.0, Some(40.0))), Some((40.0, Some(80.0))));
+    assert_eq!(windows, [(1, first), (2, first), (1, second), (2, second)]);
+    // gorgo ÷ least-load, then both ÷ the bound: over both loads and under each.
+    assert_eq!(report.comparisons.len(), 3 * 3);
+    let over_all = &report.comparisons[0];
+    assert_eq!((over_all.strategy.as_str(), over_all.to.as_str(), &over_all.load), ("gorgo", "least-load", &None));
+    let by_load = |key: &str| -> f64 { report.comparisons[1..3].iter().map(|one| one.ratios[key].mean.ln()).sum() };
+    for (key, ratio) in &over_all.ratios {
+        assert!((ratio.mean.ln() - by_load(key) / 2.0).abs() < 2e-3, "{key}: the mean of the loads, as rounded");
+        assert!(ratio.low <= Some(ratio.mean) && Some(ratio.mean) <= ratio.high, "{key}: {ratio:?}");
+    }
+    for bound in report.comparisons.iter().filter(|one| one.to == "lower bound") {
+        assert!(bound.ratios["ttft_ms.p50"].mean > 1.0, "nothing beats the bound: {bound:?}");
+    }
+    assert!(std::fs::read_to_string(folder.path().join("r.html")).unwrap().contains("Latency by load"));
+}
+
+#[test]
+fn loads_can_be_shares_of_the_capacity_which_is_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--strategy", "gorgo,random", "--seconds", "20", "--load", "0.5,0.8", "--json", "-"];
+    let report = report(&simulate(folder.path(), &arguments));
+    let capacity = report.capacity.as_ref().unwrap();
+    let most = capacity.load.sessions_per_s.unwrap();
+    let loads: Vec<_> = report.runs.iter().map(|run| (run.load.of_capacity, run.load.sessions_per_s)).collect();
+    let wanted = [0.5, 0.5, 0.8, 0.8].map(|share| (Some(share), Some(share * most)));
+    assert!(
+        loads.iter().zip(&wanted).all(|(a, b)| a.0 == b.0 && (a.1.unwrap() - b.1.unwrap()).abs() < 1e-2),
+        "{loads:?}"
+    );
+    assert!((capacity.limit_ms / capacity.idle_ms - 2.0).abs() < 1e-6 && capacity.probes > 3, "{capacity:?}");
+}
+
+/// A router in each region that reaches every engine: what the fleet is for. Nobody forwards anything, and every router uses engines
+/// of other regions.
+#[test]
+fn routers_of_the_direct_form_reach_every_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--fleet", "six-direct", "--generator", "wild-like", "--window", "0..60", "--time-scale", "1"];
+    let more = ["--strategy", "least-load,session-affinity", "--set", "rtt_spells=on", "--json", "-"];
+    let report = report(&simulate(folder.path(), &[&arguments[..], &more].concat()));
+    for run in &report.runs {
+        assert_eq!(run.requests.ok, run.requests.total, "{}", run.strategy);
+        assert_eq!(run.routing.share.len(), 6, "{}", run.strategy);
+        assert!(run.routing.cross_region_share > Some(0.5), "{}", run.strategy);
+    }
+    let routers = report.config["fleet"]["routers"].as_array().unwrap();
+    assert_eq!(routers.len(), 6);
+}
+
+/// The same fleet and requests both ways. Orders of magnitude and choices, never speed: the machine may be busy, and a late timer
+/// makes the live run slower, never faster. Session affinity depends on the request alone, so its choices have to be the same.
+#[test]
+fn what_is_simulated_is_what_happens_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--against-live", "--strategy", "session-affinity,gorgo", "--rate", "2", "--seconds", "6"];
+    let more = ["--warmup", "0", "--max-output", "16", "--max-think", "0.2", "--drain", "30", "--json", "-"];
+    let report = report(&simulate(folder.path(), &[&arguments[..], &more].concat()));
+    for run in &report.runs {
+        let live = run.live.as_ref().unwrap();
+        assert_eq!((live.requests.ok, live.requests.total), (run.requests.ok, run.requests.total), "{}", run.strategy);
+        let hits = |ratio: Option<f64>| ratio.unwrap();
+        let apart = (hits(live.cache.hit_ratio) - hits(run.cache.hit_ratio)).abs();
+        assert!(apart < 0.05, "{}: hits {live:?} and {run:?}", run.strategy);
+        for (simulated, live) in [(run.ttft_ms.p50, live.ttft_ms.p50), (run.e2e_ms.p50, live.e2e_ms.p50)] {
+            let ratio = simulated.unwrap() / live.unwrap();
+            assert!((0.3..1.15).contains(&ratio), "{}: {simulated:?} ms simulated, {live:?} ms live", run.strategy);
+        }
+    }
+    let agreement = |run: usize| report.runs[run].live.as_ref().unwrap().agreement.unwrap();
+    assert_eq!(agreement(0), 1.0, "session affinity");
+    assert!(agreement(1) > 0.7, "gorgo: {}", agreement(1));
+    assert!(report.client_lag_ms.is_some() && report.emulator_error_ms.is_some());
+}
+
+#[test]
 fn what_cannot_be_meant_ends_with_code_2_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
@@ -121,13 +212,17 @@ fn what_cannot_be_meant_ends_with_code_2_before_anything_runs() {
          [[replica]]\nname = \"a\"\nregion = \"us-east-1\"\ngpu = \"a100-80\"\nmodel = \"mistral-7b\"\n",
     )
     .unwrap();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["--oracle"], "a single router has no peers"),
         (&["--strategy", "nearest"], "unknown strategy `nearest`"),
         (&["--fleet", "no-such.toml"], "no-such.toml"),
         (&["--fleet", "lonely.toml"], "has no replica in its region"),
         (&["--set", "w_rttt=1"], "did you mean `w_rtt`?"),
         (&["--fault", "burn:east@1..2"], "wanted KIND:TARGET@FROM..TO"),
+        (&["--fleet", "three-a10"], "did you mean `three-a100`?"),
+        (&["--against-live", "--fleet", "six-direct"], "6 routers"),
+        (&["--against-live", "--seeds", "2"], "one seed"),
+        (&["--against-live", "--set", "usage=0"], "settings of the simulation"),
         (&["--generator", "tame-like"], "known: art-like, wild-like"),
     ];
     for (arguments, word) in cases {

@@ -1,7 +1,7 @@
-//! How fast the simulator is on one core: `cargo bench --bench simulate`, or with `-- --large` also a thousand replicas in twenty
-//! regions.
+//! How fast the simulator is on one core: `cargo bench --bench simulate`, or with `-- --large` also a million requests on a thousand
+//! replicas in twenty regions, by one router and by a router per region.
 //!
-//! Prints events and requests per second; asserts nothing, since a speed is a property of a machine. Run it on an idle one.
+//! Prints events and requests per second, and the most memory that the process had so far; asserts nothing, since a speed is a property of a machine. Run it on an idle one.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
@@ -18,7 +18,7 @@ use gorgo::workload::fleet::FleetFile;
 use gorgo::workload::{Arrivals, Fleet, Generator, PlanOptions, build, homes};
 
 /// Requests of the large case.
-const LARGE_REQUESTS: f64 = 100_000.0;
+const LARGE_REQUESTS: f64 = 1_000_000.0;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -29,23 +29,32 @@ fn main() -> Result<()> {
     }
     let about = machine::describe();
     println!("machine: {} {}, {} cores", about.os, about.cpu.unwrap_or(about.arch), about.cores);
-    println!("{:<34} {:>10} {:>10} {:>12} {:>12} {:>8}", "case", "requests", "events", "events/s", "requests/s", "s");
-    let three = fleet(3, 1)?;
+    println!(
+        "{:<34} {:>10} {:>10} {:>12} {:>12} {:>8} {:>8}",
+        "case", "requests", "events", "events/s", "requests/s", "s", "GiB"
+    );
+    let three = fleet(3, 1, false)?;
     for strategy in ["gorgo", "least-load", "round-robin"] {
         measure(&format!("3 replicas, art-like, {strategy}"), &three, Generator::ArtLike, 1.0, None, strategy)?;
     }
     measure("3 replicas, wild-like, gorgo", &three, Generator::WildLike, 1.0, None, "gorgo")?;
     if arguments.iter().any(|argument| argument == "--large") {
-        let large = fleet(1000, 20)?;
-        let scale = 0.01;
-        measure("1000 replicas, one router, gorgo", &large, Generator::WildLike, scale, Some(LARGE_REQUESTS), "gorgo")?;
+        for (name, agents) in
+            [("1000 replicas, 20 agents, gorgo-v1", true), ("1000 replicas, one router, gorgo", false)]
+        {
+            let strategy = if agents { "gorgo-v1" } else { "gorgo" };
+            measure(name, &fleet(1000, 20, agents)?, Generator::WildLike, 1.0, Some(LARGE_REQUESTS), strategy)?;
+        }
     }
     Ok(())
 }
 
-/// H100s spread evenly over regions, one router in the first.
-fn fleet(replicas: u32, regions: u32) -> Result<Fleet> {
-    let mut text = "[[router]]\nregion = \"r0\"\n".to_owned();
+/// H100s spread evenly over regions, one router in the first, or an agent in each.
+fn fleet(replicas: u32, regions: u32, agents: bool) -> Result<Fleet> {
+    let mut text = String::new();
+    for region in 0..if agents { regions } else { 1 } {
+        writeln!(text, "[[router]]\nregion = \"r{region}\"")?;
+    }
     for region in 0..regions {
         let count = (replicas / regions).max(1);
         writeln!(text, "[[replica]]\nname = \"r{region}\"\nregion = \"r{region}\"\ncount = {count}")?;
@@ -53,7 +62,9 @@ fn fleet(replicas: u32, regions: u32) -> Result<Fleet> {
     }
     text.push_str("[network.rtt_ms]\n");
     for region in 1..regions {
-        writeln!(text, "\"r0/r{region}\" = {}", 10 * region)?;
+        for nearer in 0..region {
+            writeln!(text, "\"r{nearer}/r{region}\" = {}", 10 * (region - nearer))?;
+        }
     }
     Ok(resolve(&FleetFile::parse("benchmark", &text)?, None)?)
 }
@@ -92,8 +103,19 @@ fn measure(
     let seconds = (now() - began).as_secs_f64();
     let (requests, events) = (played.samples.len(), played.events.total());
     let (events_per_s, requests_per_s) = (events as f64 / seconds, requests as f64 / seconds);
-    println!("{name:<34} {requests:>10} {events:>10} {events_per_s:>12.0} {requests_per_s:>12.0} {seconds:>8.2}");
+    let gib = peak_gib().map_or("-".to_owned(), |gib| format!("{gib:.2}"));
+    println!(
+        "{name:<34} {requests:>10} {events:>10} {events_per_s:>12.0} {requests_per_s:>12.0} {seconds:>8.2} {gib:>8}"
+    );
     Ok(())
+}
+
+/// Most memory that this process has had so far, where the system tells it.
+fn peak_gib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / f64::from(1 << 20))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]

@@ -107,6 +107,8 @@ pub async fn run(config: LoadConfig, board: &Board, stop: &CancellationToken) ->
         remarks: bench.remarks,
         runs: bench.runs.into_iter().map(|finished| finished.run).collect(),
         config: config.described,
+        comparisons: Vec::new(),
+        capacity: None,
     })
 }
 
@@ -235,5 +237,9 @@ pub fn load(arrivals: Arrivals) -> Load {
         Arrivals::Replay { .. } => ("open", None),
         Arrivals::Concurrent { .. } | Arrivals::Throughput { .. } | Arrivals::Synchronous => ("closed", None),
     };
-    Load { kind: kind.to_owned(), sessions_per_s, concurrency: arrivals.concurrency() }
+    let time_scale = match arrivals {
+        Arrivals::Replay { time_scale, .. } => Some(time_scale),
+        _ => None,
+    };
+    Load { kind: kind.to_owned(), sessions_per_s, concurrency: arrivals.concurrency(), time_scale, of_capacity: None }
 }

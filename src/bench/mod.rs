@@ -9,6 +9,7 @@ pub mod client;
 pub mod demo;
 pub mod doors;
 pub mod entries;
+pub mod fleets;
 mod limit;
 pub mod load;
 pub mod machine;

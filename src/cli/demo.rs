@@ -17,6 +17,7 @@ use super::measure::{
 use crate::bench::Board;
 use crate::bench::demo::{self, DemoConfig, fleet, pace};
 use crate::report::Slo;
+use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
 use crate::workload::{Arrivals, Fleet, PlanOptions, ReadOptions, Trace, build};
 
@@ -112,8 +113,9 @@ impl Args {
         };
         let described = self.described(&fleet, &options, &strategies, warmup_s, max_input);
         let plan = Arc::new(build(&trace, &options).map_err(Failure::usage)?);
+        let settings = |strategy| Settings { strategy, ..Settings::default() };
         Ok(DemoConfig {
-            strategies,
+            strategies: strategies.into_iter().map(settings).collect(),
             trace,
             options,
             plan,
@@ -179,10 +181,15 @@ mod tests {
         }
     }
 
+    fn names(config: &DemoConfig) -> Vec<&str> {
+        config.strategies.iter().map(|settings| settings.strategy.as_str()).collect()
+    }
+
     #[test]
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
-        assert_eq!(config.strategies, ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        let wanted = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
+        assert_eq!(names(&config), wanted);
         assert_eq!((config.options.seconds, config.warmup_s, config.seed), (Some(40.0), 8.0, 1));
         assert_eq!(config.options.arrivals, Arrivals::Poisson { per_s: 2.0 });
         assert_eq!((config.trace.requests(), config.trace.dropped), (1142, 0));
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn strategies_are_read_leniently_and_all_unknown_ones_are_named_at_once() {
-        assert_eq!(meant(&["--strategies", "gorgo, random ,"]).unwrap().strategies, ["gorgo", "random"]);
+        assert_eq!(names(&meant(&["--strategies", "gorgo, random ,"]).unwrap()), ["gorgo", "random"]);
         let error = |names: &str| meant(&["--strategies", names]).unwrap_err().to_string();
         assert!(
             error("gorgo,nearest,fastest")

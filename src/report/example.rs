@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::compare;
 use super::percentile::round;
 use super::schema::{
-    Bound, Cache, Goodput, Latency, Load, Machine, Prediction, Report, Requests, Routing, Run, SCHEMA, Series, Slo,
-    Spread, Throughput, Trace, Window,
+    Bound, Cache, Capacity, Goodput, Latency, Load, Machine, Prediction, Report, Requests, Routing, Run, SCHEMA,
+    Series, Slo, Spread, Throughput, Trace, Window,
 };
 
 fn latency(p50: f64) -> Latency {
@@ -29,7 +30,7 @@ fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
     Run {
         strategy: strategy.to_owned(),
         window: Window { from_s: 10.0, to_s: 50.0, warmup_requests: 120 },
-        load: Load { kind: "open".into(), sessions_per_s: Some(3.0), concurrency: None },
+        load: Load { kind: "open".into(), sessions_per_s: Some(3.0), ..Load::default() },
         requests: Requests { total: 600, ok: 600, ..Requests::default() },
         ttft_ms: latency(p50),
         ttft_intended_ms: latency(p50 + 1.0),
@@ -50,7 +51,7 @@ fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
             entries: BTreeMap::new(),
         },
         prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(21.0) },
-        bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0) }),
+        bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0), pooled_e2e_ms: None }),
         ttft_quantiles_ms: quantiles(p50),
         series: Some(Series {
             slice_s: 5.0,
@@ -88,5 +89,35 @@ pub(crate) fn report() -> Report {
             run("least-load", 180.0, 11.0, 0.8, 0.3),
             robin,
         ],
+        comparisons: Vec::new(),
+        capacity: None,
+    }
+}
+
+/// Two strategies under two loads, on two draws each.
+pub(crate) fn sweep() -> Report {
+    let played = |strategy: &str, p50: f64, share: f64| {
+        let mut run = run(strategy, p50, 12.5, 0.9, 0.6);
+        run.load =
+            Load { sessions_per_s: None, time_scale: Some(round(1.0 / share)), of_capacity: Some(share), ..run.load };
+        run
+    };
+    let loads = [(0.5, [100.0, 80.0]), (0.9, [150.0, 90.0])].map(|(share, p50)| {
+        let draws =
+            |strategy, p50: f64| vec![Some(played(strategy, p50, share)), Some(played(strategy, 1.1 * p50, share))];
+        vec![draws("gorgo", p50[0]), draws("random", p50[1])]
+    });
+    let first = |draws: &Vec<Option<Run>>| draws[0].clone();
+    Report {
+        runs: loads.iter().flatten().filter_map(first).collect(),
+        comparisons: compare::comparisons(&loads, 0),
+        capacity: Some(Capacity {
+            load: Load { kind: "open".into(), time_scale: Some(1.0), ..Load::default() },
+            strategy: "random".into(),
+            limit_ms: 400.0,
+            idle_ms: 200.0,
+            probes: 11,
+        }),
+        ..report()
     }
 }

@@ -165,7 +165,8 @@ pub const FIGURES: &[Figure] = &[
         "ms",
         Better::Neither,
         "No routing can be faster on these requests: each request goes to the replica where round trip plus prefill \
-         is shortest, nothing waits, and all replicas share one cache of infinite size.",
+         is shortest, nothing waits, and all replicas share one cache of infinite size. For whole answers (E2E), in simulations: one engine \
+         with the speed, bandwidth and KV of all replicas together, as near as the nearest of them.",
     ),
     figure("cost.gpu_usd", "GPU cost", "USD", Better::Lower, "Price of the fleet's GPUs for the length of the window."),
     figure(
@@ -206,6 +207,32 @@ pub const FIGURES: &[Figure] = &[
         Better::Lower,
         "Own figure ÷ the same figure of the first strategy, seed by seed: geometric mean over the seeds and its 95 % \
          interval (Student's t of the logarithms). The same seed is the same requests and the same network.",
+    ),
+    figure(
+        "live",
+        "live",
+        "",
+        Better::Neither,
+        "The same strategy on the same requests with emulated engines over HTTP in real time; a table shows simulated figures ÷ live \
+         ones. Same replica: share of the requests that the same replica served both ways, warm-up included.",
+    ),
+    figure(
+        "/comparisons",
+        "ratios",
+        "",
+        Better::Lower,
+        "Own figure ÷ the baseline's (or the lower bound's) on the same draw, a draw being a seed in a window of the trace: geometric \
+         mean over loads and draws, and its 95 % interval over draws (Student's t of the logarithms). All four: the geometric mean of \
+         TTFT p50, p95, p99 and E2E p95. Where one of both lost more than 1 % of its requests nothing is compared.",
+    ),
+    figure(
+        "/capacity",
+        "capacity",
+        "",
+        Better::Neither,
+        "The highest load at which a strategy keeps up, found by bisection on the first draw: it loses at most 1 % of the requests, and \
+         its TTFT p95 is at most twice what the best strategy has on the nearly idle fleet. The best of the compared strategies counts, since \
+         what caches save is capacity, too.",
     ),
     figure(
         "/client_lag_ms",

@@ -3,13 +3,16 @@
 //! Pure: samples come in as values, text goes out. Every figure is defined once, in [`figures`]; table, HTML and documentation read
 //! it there.
 
+pub mod compare;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod figures;
 pub mod html;
 mod json;
+mod loads;
 pub mod notes;
 pub mod percentile;
+mod ratios;
 pub mod sample;
 pub mod schema;
 pub mod seeds;

@@ -21,6 +21,8 @@ pub enum Kind {
     Beaten,
     /// How others compare with the first strategy, seed by seed.
     Paired,
+    /// What the fleet can take.
+    Capacity,
     /// How far the lower bound is.
     Limit,
     /// Which requests count.
@@ -38,6 +40,7 @@ impl Kind {
             Self::Level => "level",
             Self::Beaten => "BEATEN",
             Self::Paired => "paired",
+            Self::Capacity => "capacity",
             Self::Limit => "limit",
             Self::Counted => "counted",
             Self::Warning => "warning",
@@ -63,6 +66,28 @@ impl Note {
 /// All notes: results first, warnings last.
 #[must_use]
 pub fn notes(report: &Report) -> Vec<Note> {
+    let parts = report.by_load();
+    let mut notes: Vec<Note> = capacity(report).into_iter().collect();
+    match &parts[..] {
+        [one] => {
+            notes.extend(results(one));
+            notes.extend(counted(one));
+            notes.extend(entries(one));
+            notes.extend(doubts(one));
+        }
+        several => notes.extend(several.iter().flat_map(of_load)),
+    }
+    notes.extend(report.remarks.iter().map(|remark| Note::new(Kind::Warning, remark.clone())));
+    notes.extend(lag_warnings(report));
+    if report.interrupted {
+        let text = "interrupted: the figures cover what was measured until then, and nothing is compared";
+        notes.push(Note::new(Kind::Warning, text.into()));
+    }
+    notes
+}
+
+/// Who is where in a report of one load.
+fn results(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
     if let Some(subject) = report.runs.iter().position(|run| run.strategy == SUBJECT) {
         let run = &report.runs[subject];
@@ -76,18 +101,35 @@ pub fn notes(report: &Report) -> Vec<Note> {
         }
         notes.extend(distance(run).filter(|_| !lost && !report.interrupted));
     }
-    notes.extend(report.runs.iter().filter_map(paired));
-    notes.extend(counted(report));
-    notes.extend(entries(report));
-    notes.extend(report.runs.iter().filter_map(|run| lost(run, report.interrupted)));
-    notes.extend(overload(report));
-    notes.extend(report.remarks.iter().map(|remark| Note::new(Kind::Warning, remark.clone())));
-    notes.extend(lag_warnings(report));
-    if report.interrupted {
-        let text = "interrupted: the figures cover what was measured until then, and nothing is compared";
-        notes.push(Note::new(Kind::Warning, text.into()));
+    if report.comparisons.is_empty() {
+        notes.extend(report.runs.iter().filter_map(paired));
     }
     notes
+}
+
+/// What makes the figures of one load doubtful.
+fn doubts(report: &Report) -> Vec<Note> {
+    let lost = report.runs.iter().filter_map(|run| lost(run, report.interrupted));
+    lost.chain(overload(report)).collect()
+}
+
+/// Of one load of several: what counts and what is doubtful; results stand in the ratios.
+fn of_load(part: &Report) -> Vec<Note> {
+    let label = part.runs.first().map(|run| run.load.label()).unwrap_or_default();
+    let named = |note: Note| Note { text: format!("{label}: {}", note.text), ..note };
+    counted(part).into_iter().chain(entries(part)).chain(doubts(part)).map(named).collect()
+}
+
+fn capacity(report: &Report) -> Option<Note> {
+    let found = report.capacity.as_ref()?;
+    let text = format!(
+        "the fleet keeps up with {}: there {} has a TTFT p95 of at most {} ms, {:.0} times that of the nearly idle fleet",
+        found.load.label(),
+        found.strategy,
+        display(found.limit_ms),
+        found.limit_ms / found.idle_ms
+    );
+    Some(Note::new(Kind::Capacity, text))
 }
 
 /// For each figure that has a better end: alone in front, level with others, or beaten by whom and how far.

@@ -38,8 +38,14 @@ pub struct Report {
     /// What the command that measured has to add: why something is missing, what to change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
-    /// One entry per strategy (or per load step of `bench`).
+    /// One entry per strategy (or per load step of `bench`); with several loads load by load.
     pub runs: Vec<Run>,
+    /// Strategies against a baseline and against the lower bound, in simulations: over all loads, then by load.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub comparisons: Vec<Comparison>,
+    /// What the fleet can take of this trace; absent unless it was searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// The machine that measured.
@@ -154,9 +160,12 @@ pub struct Run {
     /// With several seeds: 95 % confidence intervals by figure key, e.g. `ttft_ms.p95`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci: Option<BTreeMap<String, Interval>>,
-    /// With several seeds and strategies: seed by seed against the first strategy.
+    /// With several seeds and strategies: seed by seed against the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<Paired>,
+    /// With a simulation that was also played live: what emulated engines over HTTP gave in real time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
 }
 
 /// Which part of a run the figures cover: the requests of the sessions that start in `from_s <= t < to_s`, in a closed loop the
@@ -182,6 +191,12 @@ pub struct Load {
     /// Sessions at once (closed loop).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Factor on the trace's own times (replay).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_scale: Option<f64>,
+    /// Share of the capacity that was searched, 0..=1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_capacity: Option<f64>,
 }
 
 /// How requests ended: `total = ok + failed + refused + cancelled`.
@@ -280,6 +295,10 @@ pub struct Prediction {
 pub struct Bound {
     /// TTFT that no routing can beat on these requests.
     pub ttft_ms: Latency,
+    /// E2E of one engine that has all replicas' speed, bandwidth and KV together and is as near as the nearest; absent where it was not
+    /// simulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooled_e2e_ms: Option<Latency>,
     /// Its distribution, as [`Run::ttft_quantiles_ms`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttft_quantiles_ms: Vec<f64>,
@@ -310,6 +329,9 @@ pub struct Series {
 pub struct SeedFigures {
     /// The seed.
     pub seed: u64,
+    /// Part of the trace's time, s: begin and end; absent without windows, the end `null` for an open one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<(f64, Option<f64>)>,
     /// As in [`Run`].
     pub requests: Requests,
     /// As in [`Run`].
@@ -350,6 +372,67 @@ pub struct Ratio {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// The same strategy on the same requests, with emulated engines over HTTP in real time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// As in [`Run`].
+    pub requests: Requests,
+    /// As in [`Run`].
+    pub ttft_ms: Latency,
+    /// As in [`Run`].
+    pub e2e_ms: Latency,
+    /// As in [`Run`].
+    pub tpot_ms: Latency,
+    /// As in [`Run`].
+    pub cache: Cache,
+    /// As in [`Routing`].
+    pub share: BTreeMap<String, f64>,
+    /// Share of the requests that the same replica served both ways, 0..=1; null unless all were answered both ways.
+    pub agreement: Option<f64>,
+}
+
+/// A strategy's figures ÷ another's, or ÷ the lower bound of the same requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The strategy.
+    pub strategy: String,
+    /// The strategy that it is compared with, or `lower bound`.
+    pub to: String,
+    /// Which load; absent = geometric means over all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+    /// By figure key, and `all`: the geometric mean of the others. What could not be compared is missing.
+    pub ratios: BTreeMap<String, Compared>,
+}
+
+/// A ratio over draws (seeds and windows), geometric mean; its 95 % interval where there are several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Geometric mean.
+    pub mean: f64,
+    /// Lower end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
+
+/// The highest load at which a strategy of the comparison keeps up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// That load.
+    pub load: Load,
+    /// The strategy that kept up there.
+    pub strategy: String,
+    /// TTFT p95 up to which a strategy keeps up, ms.
+    pub limit_ms: f64,
+    /// TTFT p95 of the best strategy on the nearly idle fleet, ms.
+    pub idle_ms: f64,
+    /// Loads that were tried.
+    pub probes: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
@@ -537,6 +620,7 @@ mod tests {
         run.per_seed = Some(Vec::new());
         run.ci = Some(std::collections::BTreeMap::new());
         run.paired = Some(super::Paired::default());
+        run.live = Some(super::Live::default());
         run.cost = Some(super::Cost::default());
         let Value::Object(keys) = serde_json::to_value(&run).unwrap() else { panic!("a run is an object") };
         for key in keys.keys().filter(|key| *key != "strategy") {

@@ -16,6 +16,15 @@ const STUDENT: [f64; 30] = [
 ];
 const NORMAL: f64 = 1.96;
 
+/// One draw of what is random: a seed, and the part of the trace where there are several.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// The seed.
+    pub seed: u64,
+    /// Begin and end, s; the end `None` for an open one.
+    pub window_s: Option<(f64, Option<f64>)>,
+}
+
 /// A figure that gets an interval: its key and how to read it.
 type Read = (&'static str, fn(&Run) -> Option<f64>);
 
@@ -31,13 +40,13 @@ const READS: [Read; 8] = [
     ("goodput.share", |run| run.goodput.as_ref().and_then(|goodput| goodput.share)),
 ];
 
-/// The runs of one strategy, one per seed, as one; `None` without any. A single one stays as it is.
+/// The runs of one strategy, one per draw, as one; `None` without any. A single one stays as it is.
 #[must_use]
-pub fn merge(mut runs: Vec<(u64, Run)>) -> Option<Run> {
+pub fn merge(mut runs: Vec<(Draw, Run)>) -> Option<Run> {
     if runs.len() <= 1 {
         return runs.pop().map(|(_, run)| run);
     }
-    let per_seed = runs.iter().map(|(seed, run)| figures(*seed, run)).collect();
+    let per_seed = runs.iter().map(|(draw, run)| figures(*draw, run)).collect();
     let runs: Vec<&Run> = runs.iter().map(|(_, run)| run).collect();
     let first = runs[0];
     let ci = READS.iter().filter_map(|(key, read)| {
@@ -77,11 +86,11 @@ pub fn merge(mut runs: Vec<(u64, Run)>) -> Option<Run> {
     })
 }
 
-/// Own figures ÷ those of `to`, seed by seed; `None` unless both have at least two seeds, the same ones in the same order.
+/// Own figures ÷ those of `to`, draw by draw; `None` unless both have at least two draws, the same ones in the same order.
 #[must_use]
-pub fn paired(own: &[(u64, Run)], to: &[(u64, Run)]) -> Option<Paired> {
-    let seeds = |runs: &[(u64, Run)]| runs.iter().map(|(seed, _)| *seed).collect::<Vec<u64>>();
-    if own.len() < 2 || seeds(own) != seeds(to) {
+pub fn paired(own: &[(Draw, Run)], to: &[(Draw, Run)]) -> Option<Paired> {
+    let draws = |runs: &[(Draw, Run)]| runs.iter().map(|(draw, _)| *draw).collect::<Vec<Draw>>();
+    if own.len() < 2 || draws(own) != draws(to) {
         return None;
     }
     let ratio = |(key, read): &Read| {
@@ -98,7 +107,7 @@ pub fn paired(own: &[(u64, Run)], to: &[(u64, Run)]) -> Option<Paired> {
 }
 
 /// Mean and half of its 95 % interval; `None` below two values.
-fn spread(values: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn spread(values: &[f64]) -> Option<(f64, f64)> {
     let middle = mean(values).filter(|_| values.len() > 1)?;
     let freedom = (values.len() - 1) as f64;
     let variance = values.iter().map(|value| (value - middle).powi(2)).sum::<f64>() / freedom;
@@ -106,9 +115,10 @@ fn spread(values: &[f64]) -> Option<(f64, f64)> {
     Some((middle, student * (variance / values.len() as f64).sqrt()))
 }
 
-fn figures(seed: u64, run: &Run) -> SeedFigures {
+fn figures(draw: Draw, run: &Run) -> SeedFigures {
     SeedFigures {
-        seed,
+        seed: draw.seed,
+        window_s: draw.window_s,
         requests: run.requests.clone(),
         ttft_ms: run.ttft_ms,
         e2e_ms: run.e2e_ms,
@@ -178,10 +188,17 @@ fn entries(runs: &[&Run]) -> BTreeMap<String, u64> {
 
 fn bound(runs: &[&Run]) -> Option<Bound> {
     let first = runs[0].bound.as_ref()?;
-    let bounds: Vec<Run> =
-        runs.iter().filter_map(|run| Some(Run { ttft_ms: run.bound.as_ref()?.ttft_ms, ..Run::default() })).collect();
+    let of = |run: &&Run| {
+        let bound = run.bound.as_ref()?;
+        Some(Run { ttft_ms: bound.ttft_ms, e2e_ms: bound.pooled_e2e_ms.unwrap_or_default(), ..Run::default() })
+    };
+    let bounds: Vec<Run> = runs.iter().filter_map(of).collect();
     let bounds: Vec<&Run> = bounds.iter().collect();
-    Some(Bound { ttft_ms: latency(&bounds, |run| &run.ttft_ms), ttft_quantiles_ms: first.ttft_quantiles_ms.clone() })
+    Some(Bound {
+        ttft_ms: latency(&bounds, |run| &run.ttft_ms),
+        pooled_e2e_ms: first.pooled_e2e_ms.map(|_| latency(&bounds, |run| &run.e2e_ms)),
+        ttft_quantiles_ms: first.ttft_quantiles_ms.clone(),
+    })
 }
 
 fn round6(value: f64) -> f64 {
@@ -190,7 +207,7 @@ fn round6(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{merge, paired};
+    use super::{Draw, merge, paired};
     use crate::report::Run;
     use crate::report::schema::{Cache, Latency, Requests};
 
@@ -204,8 +221,9 @@ mod tests {
         }
     }
 
-    fn seeds(strategy: &str, p95: &[f64]) -> Vec<(u64, Run)> {
-        p95.iter().zip(1..).map(|(p95, seed)| (seed, run(strategy, *p95, 9))).collect()
+    fn seeds(strategy: &str, p95: &[f64]) -> Vec<(Draw, Run)> {
+        let draw = |seed| Draw { seed, window_s: None };
+        p95.iter().zip(1..).map(|(p95, seed)| (draw(seed), run(strategy, *p95, 9))).collect()
     }
 
     #[test]

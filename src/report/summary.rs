@@ -64,7 +64,7 @@ pub fn summarise(strategy: &str, load: Load, samples: &[Sample], rules: &Rules) 
 #[must_use]
 pub fn bound(ttft_ms: Vec<f64>) -> Bound {
     let values = sorted(ttft_ms);
-    Bound { ttft_quantiles_ms: quantiles(&values), ttft_ms: latency(values) }
+    Bound { ttft_quantiles_ms: quantiles(&values), ttft_ms: latency(values), pooled_e2e_ms: None }
 }
 
 fn requests(measured: &[&Sample]) -> Requests {

@@ -10,6 +10,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, pre
 
 use super::figures::{COLUMNS, Column, best, display};
 use super::notes::notes;
+use super::ratios::{self, Ratios, live_rows, ratios};
 use super::schema::{Report, Run, Spread};
 
 /// Width at which notes wrap without a terminal, characters; the grid of five strategies is about as wide.
@@ -30,9 +31,17 @@ const DISPENSABLE: [(&str, &str); 8] = [
 /// everything is shown. `page` is where the HTML report with the definitions goes, if there is one.
 #[must_use]
 pub fn render(report: &Report, width: Option<usize>, page: Option<&Path>) -> String {
-    let (grid, left_out) = fitting(report, width);
-    let mut text = format!("{grid}\n");
     let line = width.unwrap_or(LINE).min(LINE);
+    let parts = report.by_load();
+    let (mut text, mut left_out) = (String::new(), Vec::new());
+    for part in &parts {
+        let (grid, without) = fitting(part, width);
+        if let Some(run) = part.runs.first().filter(|_| parts.len() > 1) {
+            let _ = writeln!(text, "{}", run.load.label());
+        }
+        let _ = writeln!(text, "{grid}");
+        left_out = if without.len() > left_out.len() { without } else { left_out };
+    }
     if report.runs.len() > 1 && !report.interrupted {
         push_wrapped(&mut text, line, "* ", "best of its column, or within 2 % of it");
     }
@@ -47,8 +56,53 @@ pub fn render(report: &Report, width: Option<usize>, page: Option<&Path>) -> Str
     for note in notes(report) {
         push_wrapped(&mut text, line, &format!("{}: ", note.kind.word()), &note.text);
     }
+    text.push_str(&comparisons(report, width));
+    text.push_str(&live(report));
     text.push_str(&footer(report, line));
     text
+}
+
+/// Ratios to the baseline and to the lower bound, over all loads; single loads stand in the page and in the file.
+fn comparisons(report: &Report, width: Option<usize>) -> String {
+    let mut text = String::new();
+    for ratios in ratios(report, false) {
+        let whole = ratio_grid(&ratios, true);
+        let fits = width.is_none_or(|width| whole.lines().all(|line| line.chars().count() <= width));
+        let _ = writeln!(text, "{}", if fits { whole } else { ratio_grid(&ratios, false) });
+    }
+    let several = report.comparisons.iter().any(|one| one.ratios.values().any(|ratio| ratio.low.is_some()));
+    if !text.is_empty() && several {
+        text.push_str("in brackets: 95 % intervals over seeds and windows, pair by pair\n");
+    }
+    text
+}
+
+/// What was simulated ÷ what was measured live.
+fn live(report: &Report) -> String {
+    let (headings, rows) = live_rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = plain_table();
+    table.set_header(headings);
+    for row in rows {
+        table.add_row(row);
+    }
+    aligned(table) + "\n"
+}
+
+fn ratio_grid(ratios: &Ratios<'_>, intervals: bool) -> String {
+    let columns = ratios.columns();
+    let mut table = plain_table();
+    let mut header = vec![Cell::new(ratios.heading())];
+    header.extend(columns.iter().map(|(_, heading)| Cell::new(heading)));
+    table.set_header(header);
+    for row in &ratios.rows {
+        let mut cells = vec![Cell::new(&row.strategy)];
+        cells.extend(columns.iter().map(|(key, _)| Cell::new(ratios::text(row.ratios.get(*key), intervals))));
+        table.add_row(cells);
+    }
+    aligned(table)
 }
 
 /// The widest grid that fits, and what it does without.
@@ -74,9 +128,7 @@ fn fitting(report: &Report, width: Option<usize>) -> (String, Vec<String>) {
 /// Only the grid: a row per run, then the lower bound.
 fn comparison(report: &Report, shown: &[&Column]) -> String {
     let runs = &report.runs;
-    let mut table = Table::new();
-    let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
-    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    let mut table = plain_table();
     let mut header = vec![Cell::new("strategy"), Cell::new("requests\nok")];
     header.extend(shown.iter().map(|column| Cell::new(heading(column))));
     table.set_header(header);
@@ -98,6 +150,24 @@ fn comparison(report: &Report, shown: &[&Column]) -> String {
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    table
+}
+
+/// Names to the left, numbers to the right.
+fn aligned(mut table: Table) -> String {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
     }
     table.trim_fmt()
 }
@@ -183,6 +253,59 @@ mod tests {
 
     use super::render;
     use crate::report::example;
+
+    #[test]
+    fn a_sweep_has_a_grid_per_load_and_ratios_over_all() {
+        let mut report = example::sweep();
+        assert_snapshot!(render(&report, None, Some("r.html".as_ref())), @r"
+        0.5 of the capacity (time scale 2)
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        strategy      requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
+                            ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %   error ms
+        ════════════════════════════════════════════════════════════════════════════════════════════════════════════
+        gorgo              600    125    100    300    500   1800   12.5*  90.0*   99.0*    40.0    60.0       21.0
+        random             600    100*  80.0*   240*   400*  1740*  12.5*  90.0*   99.0*    40.0    60.0          -
+        (lower bound)            75.0   60.0    180    300      -      -      -       -        -       -          -
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        0.9 of the capacity (time scale 1.111)
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        strategy      requests    TTFT   TTFT   TTFT   TTFT    E2E   TPOT  cache goodput    cross     max prediction
+                            ok mean ms p50 ms p95 ms p99 ms p95 ms p50 ms hits %       % region % share %   error ms
+        ════════════════════════════════════════════════════════════════════════════════════════════════════════════
+        gorgo              600    188    150    450    750   1950   12.5*  90.0*   99.0*    40.0    60.0       21.0
+        random             600    112*  90.0*   270*   450*  1770*  12.5*  90.0*   99.0*    40.0    60.0          -
+        (lower bound)            75.0   60.0    180    300      -      -      -       -        -       -          -
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        * best of its column, or within 2 % of it
+        every figure is defined in `r.html`
+        capacity: the fleet keeps up with time scale 1: there random has a TTFT p95 of at most 400 ms, 2 times that of
+                  the nearly idle fleet
+        counted: 0.5 of the capacity (time scale 2): sessions that start from 10 to 50 s; warm-up of 10 s excluded
+                 (120 requests of the first run)
+        counted: 0.9 of the capacity (time scale 1.111): sessions that start from 10 to 50 s; warm-up of 10 s excluded
+                 (120 requests of the first run)
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────
+        ÷ gorgo           TTFT p50           TTFT p95           TTFT p99            E2E p95           all four
+        ═══════════════════════════════════════════════════════════════════════════════════════════════════════
+        random   0.69 [0.69, 0.69]  0.69 [0.69, 0.69]  0.69 [0.69, 0.69]  0.93 [0.90, 0.97]  0.75 [0.74, 0.75]
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────
+        ───────────────────────────────────────────────────────────────────────
+        ÷ lower bound           TTFT p50           TTFT p95           TTFT p99
+        ═══════════════════════════════════════════════════════════════════════
+        gorgo          2.14 [1.17, 3.92]  2.14 [1.17, 3.92]  2.14 [1.17, 3.92]
+        random         1.48 [0.81, 2.72]  1.48 [0.81, 2.72]  1.48 [0.81, 2.72]
+        ───────────────────────────────────────────────────────────────────────
+        in brackets: 95 % intervals over seeds and windows, pair by pair
+        infinite cache would hit 95.4 % of the prompt tokens
+        client lag p50 0.10 ms, p95 0.80 ms, p99 1.90 ms (n = 3600)
+        emulator error p50 0.20 ms, p95 1.10 ms, p99 2.40 ms (n = 1800)
+        WAN error p50 0.60 ms, p95 1.20 ms, p99 2.00 ms (n = 60000)
+        trace bfcl (sha256 0123456789ab), 1142 requests, 0 dropped; gorgo 0.1.0 on linux x86_64 with 2 cores
+        ");
+        report.runs.clear();
+        report.comparisons.clear();
+        assert!(!render(&report, Some(80), None).contains('÷'));
+    }
 
     #[test]
     fn a_whole_comparison() {

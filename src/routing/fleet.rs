@@ -1,5 +1,6 @@
 //! The router's view of its replicas, in the order of their registration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::estimate::{Ewma, RTT_MAX_MS, RTT_WEIGHT};
@@ -122,6 +123,8 @@ pub struct Replica {
     pub ttft_ms: Samples,
     /// What it tells of itself, if it is a peer.
     pub peer: PeerBook,
+    /// What other routers told that they have there, by their numbers.
+    pub sharers: BTreeMap<u32, PeerBook>,
     health: HealthTracker,
 }
 
@@ -137,6 +140,7 @@ impl Replica {
             told_kv_tokens: None,
             ttft_ms: Samples::default(),
             peer: PeerBook::default(),
+            sharers: BTreeMap::new(),
             health: HealthTracker::default(),
         }
     }

@@ -8,6 +8,7 @@
 mod learning;
 mod peers;
 mod placement;
+pub mod sharing;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;

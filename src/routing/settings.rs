@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_attempts: u32,
     /// Seed of the random strategies.
     pub seed: u64,
+    /// What other routers tell of engines that they use as well counts as load. Default true.
+    pub heeds_others: bool,
     /// Which regions each residency class allows.
     pub residency: Residency,
     /// Where regions are, for strategies that go by distance.
@@ -42,6 +44,7 @@ impl Default for Settings {
             queue_timeout_ms: 60_000.0,
             max_attempts: 3,
             seed: 0,
+            heeds_others: true,
             residency: Residency::default(),
             places: Arc::default(),
             health: HealthThresholds::default(),

@@ -8,6 +8,7 @@
 //! | `restart:NAME@60` | the same with the new process there at once |
 //! | `hang:NAME@60..80` | the engine stands still and answers nothing, then goes on as if nothing had been |
 //! | `slow:NAME@60..300x3` | every step takes three times as long |
+//! | `slow:*@0..x1.3` | the same with every replica, as `*` always means |
 //! | `rtt:A/B@60..90x3` | delays between two regions (or between `A` and all others) are three times as long |
 //! | `cut:A/B@60..90` | nothing gets through between two regions (or between `A` and all others); TCP delivers it afterwards |
 //! | `cut:A>B@60..90` | the same from `A` to `B` only; what `B` sends comes until its TCP stops for want of acknowledgements |
@@ -27,6 +28,9 @@ pub struct Fault {
     /// Until when, ms; infinite for good.
     pub to_ms: f64,
 }
+
+/// Stands for every replica.
+const EVERY: &str = "*";
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +93,17 @@ impl fmt::Display for Ends {
 #[error("{0}")]
 pub struct FaultError(String);
 
+impl Trouble {
+    /// Whether it befalls this replica.
+    #[must_use]
+    pub fn befalls(&self, replica: &str) -> bool {
+        match self {
+            Self::Down(name) | Self::Hang(name) | Self::Slow(name, _) => name == EVERY || name == replica,
+            Self::Rtt(..) | Self::Cut(_) => false,
+        }
+    }
+}
+
 impl Fault {
     /// Whether the fleet has what the fault names.
     ///
@@ -108,6 +123,7 @@ impl Fault {
             routers.chain(fleet.replicas.iter().map(|replica| replica.region.as_str())).collect::<Vec<_>>()
         };
         match &self.trouble {
+            Trouble::Down(name) | Trouble::Hang(name) | Trouble::Slow(name, _) if name == EVERY => Ok(()),
             Trouble::Down(name) | Trouble::Hang(name) | Trouble::Slow(name, _) => {
                 known("replica", name, fleet.replicas.iter().map(|replica| replica.name.as_str()).collect())
             }
@@ -213,6 +229,7 @@ mod tests {
             "restart:a@0.5",
             "hang:a@1..2",
             "slow:a@1..2x3",
+            "slow:*@0..x1.3",
             "rtt:a/b@1..2x0.5",
             "rtt:a@1..x3",
             "cut:a/b@1..2",
@@ -278,6 +295,7 @@ mod tests {
         let fleet = file.resolve(None, &|gpu, model| spec_of(gpu, model).map(drop).map_err(|e| e.to_string())).unwrap();
         let check = |text: &str| text.parse::<Fault>().unwrap().check(&fleet).map_err(|error| error.to_string());
         assert_eq!(check("down:far@1..2"), Ok(()));
+        assert_eq!(check("slow:*@0..x1.3"), Ok(()));
         assert_eq!(check("cut:us-east-1/europe-central-1@1..2"), Ok(()));
         assert_eq!(
             check("hang:near@1..2"),

@@ -1,10 +1,10 @@
 //! From a fleet file's replica to the engine that stands for it.
 
-use super::engine::{EngineSpec, Scheduler};
+use super::engine::{EngineSpec, Order, Scheduler};
 use super::hardware::Gpu as GpuFigures;
 use super::preset::{self, PresetError};
 use super::timing::{Efficiency, StepTiming};
-use crate::workload::fleet::{Gpu, Hardware, Overrides, Replica, SchedulerKind, Speed, StepConstants};
+use crate::workload::fleet::{Gpu, Hardware, OrderKind, Overrides, Replica, SchedulerKind, Speed, StepConstants};
 
 /// Prefill tokens per step of a GPU that is given by constants: SGLang's value for 60 to 160 GB of memory (docs/models.md 2).
 const DEFAULT_CHUNK: u32 = 8192;
@@ -71,12 +71,17 @@ fn with_overrides(spec: EngineSpec, overrides: &Overrides) -> EngineSpec {
         SchedulerKind::PrefillFirst => Scheduler::PrefillFirst,
         SchedulerKind::Mixed => Scheduler::Mixed,
     });
+    let order = overrides.order.map(|kind| match kind {
+        OrderKind::Arrival => Order::Arrival,
+        OrderKind::LongestPrefix => Order::LongestPrefix,
+    });
     EngineSpec {
         kv_tokens: overrides.kv_tokens.unwrap_or(spec.kv_tokens),
         max_running: overrides.max_running.unwrap_or(spec.max_running),
         chunk: overrides.chunk.unwrap_or(spec.chunk),
         block: overrides.block.unwrap_or(spec.block),
         scheduler: scheduler.unwrap_or(spec.scheduler),
+        order: order.unwrap_or(spec.order),
         ..spec
     }
 }
@@ -84,7 +89,7 @@ fn with_overrides(spec: EngineSpec, overrides: &Overrides) -> EngineSpec {
 #[cfg(test)]
 mod tests {
     use super::{engine_spec, spec_of};
-    use crate::sim::engine::Scheduler;
+    use crate::sim::engine::{Order, Scheduler};
     use crate::sim::preset;
     use crate::workload::fleet::FleetFile;
 
@@ -103,6 +108,7 @@ mod tests {
         kv_tokens = 40000
         chunk = 512
         scheduler = "mixed"
+        order = "longest-prefix"
         [[replica]]
         name = "constants"
         region = "us-east-1"
@@ -138,6 +144,7 @@ mod tests {
         assert_eq!(specs[0], preset);
         assert_eq!((specs[1].kv_tokens, specs[1].chunk, specs[1].scheduler), (40_000, 512, Scheduler::Mixed));
         assert_eq!(specs[1].timing, preset.timing);
+        assert_eq!((specs[1].order, preset.order), (Order::LongestPrefix, Order::Arrival));
         assert_eq!((specs[2].kv_tokens, specs[2].usd_per_hour, specs[2].chunk), (430_000, Some(1.5), 8192));
         // 3 ms + 0.085 ms * 100 tokens + 3.4e-6 ms * 100 * 50 pairs.
         assert!((specs[2].lone_prefill_ms(0, 100) - 11.517).abs() < 1e-3);

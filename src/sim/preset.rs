@@ -2,7 +2,7 @@
 //!
 //! End-to-end efficiencies (docs/models.md 1), one GPU per engine. Fleet files override single values or bring constants of their own.
 
-use super::engine::{EngineSpec, Scheduler};
+use super::engine::{EngineSpec, Order, Scheduler};
 use super::hardware::{GPUS, Gpu, MODELS, Model};
 use super::timing::{Efficiency, StepTiming, TensorParallel};
 
@@ -52,6 +52,7 @@ pub fn sglang_like(timing: StepTiming, chunk: u32) -> EngineSpec {
         kv_tokens: 0,
         block: BLOCK,
         scheduler: Scheduler::PrefillFirst,
+        order: Order::Arrival,
         usd_per_hour: None,
     }
 }
@@ -245,6 +246,7 @@ mod tests {
             kv_tokens: 463648,
             block: 16,
             scheduler: PrefillFirst,
+            order: Arrival,
             usd_per_hour: Some(
                 2.79,
             ),

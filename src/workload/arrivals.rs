@@ -3,6 +3,8 @@
 //! A schedule is drawn once, by one generator, before anything is sent. However many connections or tasks then play it, the
 //! gaps stay what was asked for (a load tool whose workers each draw their own gaps from equal seeds sends bursts instead).
 
+use std::fmt;
+
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -68,6 +70,14 @@ impl Window {
     #[must_use]
     pub fn contains(self, at_ms: f64) -> bool {
         (self.from_ms..self.to_ms).contains(&at_ms)
+    }
+}
+
+impl fmt::Display for Window {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..", self.from_ms / 1000.0)?;
+        if self.to_ms.is_finite() { write!(f, "{}", self.to_ms / 1000.0) } else { Ok(()) }
     }
 }
 

@@ -42,13 +42,24 @@ pub struct PlanOptions {
     pub max_think_ms: Option<f64>,
     /// Longer outputs are cut to this, tokens.
     pub max_output: Option<u32>,
+    /// Replay sends every request at its own time, however late the replies before it in its session are: in the plan each is a
+    /// session by itself, under its session's name.
+    pub open_loop: bool,
 }
 
 impl PlanOptions {
     /// The given arrivals and seed, everything else as recorded.
     #[must_use]
     pub fn new(arrivals: Arrivals, seed: u64) -> Self {
-        Self { arrivals, seconds: None, seed, pauses: Pauses::Recorded, max_think_ms: None, max_output: None }
+        Self {
+            arrivals,
+            seconds: None,
+            seed,
+            pauses: Pauses::Recorded,
+            max_think_ms: None,
+            max_output: None,
+            open_loop: false,
+        }
     }
 }
 
@@ -116,6 +127,9 @@ pub enum PlanError {
 /// Options that do not fit the trace, see [`PlanError`].
 pub fn build(trace: &Trace, options: &PlanOptions) -> Result<Plan, PlanError> {
     check(trace, options)?;
+    if options.open_loop && !trace.is_timed() {
+        return Err(PlanError::NotTimed { name: trace.name.clone() });
+    }
     let sessions = match options.arrivals {
         Arrivals::Replay { time_scale, window } => replay(trace, options, time_scale, window)?,
         Arrivals::Poisson { per_s } => timed(trace, options, poisson_starts(per_s, options.seed)),
@@ -210,14 +224,13 @@ fn replay(
         rest = others;
         let kept: Vec<(&Row, f64)> =
             episode.rows.iter().zip(own.iter().copied()).filter(|(_, at)| window.contains(*at)).collect();
-        let Some(&(_, begin)) = kept.first() else { continue };
-        let start_ms = (begin - window.from_ms) * time_scale;
-        if start_ms < limit_ms {
-            sessions.push(Session {
-                id: episode.id.clone(),
-                start_ms,
-                steps: replayed_steps(&kept, options, time_scale),
-            });
+        let parts = if options.open_loop { kept.chunks(1) } else { kept.chunks(kept.len().max(1)) };
+        for part in parts {
+            let start_ms = (part[0].1 - window.from_ms) * time_scale;
+            if start_ms < limit_ms {
+                let steps = replayed_steps(part, options, time_scale);
+                sessions.push(Session { id: episode.id.clone(), start_ms, steps });
+            }
         }
     }
     if sessions.is_empty() {

@@ -1,5 +1,7 @@
 //! Where the clients of each session stand: drawn by the fleet's shares, which may move round the regions during the run.
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 
 use super::arrivals::{Stream, generator};
@@ -10,7 +12,8 @@ use super::plan::Plan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home(pub usize);
 
-/// The home of every session of `plan`, in order: one draw per session, so that a change of one session moves no other.
+/// The home of every session of `plan`, in order: one draw per session, so that a change of one session moves no other. Sessions of one
+/// name have the home of the first of them.
 ///
 /// `drift`: how many places the shares move on between the first start and the last. At 2 the share that the first group has at first
 /// belongs to the third one at the end, as the peak of a day moves from region to region; between places they are mixed in proportion.
@@ -18,7 +21,8 @@ pub struct Home(pub usize);
 pub fn homes(clients: &[Clients], plan: &Plan, seed: u64, drift: f64) -> Vec<Home> {
     let last_ms = plan.sessions.last().map_or(0.0, |session| session.start_ms).max(f64::MIN_POSITIVE);
     let mut rng = generator(seed, Stream::Homes);
-    let home = |start_ms: f64, draw: f64| {
+    let mut known: BTreeMap<&str, Home> = BTreeMap::new();
+    let mut home = |id, start_ms: f64, draw: f64| {
         let shares = shares_at(clients, drift * start_ms / last_ms);
         let mut sum = 0.0;
         let found = shares.iter().position(|share| {
@@ -26,9 +30,9 @@ pub fn homes(clients: &[Clients], plan: &Plan, seed: u64, drift: f64) -> Vec<Hom
             draw < sum
         });
         // Rounding may leave the sum a hair below a draw that is nearly 1.
-        Home(found.unwrap_or(clients.len().saturating_sub(1)))
+        *known.entry(id).or_insert(Home(found.unwrap_or(clients.len().saturating_sub(1))))
     };
-    plan.sessions.iter().map(|session| home(session.start_ms, rng.random())).collect()
+    plan.sessions.iter().map(|session| home(&*session.id, session.start_ms, rng.random())).collect()
 }
 
 /// The shares after they have moved on by `places`.
@@ -52,7 +56,7 @@ mod tests {
     }
 
     fn plan(sessions: u32) -> Plan {
-        let session = |k: u32| Session { id: "s".into(), start_ms: f64::from(k), steps: Vec::new() };
+        let session = |k: u32| Session { id: format!("s{k}").into(), start_ms: f64::from(k), steps: Vec::new() };
         Plan { block_size: 16, sessions: (0..sessions).map(session).collect(), concurrency: None }
     }
 
@@ -77,6 +81,10 @@ mod tests {
         assert!((share(&drawn[27_000..], 1) - 0.675).abs() < 0.03, "{}", share(&drawn[27_000..], 1));
         assert_eq!(drawn, homes(&clients, &plan(30_000), 5, 1.0));
         assert_ne!(drawn, homes(&clients, &plan(30_000), 6, 1.0));
+        let mut named = plan(100);
+        named.sessions[70].id = "s7".into();
+        let homes_of_named = homes(&clients, &named, 5, 1.0);
+        assert_eq!(homes_of_named[70], homes_of_named[7], "a conversation stays where it began");
         assert!(homes(&clients[..1], &plan(9), 1, 3.0).iter().all(|home| *home == Home(0)));
     }
 }

@@ -16,7 +16,7 @@ pub struct Plan {
 /// A chain of requests: each waits for the reply before, then for its think time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
-    /// Key that clients send, unique in the plan.
+    /// Key that clients send: unique in the plan, but for the requests of an open loop, each of which is a session here.
     pub id: Arc<str>,
     /// Start from the beginning of the run, ms.
     pub start_ms: f64,
@@ -45,6 +45,17 @@ impl Plan {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.sessions.iter().map(|session| session.steps.len()).sum()
+    }
+
+    /// Whether requests belong together, so that a session key says something.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        if self.sessions.iter().any(|session| session.steps.len() > 1) {
+            return true;
+        }
+        let mut ids: Vec<&str> = self.sessions.iter().map(|session| &*session.id).collect();
+        ids.sort_unstable();
+        ids.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// All requests in plan order: by the earliest time at which each can be sent (start of its session and the pauses up to

@@ -35,7 +35,7 @@ impl Lane {
     ///
     /// # Errors
     /// Ports or strategies that cannot be had.
-    pub(super) async fn start(config: &DemoConfig, specs: &[EngineSpec], strategy: &str) -> Result<Self> {
+    pub(super) async fn start(config: &DemoConfig, specs: &[EngineSpec], strategy: &Settings) -> Result<Self> {
         let fleet = &config.fleet;
         let home = &fleet.routers.first().context("a fleet has a router")?.region;
         let (mut engines, mut relays, mut replicas) = (Vec::new(), Vec::new(), Vec::new());
@@ -62,7 +62,8 @@ impl Lane {
             engines.push(engine);
             relays.push(relay);
         }
-        let settings = Settings { strategy: strategy.to_owned(), seed: config.seed, ..Settings::default() };
+        let settings = Settings { seed: config.seed, ..strategy.clone() };
+        let strategy = &strategy.strategy;
         let gateway = GatewayConfig { listen: ANY, admin: ANY, ..GatewayConfig::new(settings, replicas) };
         let gateway =
             Gateway::start(gateway).await.with_context(|| format!("failed to start the proxy of `{strategy}`"))?;

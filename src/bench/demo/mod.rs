@@ -25,6 +25,7 @@ use crate::inference::Dialect;
 use crate::report::percentile::spread;
 use crate::report::schema::{Cost, Report, SCHEMA};
 use crate::report::{Rules, Run, Slo, summarise};
+use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
 use crate::workload::{Fleet, Plan, PlanOptions, Trace};
 
@@ -38,8 +39,8 @@ const WARM: usize = 16;
 /// What to compare.
 #[derive(Clone, Debug)]
 pub struct DemoConfig {
-    /// Registered strategies, in the order of the report.
-    pub strategies: Vec<String>,
+    /// Strategies with their parameters and limits, in the order of the report; their seeds are the demo's.
+    pub strategies: Vec<Settings>,
     /// The requests, longer ones than the fleet can hold already left out.
     pub trace: Trace,
     /// How the plan was made from it.
@@ -65,6 +66,23 @@ pub struct DemoConfig {
 /// # Errors
 /// A fleet that cannot be started.
 pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) -> Result<Report> {
+    Ok(measure(config, board, stop).await?.report)
+}
+
+/// A comparison with what its figures were made from.
+#[derive(Debug)]
+pub struct Measured {
+    /// The figures.
+    pub report: Report,
+    /// The requests of each strategy.
+    pub played: Vec<Played>,
+}
+
+/// As [`run`], with the single requests.
+///
+/// # Errors
+/// A fleet that cannot be started.
+pub async fn measure(config: DemoConfig, board: &Board, stop: &CancellationToken) -> Result<Measured> {
     fleet::ensure_central(&config.fleet)?;
     let specs = fleet::specs(&config.fleet)?;
     let plan = Arc::clone(&config.plan);
@@ -73,34 +91,17 @@ pub async fn run(config: DemoConfig, board: &Board, stop: &CancellationToken) ->
     let bound = || limit(&plan, &specs, |_, replica| rtt_ms[replica], config.warmup_s * 1000.0);
     let limit = plan.concurrency.is_none().then(bound);
     let mut lanes = Vec::new();
-    for strategy in &config.strategies {
-        board.phase(format!("starting {} emulated engines for {strategy}", specs.len()));
-        lanes.push(Lane::start(&config, &specs, strategy).await?);
+    for settings in &config.strategies {
+        board.phase(format!("starting {} emulated engines for {}", specs.len(), settings.strategy));
+        lanes.push(Lane::start(&config, &specs, settings).await?);
     }
     let demo = Demo { config: &config, plan, limit };
     let played = demo.play(&lanes, board, stop).await?;
-    let errors: Vec<f64> = lanes.iter().flat_map(Lane::timing_error_ms).collect();
-    let wan_errors: Vec<f64> = lanes.iter().flat_map(Lane::wan_error_ms).collect();
-    let lags: Vec<f64> = played.iter().flat_map(|played| played.lag_ms.iter().copied()).collect();
-    let runs = config.strategies.iter().zip(&played).zip(&lanes);
-    let runs: Vec<Run> = runs.map(|((strategy, played), lane)| demo.judge(strategy, played, lane, &specs)).collect();
-    let remarks = demo.remarks(&runs, &specs);
+    let report = demo.report(&played, &lanes, &specs, stop.is_cancelled());
     for lane in lanes {
         lane.stop().await;
     }
-    Ok(Report {
-        schema: SCHEMA.to_owned(),
-        gorgo: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: machine::describe(),
-        trace: trace_info(&config.trace),
-        client_lag_ms: Some(spread(lags)),
-        emulator_error_ms: Some(spread(errors)),
-        wan_error_ms: Some(spread(wan_errors)),
-        interrupted: stop.is_cancelled(),
-        remarks,
-        runs,
-        config: config.described,
-    })
+    Ok(Measured { report, played })
 }
 
 /// One comparison under way.
@@ -111,6 +112,28 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
+    fn report(&self, played: &[Played], lanes: &[Lane], specs: &[EngineSpec], interrupted: bool) -> Report {
+        let lags: Vec<f64> = played.iter().flat_map(|played| played.lag_ms.iter().copied()).collect();
+        let runs = self.config.strategies.iter().zip(played).zip(lanes);
+        let runs: Vec<Run> =
+            runs.map(|((settings, played), lane)| self.judge(&settings.strategy, played, lane, specs)).collect();
+        Report {
+            schema: SCHEMA.to_owned(),
+            gorgo: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: machine::describe(),
+            trace: trace_info(&self.config.trace),
+            client_lag_ms: Some(spread(lags)),
+            emulator_error_ms: Some(spread(lanes.iter().flat_map(Lane::timing_error_ms).collect())),
+            wan_error_ms: Some(spread(lanes.iter().flat_map(Lane::wan_error_ms).collect())),
+            interrupted,
+            remarks: self.remarks(&runs, specs),
+            runs,
+            comparisons: Vec::new(),
+            capacity: None,
+            config: self.config.described.clone(),
+        }
+    }
+
     /// Plays the plan through all lanes at once.
     async fn play(&self, lanes: &[Lane], board: &Board, stop: &CancellationToken) -> Result<Vec<Played>> {
         let config = self.config;
@@ -124,8 +147,8 @@ impl Demo<'_> {
         }
         let clock = Clock::start();
         let phases = self.announce(board, clock);
-        let runs = config.strategies.iter().zip(clients).map(|(strategy, client)| {
-            let player = self.player(client, clock, board.line(strategy, planned), stop);
+        let runs = config.strategies.iter().zip(clients).map(|(settings, client)| {
+            let player = self.player(client, clock, board.line(&settings.strategy, planned), stop);
             tokio::spawn(player.play())
         });
         let runs: Vec<_> = runs.collect();

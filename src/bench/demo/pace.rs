@@ -32,22 +32,31 @@ impl Mean {
 /// it is, else rounded up to tenths. 1 as well for a trace without a clock.
 #[must_use]
 pub fn default_time_scale(trace: &Trace, specs: &[EngineSpec], max_output: Option<u32>) -> f64 {
+    let capacity = capacity_per_s(specs, trace, max_output);
+    let offered = offered_per_s(trace).filter(|_| capacity > 0.0);
+    offered.map_or(1.0, |offered| ((offered / (LOAD * capacity) * 10.0).ceil() / 10.0).max(1.0))
+}
+
+/// Requests per second of the trace's own clock; `None` without one.
+#[must_use]
+pub fn offered_per_s(trace: &Trace) -> Option<f64> {
     let times = || trace.rows().filter_map(|row| row.at_ms);
     let (first, last) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
     let span_s = (last - first) / 1000.0;
-    let capacity = capacity_per_s(specs, Mean::of(trace, max_output));
-    if span_s <= 0.0 || !span_s.is_finite() || capacity <= 0.0 {
-        return 1.0;
-    }
-    let offered = trace.requests() as f64 / span_s;
-    ((offered / (LOAD * capacity) * 10.0).ceil() / 10.0).max(1.0)
+    (span_s > 0.0 && span_s.is_finite()).then(|| trace.requests() as f64 / span_s)
+}
+
+/// Requests of the trace per second that the replicas are estimated to serve together with nothing cached.
+#[must_use]
+pub fn capacity_per_s(specs: &[EngineSpec], trace: &Trace, max_output: Option<u32>) -> f64 {
+    capacity_of(specs, Mean::of(trace, max_output))
 }
 
 /// Requests per second that the replicas serve together with nothing cached.
 ///
 /// As many requests as the KV cache holds share a replica: `n = kv / (input + output)`, at most `max_running`. Their prefills come
 /// one after the other, their outputs together: `rate = n / (n × prefill + output × step)`.
-fn capacity_per_s(specs: &[EngineSpec], mean: Mean) -> f64 {
+fn capacity_of(specs: &[EngineSpec], mean: Mean) -> f64 {
     let of = |spec: &EngineSpec| {
         let room = (spec.kv_tokens as f64 / (mean.input + mean.output).max(1.0)).floor();
         let n = room.clamp(1.0, f64::from(spec.max_running.max(1)));
@@ -79,7 +88,7 @@ pub(super) fn small_caches(runs: &[Run], specs: &[EngineSpec], distinct_tokens: 
 
 #[cfg(test)]
 mod tests {
-    use super::{Mean, capacity_per_s, default_time_scale, small_caches};
+    use super::{Mean, capacity_of, default_time_scale, small_caches};
     use crate::bench::demo::fleet::{default_fleet, specs};
     use crate::report::Run;
     use crate::report::schema::Cache;
@@ -117,10 +126,10 @@ mod tests {
         (spec.kv_tokens, spec.max_running) = (40_000, 256);
         let (prefill, step) = (spec.lone_prefill_ms(0, 9_900), spec.decode_step_ms(39_600));
         let expected = 4.0 * 1000.0 / (4.0 * prefill + 100.0 * step);
-        assert!((capacity_per_s(&[spec.clone()], mean) - expected).abs() < 1e-9);
-        assert!((capacity_per_s(&[spec.clone(), spec.clone()], mean) - 2.0 * expected).abs() < 1e-9);
+        assert!((capacity_of(&[spec.clone()], mean) - expected).abs() < 1e-9);
+        assert!((capacity_of(&[spec.clone(), spec.clone()], mean) - 2.0 * expected).abs() < 1e-9);
         spec.kv_tokens = 1;
-        assert!(capacity_per_s(&[spec], mean) > 0.0, "one request always runs");
+        assert!(capacity_of(&[spec], mean) > 0.0, "one request always runs");
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! One seed's share of a simulation: its plan, where its clients stand, and the bound of its requests.
+//! One draw of a load: its plan, where its clients stand, and the bound of its requests.
 
-use super::SimulateConfig;
+use super::scene::{Draw, Scene};
 use crate::bench::demo::cost;
 use crate::bench::limit::{Limit, limit};
 use crate::bench::load::load;
 use crate::report::{Rules, Run, Sample, summarise};
 use crate::routing::Settings;
 use crate::sim::world::{Edge, Measured, Played, Scenario};
-use crate::workload::{Home, Plan, PlanError, homes};
+use crate::workload::{Arrivals, Fleet, Home, Plan, PlanError, homes};
 
-/// What all contenders of a seed have in common.
+/// What all contenders of a draw have in common.
+#[derive(Debug)]
 pub(super) struct Lot {
-    pub(super) seed: u64,
+    pub(super) draw: Draw,
+    load: Arrivals,
     pub(super) plan: Plan,
     homes: Vec<Home>,
     measured: Measured,
@@ -19,40 +21,35 @@ pub(super) struct Lot {
 }
 
 impl Lot {
-    pub(super) fn new(config: &SimulateConfig, seed: u64) -> Result<Self, PlanError> {
-        let plan = config.plan(seed)?;
-        let homes = homes(&config.fleet.clients, &plan, seed, config.drift);
-        let from_ms = config.warmup_s(&plan) * 1000.0;
-        let to_ms = config.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
-        let measured = Measured { from_ms, to_ms, drain_ms: config.drain_s * 1000.0 };
-        let rtt_ms = |session: usize, replica: usize| rtt_ms(config, homes[session], replica);
+    pub(super) fn new(scene: &Scene, load: Arrivals, draw: Draw) -> Result<Self, PlanError> {
+        let plan = scene.plan(load, draw)?;
+        let homes = homes(&scene.fleet.clients, &plan, draw.seed, scene.drift);
+        let from_ms = scene.warmup_s(&plan) * 1000.0;
+        let to_ms = scene.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
+        let measured = Measured { from_ms, to_ms, drain_ms: scene.drain_s * 1000.0 };
+        let rtt_ms = |session: usize, replica: usize| rtt_ms(&scene.fleet, homes[session], replica);
         // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
-        let limit = plan.concurrency.is_none().then(|| limit(&plan, &config.specs, rtt_ms, from_ms));
-        Ok(Self { seed, plan, homes, measured, limit })
+        let limit = plan.concurrency.is_none().then(|| limit(&plan, &scene.specs, rtt_ms, from_ms));
+        Ok(Self { draw, load, plan, homes, measured, limit })
     }
 
     /// The scenario of one contender.
-    pub(super) fn scenario<'a>(
-        &'a self,
-        config: &'a SimulateConfig,
-        routing: &'a Settings,
-        edge: Edge,
-    ) -> Scenario<'a> {
+    pub(super) fn scenario<'a>(&'a self, scene: &'a Scene, routing: &'a Settings, edge: Edge) -> Scenario<'a> {
         Scenario {
-            fleet: &config.fleet,
-            specs: &config.specs,
+            fleet: &scene.fleet,
+            specs: &scene.specs,
             plan: &self.plan,
             homes: &self.homes,
             routing,
             edge,
-            faults: &config.faults,
+            faults: &scene.faults,
             measured: self.measured,
-            seed: self.seed,
+            seed: self.draw.seed,
         }
     }
 
     /// The figures of a run.
-    pub(super) fn judge(&self, config: &SimulateConfig, name: &str, played: &Played) -> Run {
+    pub(super) fn judge(&self, scene: &Scene, name: &str, played: &Played) -> Run {
         // A bound on requests that were not all sent would compare different ones.
         let limit = self.limit.as_ref().filter(|_| !played.stopped);
         let from_s = self.measured.from_ms / 1000.0;
@@ -64,16 +61,16 @@ impl Lot {
         let rules = Rules {
             from_s,
             to_s,
-            slo: config.slo,
+            slo: scene.slo,
             home: None,
             infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
         };
-        let mut run = summarise(name, load(config.options.arrivals), &played.samples, &rules);
+        let mut run = summarise(name, load(self.load), &played.samples, &rules);
         run.requests.unsent = played.unsent;
         run.requests.retried = played.retried;
         run.prediction.ttft_error_median = played.prediction_error_ms;
         run.bound = limit.map(|limit| limit.bound.clone());
-        run.cost = cost(&config.specs, to_s - from_s);
+        run.cost = cost(&scene.specs, to_s - from_s);
         run
     }
 
@@ -86,8 +83,7 @@ impl Lot {
 }
 
 /// Round trip between a session's clients and a replica by way of their router, ms. A checked fleet knows every pair.
-fn rtt_ms(config: &SimulateConfig, home: Home, replica: usize) -> f64 {
-    let fleet = &config.fleet;
+fn rtt_ms(fleet: &Fleet, home: Home, replica: usize) -> f64 {
     let clients = &fleet.clients[home.0];
     let router = &fleet.routers[clients.router].region;
     let near = if clients.region == *router { Some(0.0) } else { fleet.rtt.rtt_ms(&clients.region, router) };

@@ -1,135 +1,71 @@
-//! `gorgo simulate`: contenders × seeds in virtual time, each run on one thread, as many at once as there are cores.
+//! `gorgo simulate`: strategies × seeds in virtual time, each run on one thread, as many at once as there are cores.
 //!
-//! A seed is a workload (starts, order, homes, generated prompts) and a network; every contender plays the same ones, so that
-//! differences between contenders are differences of pairs.
+//! A seed is a workload (starts, order, homes, generated prompts) and a network; every strategy plays the same ones, so that
+//! differences between strategies are differences of pairs.
 
+mod capacity;
 mod crew;
+mod live;
 mod lot;
+mod pooled;
+mod scene;
+mod stage;
+mod sweep;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use tokio_util::sync::CancellationToken;
 
-use self::crew::Crew;
-use self::lot::Lot;
+pub use self::capacity::{PATIENCE, Pace, capacity};
+pub use self::live::{against_live, ensure_both};
+pub use self::scene::{Contender, Draw, Scene, Source};
+pub use self::stage::{Evaluated, Stage, Watch, evaluate};
 use super::Board;
 use super::demo::fleet::ensure_one_model;
 use super::load::trace_info;
 use super::machine;
-use crate::report::schema::{Report, SCHEMA};
-use crate::report::{Run, Slo, seeds};
-use crate::routing::Settings;
-use crate::sim::engine::EngineSpec;
-use crate::sim::fault::Fault;
-use crate::sim::world::{Edge, Events, News};
-use crate::workload::{Fleet, Generator, Plan, PlanError, PlanOptions, Trace};
-
-/// Longest warm-up when none is given, s: that of the papers' own simulations' first minute.
-const LONGEST_WARMUP_S: f64 = 60.0;
-/// Share of the starts that the warm-up takes when none is given.
-const WARMUP_SHARE: f64 = 0.2;
-
-/// One row of the report: what plays the workload.
-#[derive(Clone, Debug)]
-pub struct Contender {
-    /// How the report calls it.
-    pub name: String,
-    /// Its strategy with parameters and limits.
-    pub routing: Settings,
-    /// What its routers learn, how late and how often.
-    pub edge: Edge,
-}
-
-impl Contender {
-    /// The same with agents that know everything of each other at once: the bound of what news can give.
-    #[must_use]
-    pub fn omniscient(&self) -> Self {
-        let edge = Edge { news: News::Oracle, ..self.edge };
-        Self { name: format!("{} (oracle)", self.name), routing: self.routing.clone(), edge }
-    }
-}
+use crate::report::compare::comparisons;
+use crate::report::schema::{Capacity, Report, SCHEMA};
+use crate::workload::{Arrivals, Fleet};
 
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct SimulateConfig {
-    /// In the order of the report; the first is the one that others are paired with.
+    /// In the order of the report.
     pub contenders: Vec<Contender>,
-    /// Routers, replicas, clients, network.
-    pub fleet: Fleet,
-    /// The engines of its replicas.
-    pub specs: Vec<EngineSpec>,
-    /// The requests.
-    pub source: Source,
-    /// How plans are made from them; each seed takes its own.
-    pub options: PlanOptions,
-    /// The seeds, at least one.
-    pub seeds: Vec<u64>,
-    /// How many places the shares of clients move on during the run.
-    pub drift: f64,
-    /// What goes wrong.
-    pub faults: Vec<Fault>,
-    /// Sessions that start before do not count, s; `None`: a fifth of the starts, at most a minute.
-    pub warmup_s: Option<f64>,
-    /// Longest virtual time after the last start, s.
-    pub drain_s: f64,
-    /// Objectives.
-    pub slo: Option<Slo>,
+    /// Index of the one that others are compared with.
+    pub baseline: usize,
+    /// What they are simulated on.
+    pub scene: Scene,
+    /// The loads.
+    pub loads: Loads,
+    /// The draws, at least one.
+    pub draws: Vec<Draw>,
     /// Options as given, for the report.
     pub described: BTreeMap<String, serde_json::Value>,
 }
 
-/// Where requests come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// The same trace for every seed.
-    Trace(Box<Trace>),
-    /// Another draw for every seed.
-    Generated {
-        /// What draws.
-        generator: Generator,
-        /// Longer prompts are dropped, tokens.
-        max_input: u32,
+/// The loads of a simulation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Loads {
+    /// These, at least one.
+    Given(Vec<Arrivals>),
+    /// Shares of the capacity, which is searched first.
+    OfCapacity {
+        /// The shares, at least one.
+        fractions: Vec<f64>,
+        /// What is changed to change the load.
+        pace: Pace,
     },
 }
 
-impl Source {
-    /// The trace of a seed.
-    #[must_use]
-    pub fn trace(&self, seed: u64) -> Cow<'_, Trace> {
-        match self {
-            Self::Trace(trace) => Cow::Borrowed(trace),
-            Self::Generated { generator, max_input } => {
-                let mut trace = generator.trace(seed);
-                trace.drop_longer_than(*max_input);
-                Cow::Owned(trace)
-            }
-        }
-    }
-}
-
-impl SimulateConfig {
-    /// The plan of a seed.
-    ///
-    /// # Errors
-    /// Options that do not fit the trace.
-    pub fn plan(&self, seed: u64) -> Result<Plan, PlanError> {
-        let options = PlanOptions { seed, ..self.options.clone() };
-        crate::workload::build(&self.source.trace(seed), &options)
-    }
-
-    /// End of the warm-up of a plan, s.
-    #[must_use]
-    pub fn warmup_s(&self, plan: &Plan) -> f64 {
-        let starts_s = match (plan.concurrency, self.options.seconds) {
-            (_, Some(seconds)) => seconds,
-            (None, None) => plan.sessions.last().map_or(0.0, |session| session.start_ms / 1000.0),
-            // Nobody knows how long a closed loop takes that ends with its sessions.
-            (Some(_), None) => 0.0,
-        };
-        self.warmup_s.unwrap_or((starts_s * WARMUP_SHARE).min(LONGEST_WARMUP_S))
-    }
+/// A load to play.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    arrivals: Arrivals,
+    of_capacity: Option<f64>,
 }
 
 /// Agents reach the engines of their own regions and each other, nothing else; requests name one model.
@@ -138,13 +74,13 @@ impl SimulateConfig {
 /// Fleets of agents in which an engine has no agent or an agent no engine, and fleets of several models.
 pub fn ensure_reachable(fleet: &Fleet) -> Result<()> {
     ensure_one_model(fleet)?;
-    if fleet.routers.len() == 1 {
-        return Ok(());
+    if !fleet.has_agents() {
+        return ensure_neighbours(fleet);
     }
     for replica in &fleet.replicas {
         ensure!(
             fleet.routers.iter().any(|router| router.region == replica.region),
-            "replica `{}` stands in {}, which has no `[[router]]`; of several routers each reaches the engines of its own region",
+            "replica `{}` stands in {}, which has no `[[router]]`; of several agents each reaches the engines of its own region (`form = \"direct\"` lets every router reach all)",
             replica.name,
             replica.region
         );
@@ -152,9 +88,26 @@ pub fn ensure_reachable(fleet: &Fleet) -> Result<()> {
     for router in &fleet.routers {
         ensure!(
             fleet.replicas.iter().any(|replica| replica.region == router.region),
-            "the router in {} has no replica in its region; several routers are agents, each beside engines of its own",
+            "the router in {} has no replica in its region; several routers are agents, each beside engines of its own, unless the fleet says `form = \"direct\"`",
             router.region
         );
+    }
+    Ok(())
+}
+
+/// Several routers that reach all engines tell each other what they have there.
+fn ensure_neighbours(fleet: &Fleet) -> Result<()> {
+    for (index, router) in fleet.routers.iter().enumerate() {
+        for other in &fleet.routers[..index] {
+            ensure!(
+                fleet.rtt.rtt_ms(&other.region, &router.region).is_some(),
+                "no RTT between the routers in {} and {}; add \"{}/{}\" to network.rtt_ms",
+                other.region,
+                router.region,
+                other.region,
+                router.region
+            );
+        }
     }
     Ok(())
 }
@@ -164,39 +117,44 @@ pub fn ensure_reachable(fleet: &Fleet) -> Result<()> {
 /// # Errors
 /// Unknown strategies or parameters, and options that do not fit the trace.
 pub fn run(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> Result<Report> {
-    ensure_reachable(&config.fleet)?;
-    let lots = config.seeds.iter().map(|seed| Lot::new(config, *seed)).collect::<Result<Vec<Lot>, PlanError>>()?;
-    let crew = Crew { config, lots: &lots, board, stop };
-    let done = crew.work()?;
-    let of = |contender: usize| -> Vec<(u64, Run)> {
-        let own = done.iter().filter(|done| done.contender == contender);
-        own.map(|done| (config.seeds[done.seed], done.run.clone())).collect()
-    };
-    let first = of(0);
-    let runs = (0..config.contenders.len()).filter_map(|contender| {
-        let own = of(contender);
-        let paired = (contender > 0).then(|| seeds::paired(&own, &first)).flatten();
-        Some(Run { paired, ..seeds::merge(own)? })
-    });
-    let runs = runs.collect();
-    let events = done.iter().map(|done| done.events);
-    let events = events.fold(Events::default(), |sum, one| Events {
-        handled: sum.handled + one.handled,
-        tokens: sum.tokens + one.tokens,
-    });
+    ensure_reachable(&config.scene.fleet)?;
+    let (loads, capacity) = loads(config, board, stop)?;
+    let mut played = sweep::play(config, &loads, board, stop)?;
+    let events = played.events;
     let mut described = config.described.clone();
     described.insert("events".into(), serde_json::json!({ "handled": events.handled, "tokens": events.tokens }));
+    played.remarks.dedup();
     Ok(Report {
         schema: SCHEMA.to_owned(),
         gorgo: env!("CARGO_PKG_VERSION").to_owned(),
         machine: machine::describe(),
-        trace: trace_info(&config.source.trace(config.seeds[0])),
+        trace: trace_info(&config.scene.source.trace(config.draws[0].seed)),
         client_lag_ms: None,
         emulator_error_ms: None,
         wan_error_ms: None,
         interrupted: stop.is_cancelled(),
-        remarks: lots.first().map(Lot::remarks).unwrap_or_default(),
-        runs,
+        remarks: played.remarks,
+        comparisons: if stop.is_cancelled() { Vec::new() } else { comparisons(&played.loads, config.baseline) },
+        runs: sweep::runs(config, &played.loads),
+        capacity,
         config: described,
     })
+}
+
+/// The loads to play, and the capacity that they are shares of, if it is searched.
+fn loads(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> Result<(Vec<Planned>, Option<Capacity>)> {
+    let (fractions, pace) = match &config.loads {
+        Loads::Given(loads) => {
+            return Ok((loads.iter().map(|load| Planned { arrivals: *load, of_capacity: None }).collect(), None));
+        }
+        Loads::OfCapacity { fractions, pace } => (fractions, *pace),
+    };
+    let tried = AtomicUsize::new(0);
+    let say = || board.phase(format!("searching the capacity, {} runs done", tried.fetch_add(1, Ordering::Relaxed)));
+    say();
+    let watch = Watch { stop, partial: false, tallies: &[], finished: &say };
+    let found = capacity(&config.scene, &config.contenders, (pace, config.draws[0]), &watch)?;
+    let Some((speed, found)) = found else { return Ok((Vec::new(), None)) };
+    let at = |fraction: &f64| Planned { arrivals: pace.at(speed * fraction), of_capacity: Some(*fraction) };
+    Ok((fractions.iter().map(at).collect(), Some(found)))
 }

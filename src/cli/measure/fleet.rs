@@ -6,21 +6,26 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
 use crate::bench::demo::fleet;
+use crate::bench::fleets;
 use crate::cli::exit::Failure;
 use crate::model::geo::Atlas;
+use crate::model::spelling;
 use crate::sim::fleet::engine_spec;
 use crate::workload::Fleet;
 use crate::workload::fleet::{FleetFile, Gpu};
 use crate::workload::network::RttMatrix;
 
-/// The fleet of a file, or the demo's built-in one. A matrix that the file names is read beside it.
+/// The fleet of a file or of a built-in name, or the demo's. A matrix that the file names is read beside it.
 ///
 /// # Errors
 /// Files that cannot be read, and all problems of the fleet at once.
 pub(crate) fn read_fleet(path: Option<&Path>) -> Result<Fleet, Failure> {
     let Some(path) = path else { return fleet::default_fleet().map_err(Failure::usage) };
     let name = path.display().to_string();
-    let text = read(path, "fleet file")?;
+    let text = match fleets::find(&name) {
+        Some(built_in) => built_in.text.to_owned(),
+        None => read(path, "fleet file").map_err(|failure| with_names(failure, path))?,
+    };
     let file = FleetFile::parse(&name, &text).map_err(Failure::usage)?;
     let matrix = match file.matrix() {
         None => None,
@@ -45,6 +50,16 @@ pub(crate) fn read_matrix(path: &Path) -> Result<RttMatrix, Failure> {
 pub(crate) fn read_places(path: &Path) -> Result<Atlas, Failure> {
     let read = Atlas::parse(&read(path, "map")?);
     read.map_err(|error| Failure::usage(anyhow!("{}: {}", path.display(), error)))
+}
+
+/// Who gives a bare word may have meant a built-in fleet.
+fn with_names(failure: Failure, path: &Path) -> Failure {
+    if path.components().count() > 1 || path.extension().is_some() {
+        return failure;
+    }
+    let names: Vec<&str> = fleets::BUILT_IN.iter().map(|fleet| fleet.name).collect();
+    let hint = spelling::hint(&path.display().to_string(), names.iter().copied());
+    Failure::usage(anyhow!("{failure}; built-in fleets: {}{hint}", names.join(", ")))
 }
 
 fn read(path: &Path, what: &str) -> Result<String, Failure> {

@@ -77,7 +77,9 @@ mod tests {
     const BUDGET_BYTES_PER_S: f64 = 20_000.0;
 
     fn router(kind: ReplicaKind, kv_tokens: u64) -> (Router, ReplicaId) {
-        let mut router = Router::new(Settings::default()).expect("settings");
+        // A rule that holds nothing back: what is sent here gets no answer.
+        let settings = Settings { strategy: "gorgo".into(), ..Settings::default() };
+        let mut router = Router::new(settings).expect("settings");
         router.publish();
         let spec = ReplicaSpec {
             name: "node".into(),

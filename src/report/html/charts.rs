@@ -1,4 +1,4 @@
-//! The three charts of a report: TTFT distribution, time series, routing shares.
+//! The charts of a report: TTFT by load, its distribution, time series, routing shares.
 
 use std::collections::BTreeSet;
 
@@ -55,6 +55,48 @@ pub(super) fn distribution(report: &Report) -> Option<String> {
 fn curve(quantiles: &[f64], x: &Scale, y: &Scale) -> Vec<Option<(f64, f64)>> {
     let last = quantiles.len().saturating_sub(1).max(1) as f64;
     quantiles.iter().enumerate().map(|(i, ms)| Some((x.at(*ms), y.at(i as f64 / last * 100.0)))).collect()
+}
+
+/// TTFT p50 and p95 by load, a line per strategy. `None` without two loads that can be ordered.
+#[must_use]
+pub(super) fn by_load(parts: &[Report]) -> Option<String> {
+    let heights: Vec<(f64, &str)> = parts.iter().filter_map(|part| part.runs.first()?.load.height()).collect();
+    let unit = heights.first()?.1;
+    if heights.len() < parts.len() || parts.len() < 2 || heights.iter().any(|(_, other)| *other != unit) {
+        return None;
+    }
+    let runs = &parts[0].runs;
+    let everything = || parts.iter().flat_map(|part| &part.runs);
+    let range = log_range(everything().flat_map(|run| [run.ttft_ms.p50, run.ttft_ms.p95]).flatten())?;
+    let most = heights.iter().map(|(height, _)| *height).fold(0.0, f64::max);
+    let mut svg = Svg::new(640.0, "Latency by load", "TTFT p95 and TTFT p50 by load, one line per strategy");
+    let top = svg.legend(14.0, LEFT, &legend_entries(runs)) + 12.0;
+    let upper = Area { left: LEFT, right: RIGHT, top, bottom: 300.0 };
+    let lower = Area { top: 340.0, bottom: 592.0, ..upper };
+    let x = Scale::linear((0.0, 1.05 * most), (upper.left, upper.right));
+    for (area, title, read) in [
+        (upper, "TTFT p95, ms (log.)", (|run| run.ttft_ms.p95) as fn(&Run) -> Option<f64>),
+        (lower, "TTFT p50, ms (log.)", |run| run.ttft_ms.p50),
+    ] {
+        let y = Scale::log(range, (area.bottom, area.top));
+        svg.axes(area, (&x, if area.top == lower.top { unit } else { "" }), (&y, title));
+        for (index, run) in runs.iter().enumerate().rev() {
+            let mut points: Vec<(f64, Option<f64>)> = parts
+                .iter()
+                .zip(&heights)
+                .map(|(part, (height, _))| (*height, find(part, run).and_then(read)))
+                .collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let points = points.into_iter().map(|(height, ms)| ms.map(|ms| (x.at(height), y.at(ms))));
+            svg.path(&run_class(index), points, &run.strategy);
+        }
+    }
+    Some(svg.finish())
+}
+
+/// The run of the same strategy.
+fn find<'a>(part: &'a Report, run: &Run) -> Option<&'a Run> {
+    part.runs.iter().find(|other| other.strategy == run.strategy)
 }
 
 /// TTFT median per time slice above requests in flight. `None` where nothing was recorded.
@@ -168,7 +210,7 @@ fn segment(
 
 #[cfg(test)]
 mod tests {
-    use super::{distribution, over_time, shares};
+    use super::{by_load, distribution, over_time, shares};
     use crate::report::example;
 
     #[test]
@@ -181,6 +223,16 @@ mod tests {
         assert!(time.unwrap().contains("warm-up"));
         assert!(who.as_ref().unwrap().contains("share of ok requests by replica, %"));
         assert!(who.unwrap().contains("n = 600"));
+    }
+
+    #[test]
+    fn latency_by_load_has_a_line_per_strategy_in_both_panels() {
+        let chart = by_load(&example::sweep().by_load()).unwrap();
+        for strategy in ["gorgo", "random"] {
+            assert_eq!(chart.matches(&format!("<title>{strategy}</title>")).count(), 2, "{strategy}");
+        }
+        assert!(chart.contains("share of the capacity") && chart.contains("TTFT p95, ms"));
+        assert_eq!(by_load(&[example::report()]), None);
     }
 
     #[test]

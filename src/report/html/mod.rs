@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::figures::{Column, FIGURES, PERCENTILES, best, display};
 use super::notes::{Kind, notes};
+use super::ratios::{self, live_rows, ratios};
 use super::schema::{Report, Run, Spread};
 use super::table::{columns, ended_well};
 
@@ -36,8 +37,23 @@ pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
         lead(report),
     );
     html.push_str(&findings(report));
-    html.push_str(&comparison(report));
-    figures(&mut html, report);
+    let parts = report.by_load();
+    html.push_str("<h2>Comparison</h2>\n");
+    for part in &parts {
+        if let Some(run) = part.runs.first().filter(|_| parts.len() > 1) {
+            let _ = writeln!(html, "<h3>{}</h3>", escape::text(&run.load.label()));
+        }
+        html.push_str(&comparison(part));
+    }
+    html.push_str(LEGEND);
+    html.push_str(&ratio_tables(report));
+    html.push_str(&live_table(report));
+    if parts.len() > 1 {
+        figure(&mut html, "Latency by load", charts::by_load(&parts), BY_LOAD);
+    }
+    if let Some(heaviest) = parts.last() {
+        figures(&mut html, heaviest, parts.len() > 1);
+    }
     html.push_str(&configuration(report));
     html.push_str(&definitions());
     let _ =
@@ -81,7 +97,7 @@ fn findings(report: &Report) -> String {
     let mut html = String::from("<ul class=\"notes\">\n");
     for note in notes(report) {
         let class = match note.kind {
-            Kind::Best | Kind::Level | Kind::Paired | Kind::Limit | Kind::Counted => "result",
+            Kind::Best | Kind::Level | Kind::Paired | Kind::Limit | Kind::Counted | Kind::Capacity => "result",
             Kind::Beaten => "beaten",
             Kind::Warning => "warning",
         };
@@ -94,9 +110,8 @@ fn findings(report: &Report) -> String {
 fn comparison(report: &Report) -> String {
     let runs = &report.runs;
     let shown = columns(runs);
-    let mut html = String::from(
-        "<h2>Comparison</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>strategy</th><th>requests <span>ok</span></th>",
-    );
+    let mut html =
+        String::from("<div class=\"scroll\"><table>\n<thead><tr><th>strategy</th><th>requests <span>ok</span></th>");
     for column in &shown {
         let (first, second) = column.heading();
         let definition = escape::text(column.figure().definition);
@@ -112,8 +127,38 @@ fn comparison(report: &Report) -> String {
         html.push_str("</tr>\n");
     }
     html.push_str(&bound_row(runs, &shown));
-    html + "</tbody></table></div>\n<p class=\"small\">★ best of its column or within 2 % of it; lines of the charts below have the same order. \
-            Only runs that lost at most 1 % of their requests are compared.</p>\n"
+    html + "</tbody></table></div>\n"
+}
+
+/// What the marks of a comparison mean.
+const LEGEND: &str = "<p class=\"small\">★ best of its column or within 2 % of it; lines of the charts below have the same order. \
+                      Only runs that lost at most 1 % of their requests are compared.</p>\n";
+
+/// Ratios to the baseline and to the lower bound, over all loads and load by load.
+fn ratio_tables(report: &Report) -> String {
+    let mut html = String::new();
+    for ratios in ratios(report, true) {
+        let columns = ratios.columns();
+        let _ = write!(
+            html,
+            "<h3>Ratios {}</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th>strategy</th>",
+            escape::text(&ratios.heading())
+        );
+        for (_, heading) in &columns {
+            let _ = write!(html, "<th>{heading}</th>");
+        }
+        html.push_str("</tr></thead>\n<tbody>\n");
+        for row in &ratios.rows {
+            let load = row.load.as_ref().map(|load| format!(", {}", load.label())).unwrap_or_default();
+            let _ = write!(html, "<tr><td>{}</td>", escape::text(&format!("{}{load}", row.strategy)));
+            for (key, _) in &columns {
+                let _ = write!(html, "<td>{}</td>", ratios::text(row.ratios.get(*key), true));
+            }
+            html.push_str("</tr>\n");
+        }
+        html.push_str("</tbody></table></div>\n");
+    }
+    html
 }
 
 fn cell(value: Option<f64>, best: bool) -> String {
@@ -130,7 +175,27 @@ fn bound_row(runs: &[Run], shown: &[&Column]) -> String {
     html + "</tr>\n"
 }
 
-fn figures(html: &mut String, report: &Report) {
+/// What was simulated ÷ what was measured live.
+fn live_table(report: &Report) -> String {
+    let (headings, rows) = live_rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells = |tag: &str, cells: Vec<String>| -> String {
+        cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape::text(cell))).collect()
+    };
+    let head = cells("th", headings.into_iter().map(str::to_owned).collect());
+    let rows: String = rows.into_iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+    format!(
+        "<h3>Simulated and live</h3>\n<div class=\"scroll\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+    )
+}
+
+/// Caption of the chart of latency by load.
+const BY_LOAD: &str = "Lower is faster; where a line turns up, the strategy no longer keeps up.";
+
+/// The charts of one load; `heaviest`: of the last of several.
+fn figures(html: &mut String, report: &Report, heaviest: bool) {
     let all = [
         (
             "Distribution of time to first token",
@@ -145,13 +210,19 @@ fn figures(html: &mut String, report: &Report) {
         ),
         ("Who served", charts::shares(report), "Hover for exact shares; they are also in the embedded data."),
     ];
+    let load = report.runs.first().filter(|_| heaviest).map(|run| format!(": {}", run.load.label()));
+    let load = load.unwrap_or_default();
     for (heading, chart, caption) in all {
-        if let Some(chart) = chart {
-            let _ = write!(
-                html,
-                "<h2>{heading}</h2>\n<figure>\n<div class=\"chart\">\n{chart}</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
-            );
-        }
+        figure(html, &format!("{heading}{}", escape::text(&load)), chart, caption);
+    }
+}
+
+fn figure(html: &mut String, heading: &str, chart: Option<String>, caption: &str) {
+    if let Some(chart) = chart {
+        let _ = write!(
+            html,
+            "<h2>{heading}</h2>\n<figure>\n<div class=\"chart\">\n{chart}</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
+        );
     }
 }
 
@@ -263,6 +334,9 @@ mod tests {
 
     #[test]
     fn the_page_is_well_formed_and_loads_nothing() {
+        let html = page(&example::sweep(), "gorgo simulate").unwrap();
+        assert_eq!(unbalanced(&html), None);
+        assert!(html.contains("0.9 of the capacity (time scale 1.111)") && html.contains("÷ gorgo"));
         let html = page(&example::report(), "gorgo demo").unwrap();
         assert_eq!(unbalanced(&html), None);
         for foreign in ["http://", "https://", "src=", "href=", "@import", "url("] {
@@ -297,7 +371,7 @@ mod tests {
     #[test]
     fn the_page_can_be_written_out_and_looked_at() {
         if let Some(path) = std::env::var_os("GORGO_PAGE") {
-            std::fs::write(path, page(&example::report(), "gorgo demo").unwrap()).unwrap();
+            std::fs::write(path, page(&example::sweep(), "gorgo simulate").unwrap()).unwrap();
         }
     }
 

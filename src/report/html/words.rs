@@ -1,7 +1,7 @@
 //! Names of configuration keys for readers who do not write configurations.
 
 /// Keys that deserve better words than their own, with the unit of their value.
-const KNOWN: [(&str, &str, &str); 20] = [
+const KNOWN: [(&str, &str, &str); 21] = [
     ("arrivals", "session starts", ""),
     ("concurrency", "sessions at once", ""),
     ("drain_s", "longest drain", "s"),
@@ -22,6 +22,7 @@ const KNOWN: [(&str, &str, &str); 20] = [
     ("timeout_s", "longest silence", "s"),
     ("ttft_ms", "TTFT", "ms"),
     ("warmup_s", "warm-up", "s"),
+    ("windows_s", "parts of the trace", "s"),
 ];
 
 /// Name and unit of a key; an unknown one is shown with blanks for its underscores.

@@ -1,5 +1,6 @@
 //! What a router tells its peers, and what it takes from what they tell.
 
+use super::sharing::shared;
 use super::{Effect, Router};
 use crate::model::{Region, ReplicaId, Time};
 use crate::routing::filter::GATE_GAUGE_AGE_MS;
@@ -167,7 +168,10 @@ impl<'a> Others<'a> {
     /// What others have there. A peer that has fallen silent is taken for as busy as the busiest replica that is known, and for as busy as
     /// it used to be, so that it never wins for being silent. Of one that never tells, this router's own requests are all that is known.
     pub(super) fn at(&self, replica: &Replica) -> Totals {
-        if replica.spec.kind == ReplicaKind::Engine || replica.peer.report().is_none() {
+        if replica.spec.kind == ReplicaKind::Engine {
+            return shared(replica, self.now);
+        }
+        if replica.peer.report().is_none() {
             return Totals::NONE;
         }
         replica.peer.others(self.now).unwrap_or_else(|| {

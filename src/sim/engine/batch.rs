@@ -7,9 +7,12 @@ use std::collections::VecDeque;
 
 use super::kv::KvCache;
 use super::sequence::Sequence;
-use super::spec::{EngineEvent, EngineSpec, Scheduler};
+use super::spec::{EngineEvent, EngineSpec, Order, Scheduler};
 use crate::model::Time;
 use crate::sim::timing::StepLoad;
+
+/// Longest line in which prompts are compared: beyond it SGLang, too, goes by arrival (its schedule policy, `lpm`).
+const MOST_COMPARED: usize = 128;
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +34,7 @@ pub(super) struct Batch {
     /// The first waiting request did not fit and nothing was freed or shared since: no need to try again.
     head_blocked: bool,
     scheduler: Scheduler,
+    order: Order,
     chunk: u32,
     max_running: usize,
     block: u32,
@@ -46,6 +50,7 @@ impl Batch {
             totals: Totals::default(),
             head_blocked: false,
             scheduler: spec.scheduler,
+            order: spec.order,
             chunk: spec.chunk.max(1),
             max_running: spec.max_running.max(1) as usize,
             block,
@@ -122,13 +127,26 @@ impl Batch {
         self.waiting.push_front(victim);
     }
 
+    /// Place in the line of the request that is to be admitted next.
+    fn next_waiting(&self) -> usize {
+        let matched = |sequence: &Sequence| self.kv.matched(sequence.reusable(self.block));
+        match self.order {
+            Order::LongestPrefix if self.waiting.len() <= MOST_COMPARED => {
+                let all = self.waiting.iter().enumerate().rev();
+                all.max_by_key(|(_, sequence)| matched(sequence)).map_or(0, |(place, _)| place)
+            }
+            _ => 0,
+        }
+    }
+
     /// Admits waiting requests in order while budget, running limit and KV allow; the first that does not fit blocks the rest.
     fn admit(&mut self, budget: &mut u32, load: &mut StepLoad) {
         while *budget > 0 && self.running.len() < self.max_running && !self.head_blocked {
-            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            let place = self.next_waiting();
+            let Some(mut sequence) = self.waiting.remove(place) else { return };
             if !self.open(&mut sequence) {
                 self.head_blocked = true;
-                self.waiting.push_front(sequence);
+                self.waiting.insert(place, sequence);
                 return;
             }
             let tokens = sequence.computed + sequence.remaining().min(*budget);

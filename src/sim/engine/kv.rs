@@ -40,6 +40,11 @@ impl KvCache {
         tokens.div_ceil(u64::from(self.block)) <= self.capacity as u64
     }
 
+    /// Leading blocks of `reusable` that are cached; nothing is touched.
+    pub(super) fn matched(&self, reusable: &[u64]) -> usize {
+        self.tree.matched(reusable)
+    }
+
     /// Admits a request that may reuse any prefix of `reusable`, if `tokens` in all fit. Pins what it reuses; with `reserve`
     /// takes the other blocks at once, otherwise they come with [`Self::grow`].
     pub(super) fn open(&mut self, reusable: &[u64], tokens: u32, reserve: bool) -> Option<Hold> {

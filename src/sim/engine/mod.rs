@@ -12,7 +12,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use spec::{EngineEvent, EngineGauges, EngineSpec, Job, Scheduler};
+pub use spec::{EngineEvent, EngineGauges, EngineSpec, Job, Order, Scheduler};
 
 use self::batch::Batch;
 use self::sequence::Sequence;

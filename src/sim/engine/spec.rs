@@ -16,6 +16,16 @@ pub enum Scheduler {
     Mixed,
 }
 
+/// Who of the waiting is admitted next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// First come, first served.
+    #[default]
+    Arrival,
+    /// Whose prompt has the longest prefix in the cache, the first of equals (SGLang's `--schedule-policy lpm`).
+    LongestPrefix,
+}
+
 /// Everything that describes an engine. Zeros in `chunk`, `max_running` and `block` count as 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineSpec {
@@ -31,6 +41,8 @@ pub struct EngineSpec {
     pub block: u32,
     /// Batch composition.
     pub scheduler: Scheduler,
+    /// Order of admission.
+    pub order: Order,
     /// Price, USD per hour, if known.
     pub usd_per_hour: Option<f64>,
 }

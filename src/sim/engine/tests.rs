@@ -4,7 +4,7 @@ mod properties;
 
 use std::sync::Arc;
 
-use super::{Engine, EngineEvent, EngineSpec, Job, Scheduler};
+use super::{Engine, EngineEvent, EngineSpec, Job, Order, Scheduler};
 use crate::model::Time;
 use crate::sim::timing::StepTiming;
 
@@ -17,6 +17,7 @@ fn spec(scheduler: Scheduler) -> EngineSpec {
         kv_tokens: 640,
         block: 16,
         scheduler,
+        order: Order::Arrival,
         usd_per_hour: None,
     }
 }
@@ -71,6 +72,22 @@ fn prompt_in_chunks_then_a_token_per_step() {
     ");
     let gauges = engine.gauges();
     assert_eq!((gauges.prompt_tokens_total, gauges.generation_tokens_total, gauges.busy_ms), (150, 3, 192.0));
+}
+
+#[test]
+fn the_longest_cached_prefix_goes_first_where_the_order_says_so() {
+    // Text 1 is cached; while text 2 runs alone, texts 3 and 1 come. One at a time: who is second?
+    let one = EngineSpec { max_running: 1, ..spec(Scheduler::PrefillFirst) };
+    let jobs =
+        [(0.0, job(1, 1, 80, 1)), (200.0, job(2, 2, 80, 1)), (210.0, job(3, 3, 80, 1)), (220.0, job(4, 1, 80, 1))];
+    let firsts = |order| {
+        let told = run(EngineSpec { order, ..one.clone() }, &jobs);
+        told.lines().filter(|line| line.contains("first")).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let arrival = ["90 1 first, 0 cached", "290 2 first, 0 cached", "380 3 first, 0 cached", "406 4 first, 64 cached"];
+    assert_eq!(firsts(Order::Arrival), arrival);
+    let prefix = ["90 1 first, 0 cached", "290 2 first, 0 cached", "316 4 first, 64 cached", "406 3 first, 0 cached"];
+    assert_eq!(firsts(Order::LongestPrefix), prefix);
 }
 
 #[test]

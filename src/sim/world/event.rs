@@ -1,8 +1,11 @@
 //! What can happen in a simulated fleet.
 
+use std::sync::Arc;
+
 use super::exchange::Told;
 use crate::model::Time;
 use crate::routing::Gauges;
+use crate::routing::router::sharing::Shares;
 
 /// One sending of a request from a router to a replica. Whatever concerns an attempt that is no longer the present one of its hop comes
 /// too late and changes nothing.
@@ -90,6 +93,10 @@ pub(super) enum Event {
     Call { node: u32, target: u32 },
     /// The peer has got it, to whom the caller is this target.
     Called { node: u32, target: u32 },
+    /// A router tells the others what it has at the engines that they share.
+    Share { node: u32 },
+    /// Another router hears it.
+    Shared { node: u32, from: u32, sent: Time, shares: Arc<Shares> },
     /// A fault begins or ends.
     Fault { fault: u32, ends: bool },
 }

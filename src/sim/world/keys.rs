@@ -27,7 +27,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "peers_every_ms",
-        help: "time between two states of an agent that its peers are told (200)",
+        help: "time between two states of a router that the others are told (200)",
         set: |edge, text| put(&mut edge.peers_every_ms, interval(text)),
     },
     Key {
@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "news",
-        help: "told = agents know of each other what they tell each other; oracle = the same at once, always (told)",
+        help: "told = routers know of each other what they tell each other; oracle = the same at once, always; own = nothing, with `form = \"direct\"` only (told)",
         set: |edge, text| put(&mut edge.news, news(text)),
     },
     Key {
@@ -96,6 +96,7 @@ fn news(text: &str) -> Option<News> {
     match text {
         "told" => Some(News::Told),
         "oracle" => Some(News::Oracle),
+        "own" => Some(News::Own),
         _ => None,
     }
 }

@@ -6,7 +6,8 @@
 //! does it in.
 //!
 //! One router is a central proxy whose replicas are all engines. Several are agents: the engines of its own region are its replicas,
-//! and the other agents are its peers, which decide again when a request reaches them and do not send it on.
+//! and the other agents are its peers, which decide again when a request reaches them and do not send it on. In the direct form each of
+//! several routers has all engines for replicas, and they tell each other what they have there.
 //!
 //! One run is one thread and a function of its [`Scenario`]: equal scenarios give equal bytes.
 //!
@@ -24,6 +25,7 @@ mod play;
 mod request;
 mod scenario;
 mod serve;
+mod share;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -154,6 +156,8 @@ impl<'a> World<'a> {
             Event::Listen { node, target } => self.listen(node as usize, target as usize),
             Event::Call { node, target } => self.call(node as usize, target as usize),
             Event::Called { node, target } => self.called(node as usize, target as usize),
+            Event::Share { node } => self.share(node as usize),
+            Event::Shared { node, from, sent, shares } => self.shared(node as usize, from, sent, &shares),
             Event::Fault { fault, ends } => self.fault(fault as usize, ends),
         }
     }

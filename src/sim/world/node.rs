@@ -11,6 +11,7 @@ use crate::routing::prediction::{Sample, Samples};
 use crate::routing::{Gauges, Limits, Rates, ReplicaKind, ReplicaSpec, Router, SettingsError};
 use crate::sim::engine::EngineSpec;
 use crate::sim::link::{Connection, Link, LinkKind, Weather};
+use crate::workload::Fleet;
 
 /// Prompt length at which a replica's rates are taken, tokens: about the mean of the bundled trace, as in `gorgo demo`.
 const RATE_TOKENS: u32 = 4096;
@@ -25,6 +26,8 @@ pub(super) struct Node {
     pub(super) targets: Vec<Target>,
     /// Ways of the clients whose router it is, by group of clients; `None` beside the router itself or elsewhere.
     pub(super) clients: Vec<Option<Link>>,
+    /// Ways to the other routers that use the same engines, by router; none to itself.
+    pub(super) others: Vec<Option<Line>>,
     /// For when a look at the queue is planned.
     pub(super) tick_at: Option<Time>,
 }
@@ -39,6 +42,12 @@ pub(super) struct Target {
     pub(super) mouth: Option<Mouth>,
     /// What is heard of this peer.
     pub(super) ear: Ear,
+}
+
+/// A way to another router.
+pub(super) struct Line {
+    pub(super) link: Link,
+    pub(super) connection: Box<Connection>,
 }
 
 /// Who is there.
@@ -65,7 +74,7 @@ pub(super) fn all(scenario: &Scenario<'_>) -> Result<Vec<Node>, SettingsError> {
 fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
     let fleet = scenario.fleet;
     let region = fleet.routers[index].region.clone();
-    let central = fleet.routers.len() == 1;
+    let agents = fleet.has_agents();
     let mut settings = scenario.routing.clone();
     settings.places = Arc::clone(&fleet.places);
     settings.seed = settings.seed.wrapping_add(index as u64);
@@ -75,9 +84,10 @@ fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
         region: region.clone(),
         targets: Vec::new(),
         clients: Vec::new(),
+        others: Vec::new(),
         tick_at: None,
     };
-    for (machine, replica) in fleet.replicas.iter().enumerate().filter(|(_, at)| central || at.region == region) {
+    for (machine, replica) in fleet.replicas.iter().enumerate().filter(|(_, at)| !agents || at.region == region) {
         let spec = &scenario.specs[machine];
         let known = ReplicaSpec {
             name: replica.name.as_str().into(),
@@ -87,9 +97,9 @@ fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
             limits: Limits::default(),
             rates: rates(scenario, spec),
         };
-        node.add(scenario, known, To::Engine(machine), machine as u64);
+        node.add(scenario, known, To::Engine(machine), way(fleet, index, machine));
     }
-    for (peer, router) in fleet.routers.iter().enumerate().filter(|(peer, _)| *peer != index) {
+    for (peer, router) in fleet.routers.iter().enumerate().filter(|(peer, _)| agents && *peer != index) {
         // Of the engines behind a peer the first stands for its rates.
         let behind = fleet.replicas.iter().position(|replica| replica.region == router.region);
         let known = ReplicaSpec {
@@ -103,12 +113,20 @@ fn node(scenario: &Scenario<'_>, index: usize) -> Result<Node, SettingsError> {
         let number = fleet.replicas.len() + index * fleet.routers.len() + peer;
         node.add(scenario, known, To::Peer(peer), number as u64);
     }
-    if !central {
+    if agents {
         node.router.publish();
         node.speak();
     }
     node.clients = clients(scenario, &region);
+    node.others = if agents { Vec::new() } else { others(scenario, index) };
     Ok(node)
+}
+
+/// Number of the link from a router to a machine: only routers that reach engines of all regions have ways of their own to one.
+fn way(fleet: &Fleet, router: usize, machine: usize) -> u64 {
+    let others = fleet.replicas.len() + fleet.routers.len() * fleet.routers.len() + fleet.clients.len();
+    let own = if fleet.has_agents() || router == 0 { 0 } else { others + (router - 1) * fleet.replicas.len() };
+    (own + machine) as u64
 }
 
 impl Node {
@@ -147,6 +165,18 @@ impl Node {
         let ear = Ear { stream: 0, heard: Some(Time::ZERO) };
         self.targets.push(Target { to, link, control, mouth: None, ear });
     }
+}
+
+/// Ways from a router to all others.
+fn others(scenario: &Scenario<'_>, from: usize) -> Vec<Option<Line>> {
+    let fleet = scenario.fleet;
+    let region = &fleet.routers[from].region;
+    let first = fleet.replicas.len() + from * fleet.routers.len();
+    let line = |(to, router): (usize, &crate::workload::fleet::Router)| {
+        let link = link(scenario, region, &router.region, (first + to) as u64);
+        (to != from).then(|| Line { connection: link.control(), link })
+    };
+    fleet.routers.iter().enumerate().map(line).collect()
 }
 
 /// Ways of all groups of clients to a router in `region`.

@@ -53,7 +53,7 @@ impl Play {
             next: 0,
             due: if closed { plan.sessions.len() } else { due },
             closed,
-            keyed: plan.sessions.iter().any(|session| session.steps.len() > 1),
+            keyed: plan.has_sessions(),
             model: scenario.fleet.replicas.first().map(|replica| replica.model.as_str().into()),
             places: scenario.fleet.clients.iter().map(|group| scenario.fleet.places.region(&group.region)).collect(),
             deadline: Time::from_ms(drain_from_ms + measured.drain_ms),

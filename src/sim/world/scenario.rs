@@ -37,7 +37,7 @@ pub struct Edge {
     pub rtt_every_ms: f64,
     /// Time between two readings of an engine's gauges, ms.
     pub gauges_every_ms: f64,
-    /// Time between two states of an agent that its peers are told, ms.
+    /// Time between two states of a router that the others are told, ms.
     pub peers_every_ms: f64,
     /// A peer that has said nothing for so long is given up, and what waits for an answer of it tried elsewhere, ms.
     pub peers_silence_ms: f64,
@@ -51,7 +51,7 @@ pub struct Edge {
     pub usage: f64,
     /// Routers are told each replica's prefill rate, as an operator would who knows the GPUs.
     pub rates: bool,
-    /// How agents know of each other.
+    /// How routers know of each other.
     pub news: News,
     /// TCP's congestion window of idle connections begins anew (as in the emulator's relay).
     pub slow_start: bool,
@@ -59,12 +59,14 @@ pub struct Edge {
     pub rtt_spells: bool,
 }
 
-/// How agents know of each other.
+/// How routers know of each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum News {
     /// By what they tell each other, at its interval and after its way.
     #[default]
     Told,
+    /// Routers of the direct form know only of their own requests. Agents cannot do without telling each other that they serve.
+    Own,
     /// What they would tell is known everywhere at once, before every decision: the bound of what news can give.
     Oracle,
 }

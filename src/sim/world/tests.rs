@@ -1,6 +1,7 @@
 //! Whole fleets: repeatability, conservation under faults, closed forms, agents, and what each fault does.
 
 mod agents;
+mod direct;
 mod faults;
 mod forms;
 

@@ -20,8 +20,15 @@ impl World<'_> {
     pub(super) fn fault(&mut self, number: usize, ends: bool) {
         let scenario = self.scenario;
         let fault = &scenario.faults[number];
-        let (Trouble::Down(name) | Trouble::Hang(name) | Trouble::Slow(name, _)) = &fault.trouble else { return };
-        let Some(machine) = scenario.fleet.replicas.iter().position(|replica| replica.name == *name) else { return };
+        for (machine, replica) in scenario.fleet.replicas.iter().enumerate() {
+            if fault.trouble.befalls(&replica.name) {
+                self.befall(machine, &replica.name, fault, ends);
+                self.replan(machine);
+            }
+        }
+    }
+
+    fn befall(&mut self, machine: usize, name: &str, fault: &Fault, ends: bool) {
         match fault.trouble {
             Trouble::Down(_) if ends => self.come_back(machine, name),
             Trouble::Down(_) => self.die(machine),
@@ -32,7 +39,6 @@ impl World<'_> {
             }
             Trouble::Hang(_) | Trouble::Rtt(..) | Trouble::Cut(_) => {}
         }
-        self.replan(machine);
     }
 
     /// The process dies: its connections break at once.
@@ -46,7 +52,8 @@ impl World<'_> {
     }
 
     fn come_back(&mut self, machine: usize, name: &str) {
-        let still_down = self.under_way().any(|fault| matches!(&fault.trouble, Trouble::Down(other) if other == name));
+        let still_down =
+            self.under_way().any(|fault| matches!(&fault.trouble, Trouble::Down(_)) && fault.trouble.befalls(name));
         if !still_down {
             self.machines[machine].start();
         }
@@ -55,7 +62,7 @@ impl World<'_> {
     /// What all faults under way make of this replica's speed together.
     fn slowness(&self, name: &str) -> f64 {
         let factor = |fault: &Fault| match &fault.trouble {
-            Trouble::Slow(other, factor) if other == name => Some(*factor),
+            Trouble::Slow(_, factor) if fault.trouble.befalls(name) => Some(*factor),
             _ => None,
         };
         self.under_way().filter_map(factor).product()

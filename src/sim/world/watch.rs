@@ -32,7 +32,7 @@ impl World<'_> {
                     self.schedule.at(within(edge.gauges_every_ms), Event::Ask(ask(Question::Gauges)));
                 }
             }
-            if self.nodes.len() > 1 && edge.news == News::Told {
+            if self.scenario.fleet.has_agents() && edge.news == News::Told {
                 self.schedule.at(within(edge.peers_every_ms), Event::Tell { node: index as u32 });
                 for (target, _) in node.targets.iter().enumerate().filter(|(_, to)| matches!(to.to, To::Peer(_))) {
                     let listen = Event::Listen { node: index as u32, target: target as u32 };
@@ -40,6 +40,7 @@ impl World<'_> {
                 }
             }
         }
+        self.begin_sharing(&mut rng);
     }
 
     pub(super) fn ask(&mut self, ask: Ask) {
@@ -199,6 +200,7 @@ impl World<'_> {
     /// A router knows at once what its peers would tell it now.
     pub(super) fn enlighten(&mut self, node: usize) {
         let now = self.now;
+        self.share_at_once(node);
         for target in 0..self.nodes[node].targets.len() {
             let To::Peer(peer) = self.nodes[node].targets[target].to else { continue };
             let Some(me) = self.target_of(peer, node) else { continue };

@@ -8,8 +8,8 @@ use toml::Table;
 use super::entry::Doors;
 use super::keys::{Keys, as_number, tables};
 use super::{
-    Clients, Entry, Fleet, FleetError, Gpu, Hardware, Jitter, Overrides, OwnGpu, Replica, Router, SchedulerKind, Speed,
-    StepConstants,
+    Clients, Entry, Fleet, FleetError, Form, Gpu, Hardware, Jitter, OrderKind, Overrides, OwnGpu, Replica, Router,
+    SchedulerKind, Speed, StepConstants,
 };
 use crate::model::Region;
 use crate::model::geo::Atlas;
@@ -70,10 +70,7 @@ impl FleetFile {
         check_engine: &dyn Fn(&Gpu, &str) -> Result<(), String>,
     ) -> Result<Fleet, FleetError> {
         let mut problems = Vec::new();
-        let known = ["entry", "router", "replica", "clients", "gpu", "network", "places"];
-        for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
-            problems.push(format!("{key}: unknown key; known are {}", known.join(", ")));
-        }
+        let form = self.form(&mut problems);
         let gpus = gpus(&self.table, &mut problems);
         let engines = Engines { own: &gpus, declared: gpu_names(&self.table), check: check_engine };
         let replicas = replicas(&self.table, &engines, &mut problems);
@@ -86,10 +83,20 @@ impl FleetFile {
         let doors = Doors { routers: &routers, rtt: &rtt, places: &places };
         let clients = clients(&self.table, (&doors, entry), &mut problems);
         if problems.is_empty() {
-            Ok(Fleet { routers, replicas, clients, entry, places: Arc::new(places), rtt, jitter })
+            Ok(Fleet { routers, form, replicas, clients, entry, places: Arc::new(places), rtt, jitter })
         } else {
             Err(FleetError { name: self.name.clone(), problems })
         }
+    }
+
+    /// The one key outside of all tables; notes the names of tables that nobody knows.
+    fn form(&self, problems: &mut Vec<String>) -> Form {
+        let known = ["entry", "form", "router", "replica", "clients", "gpu", "network", "places"];
+        for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
+            problems.push(format!("{key}: unknown key; known are {}", known.join(", ")));
+        }
+        let words = [("agents", Form::Agents), ("direct", Form::Direct)];
+        Keys::new("", &self.table, problems).word("form", &words).unwrap_or_default()
     }
 }
 
@@ -235,6 +242,33 @@ impl Engines<'_> {
     }
 }
 
+impl Fleet {
+    /// Changes what is written in `text` on every replica: keys of a `[[replica]]` table that describe its engine, such as `chunk = 2048`.
+    ///
+    /// # Errors
+    /// All that is wrong with the text.
+    pub fn change_engines(&mut self, text: &str) -> Result<(), FleetError> {
+        let file = FleetFile::parse("engine", text)?;
+        let mut problems = Vec::new();
+        let mut keys = Keys::new("", &file.table, &mut problems);
+        let changed = overrides(&mut keys);
+        keys.finish();
+        if !problems.is_empty() {
+            return Err(FleetError { name: file.name, problems });
+        }
+        for replica in &mut self.replicas {
+            let own = &mut replica.overrides;
+            own.kv_tokens = changed.kv_tokens.or(own.kv_tokens);
+            own.max_running = changed.max_running.or(own.max_running);
+            own.chunk = changed.chunk.or(own.chunk);
+            own.block = changed.block.or(own.block);
+            own.scheduler = changed.scheduler.or(own.scheduler);
+            own.order = changed.order.or(own.order);
+        }
+        Ok(())
+    }
+}
+
 /// `east`, or `east-1` to `east-n`.
 fn numbered(name: &str, count: u32) -> Vec<String> {
     if count == 1 { vec![name.to_owned()] } else { (1..=count).map(|k| format!("{name}-{k}")).collect() }
@@ -242,12 +276,14 @@ fn numbered(name: &str, count: u32) -> Vec<String> {
 
 fn overrides(keys: &mut Keys<'_>) -> Overrides {
     let schedulers = [("prefill-first", SchedulerKind::PrefillFirst), ("mixed", SchedulerKind::Mixed)];
+    let orders = [("arrival", OrderKind::Arrival), ("longest-prefix", OrderKind::LongestPrefix)];
     Overrides {
         kv_tokens: keys.count("kv_tokens", 1..=MAX_KV_TOKENS).map(u64::from),
         max_running: keys.count("max_running", 1..=100_000),
         chunk: keys.count("chunk", 1..=10_000_000),
         block: keys.count("block", 1..=65_536),
         scheduler: keys.word("scheduler", &schedulers),
+        order: keys.word("order", &orders),
     }
 }
 

@@ -20,8 +20,10 @@ pub use file::FleetFile;
 /// A checked fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
-    /// At least one. One is a central proxy, several are agents.
+    /// At least one. One is a central proxy; what several are is their form.
     pub routers: Vec<Router>,
+    /// What several routers do.
+    pub form: Form,
     /// At least one, names unique; `count = n` has become n of them.
     pub replicas: Vec<Replica>,
     /// Who sends requests: at least one group, shares adding up to 1. Where the file names none they stand beside the routers.
@@ -36,6 +38,16 @@ pub struct Fleet {
     pub jitter: Jitter,
 }
 
+/// What several routers do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `agents`: each reaches the engines of its own region, and the other agents, which have the last word on what they are sent.
+    #[default]
+    Agents,
+    /// `direct`: each sends to every engine itself.
+    Direct,
+}
+
 /// A router and the clients near it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Router {
@@ -43,6 +55,14 @@ pub struct Router {
     pub region: Region,
     /// Its share of the clients, 0 to 1; all shares add up to 1.
     pub share: f64,
+}
+
+impl Fleet {
+    /// Whether routers have peers that they forward requests to.
+    #[must_use]
+    pub fn has_agents(&self) -> bool {
+        self.routers.len() > 1 && self.form == Form::Agents
+    }
 }
 
 /// A group of clients.
@@ -152,6 +172,17 @@ pub struct Overrides {
     pub block: Option<u32>,
     /// Batch composition.
     pub scheduler: Option<SchedulerKind>,
+    /// Order of admission.
+    pub order: Option<OrderKind>,
+}
+
+/// Who of an engine's waiting requests is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// `arrival`
+    Arrival,
+    /// `longest-prefix`: whose prompt has the longest prefix in the cache.
+    LongestPrefix,
 }
 
 /// Which requests share a step.

@@ -1,6 +1,6 @@
 use proptest::{prop_assert, proptest};
 
-use super::{FleetFile, Gpu, Jitter, SchedulerKind, Speed};
+use super::{FleetFile, Form, Gpu, Jitter, OrderKind, SchedulerKind, Speed};
 use crate::model::Region;
 use crate::workload::network::RttMatrix;
 
@@ -64,7 +64,11 @@ fn a_fleet_is_read_as_it_is_written() {
     let fleet = resolve(FLEET).unwrap();
     let shares: Vec<f64> = fleet.routers.iter().map(|router| router.share).collect();
     assert_eq!(shares, [0.75, 0.25]);
-    assert_eq!(fleet.jitter, Jitter::Internet);
+    assert_eq!((fleet.jitter, fleet.form, fleet.has_agents()), (Jitter::Internet, Form::Agents, true));
+    let direct = resolve(&format!("form = \"direct\"\n{FLEET}")).unwrap();
+    assert_eq!((direct.form, direct.has_agents()), (Form::Direct, false));
+    let error = resolve(&format!("form = \"star\"\n{FLEET}")).unwrap_err();
+    assert_eq!(error.to_string(), "fleet.toml: form: found \"star\"; wanted one of agents, direct");
     let names: Vec<&str> = fleet.replicas.iter().map(|replica| replica.name.as_str()).collect();
     assert_eq!(names, ["east-1", "east-2", "far"]);
     assert_eq!(fleet.replicas[1].gpu, Gpu::Preset("a10".into()));
@@ -78,6 +82,19 @@ fn a_fleet_is_read_as_it_is_written() {
     assert_eq!(rtt("us-east-1", "home"), Some(20.0));
     assert_eq!(rtt("home", "asia-south-1"), Some(180.5));
     assert_eq!(rtt("us-east-1", "asia-south-1"), Some(214.0));
+}
+
+#[test]
+fn engines_of_a_whole_fleet_are_changed_at_once() {
+    let mut fleet = resolve(FLEET).unwrap();
+    fleet.change_engines("order = \"longest-prefix\"\nmax_running = 24").unwrap();
+    for replica in &fleet.replicas {
+        let changed = (replica.overrides.order, replica.overrides.max_running);
+        assert_eq!(changed, (Some(OrderKind::LongestPrefix), Some(24)), "{}", replica.name);
+    }
+    assert_eq!((fleet.replicas[0].overrides.chunk, fleet.replicas[2].overrides.chunk), (Some(2048), None));
+    let error = fleet.change_engines("speed = 3\nchunk = 0").unwrap_err().to_string();
+    assert!(error.contains("engine: speed: unknown key") && error.contains("engine: chunk: found 0"), "{error}");
 }
 
 #[test]
@@ -172,7 +189,7 @@ jitter = "wild"
 rtt_ms = { "a" = 1, "a/b" = "x", "c/d" = -1, "e/f" = 1, "f/e" = 2 }
 "#;
     insta::assert_snapshot!(resolve(text).unwrap_err(), @r#"
-    fleet.toml: flet: unknown key; known are entry, router, replica, clients, gpu, network, places
+    fleet.toml: flet: unknown key; known are entry, form, router, replica, clients, gpu, network, places
     fleet.toml: gpu[0].weights_ms: found -1; wanted a number from 0 to 1000000
     fleet.toml: gpu[0].quadratic_ms: missing
     fleet.toml: gpu[0].context_ms: missing

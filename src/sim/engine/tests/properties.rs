@@ -5,7 +5,7 @@ use proptest::{collection, prop_assert, prop_assert_eq, proptest};
 
 use super::{drain, job, spec};
 use crate::model::Time;
-use crate::sim::engine::{Engine, EngineEvent, EngineSpec, Scheduler};
+use crate::sim::engine::{Engine, EngineEvent, EngineSpec, Order, Scheduler};
 use crate::sim::preset;
 
 /// One thing that happens to an engine.
@@ -32,8 +32,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     collection::vec(act, 1..80)
 }
 
-fn schedulers() -> impl Strategy<Value = Scheduler> {
-    prop_oneof![Just(Scheduler::PrefillFirst), Just(Scheduler::Mixed)]
+fn specs() -> impl Strategy<Value = EngineSpec> {
+    let schedulers = prop_oneof![Just(Scheduler::PrefillFirst), Just(Scheduler::Mixed)];
+    let orders = prop_oneof![Just(Order::Arrival), Just(Order::LongestPrefix)];
+    (schedulers, orders).prop_map(|(scheduler, order)| EngineSpec { order, ..spec(scheduler) })
 }
 
 /// Carries out the acts and drains the engine, checking the books after every act. Returns all events and the jobs that were
@@ -93,8 +95,8 @@ fn check_books(engine: &Engine) {
 
 proptest! {
     #[test]
-    fn tokens_come_out_as_asked_and_the_books_balance(scheduler in schedulers(), acts in acts()) {
-        let mut engine = Engine::new(spec(scheduler));
+    fn tokens_come_out_as_asked_and_the_books_balance(spec in specs(), acts in acts()) {
+        let mut engine = Engine::new(spec);
         let (events, aborted) = play(&mut engine, &acts);
         let gauges = engine.gauges();
         prop_assert_eq!((gauges.running, gauges.waiting, gauges.used_tokens), (0, 0, 0), "drained");
@@ -122,9 +124,9 @@ proptest! {
     }
 
     #[test]
-    fn equal_inputs_give_equal_events(scheduler in schedulers(), acts in acts()) {
-        let first = play(&mut Engine::new(spec(scheduler)), &acts);
-        let second = play(&mut Engine::new(spec(scheduler)), &acts);
+    fn equal_inputs_give_equal_events(spec in specs(), acts in acts()) {
+        let first = play(&mut Engine::new(spec.clone()), &acts);
+        let second = play(&mut Engine::new(spec), &acts);
         prop_assert_eq!(first, second);
     }
 

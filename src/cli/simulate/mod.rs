@@ -1,5 +1,7 @@
 //! `gorgo simulate`: strategies on a whole fleet in virtual time.
 
+mod set;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -12,15 +14,16 @@ use super::exit::{Exit, Failure, Outcome};
 use super::measure::{
     Output, TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds, slo, stoppable, strategies,
 };
-use crate::bench::Board;
 use crate::bench::demo::{fleet, pace};
-use crate::bench::simulate::{self, Contender, SimulateConfig, Source, ensure_reachable};
+use crate::bench::simulate::{
+    self, Contender, Draw, Loads, Pace, Scene, SimulateConfig, Source, against_live, ensure_both, ensure_reachable,
+};
+use crate::bench::{Board, profile};
 use crate::report::Slo;
-use crate::routing::policy::{self, on_agent};
+use crate::routing::policy::on_agent;
 use crate::routing::{Router, Settings};
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
-use crate::sim::world::keys::{self, KEYS};
 use crate::sim::world::{Edge, News};
 use crate::workload::arrivals::Window;
 use crate::workload::fleet::Entry;
@@ -33,10 +36,11 @@ const DEFAULT_SLO: Slo = Slo { ttft_ms: Some(2000.0), itl_ms: Some(50.0), e2e_ms
 
 /// Arguments of `gorgo simulate`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = after_help())]
+#[command(after_long_help = set::after_help())]
+#[command(group = clap::ArgGroup::new("loads").args(["rate", "time_scale", "concurrency", "load"]))]
 pub(crate) struct Args {
-    /// Fleet file: engines, routers, clients, network; several routers are agents [default: the fleet of `gorgo demo`]
-    #[arg(long, value_name = "FILE")]
+    /// Fleet file (engines, routers, clients, network) or a built-in fleet (listed by --help) [default: the fleet of `gorgo demo`]
+    #[arg(long, value_name = "FILE|NAME")]
     fleet: Option<PathBuf>,
     #[command(flatten)]
     trace: TraceArgs,
@@ -47,28 +51,36 @@ pub(crate) struct Args {
     /// [default: `entry` of the fleet file, else rtt]
     #[arg(long, value_name = "HOW")]
     entry: Option<Entry>,
-    /// Strategies to compare, separated by commas; others are paired with the first; on agents `gorgo` means `gorgo-v1`
-    /// [default: those of `gorgo demo`]
+    /// Strategies to compare, separated by commas; on agents `gorgo` means `gorgo-v1` [default: those of `gorgo demo`]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 1)]
     strategy: Vec<String>,
-    /// Play the first strategy once more with agents that know everything of each other at once: the bound of what news can give
+    /// Play the first strategy once more with routers that know everything of each other at once: the bound of what news can give
     #[arg(long)]
     oracle: bool,
+    /// The strategy that others are compared with, draw by draw [default: the first]
+    #[arg(long, value_name = "NAME")]
+    baseline: Option<String>,
     /// Change a strategy's parameter or a setting of the simulation (listed by --help); `NAME.KEY=VALUE` is for one strategy
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Session starts per second, Poisson [default: 2 for traces without a clock, else see --time-scale]
-    #[arg(long, value_name = "PER_SECOND", value_parser = positive, conflicts_with_all = ["time_scale", "concurrency"])]
-    rate: Option<f64>,
+    /// Session starts per second, Poisson; several make a sweep [default: 2 for traces without a clock, else see --time-scale]
+    #[arg(long, value_name = "PER_SECOND,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
+    rate: Vec<f64>,
     /// Replay the trace's own times, stretched by this factor; 2 is half as fast [default: as much as the fleet needs to keep up]
-    #[arg(long, value_name = "X", value_parser = positive, conflicts_with = "concurrency")]
-    time_scale: Option<f64>,
+    #[arg(long, value_name = "X,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
+    time_scale: Vec<f64>,
     /// A fixed number of sessions at once, each followed by the next, instead of starts by the clock
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    concurrency: Option<u32>,
-    /// Replay only what arrives in this part of the trace, in the trace's own seconds, such as `60..300`
-    #[arg(long, value_name = "FROM..TO", conflicts_with_all = ["rate", "concurrency"])]
-    window: Option<Window>,
+    #[arg(long, value_name = "N,…", value_parser = clap::value_parser!(u32).range(1..=65_536), value_delimiter = ',', num_args = 1)]
+    concurrency: Vec<u32>,
+    /// Loads as shares of the capacity, such as `0.5,0.7,0.9`: the load at which the best of the strategies just keeps up is searched first
+    #[arg(long, value_name = "SHARE,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
+    load: Vec<f64>,
+    /// Replay only what arrives in this part of the trace, in its own seconds, such as `60..300`; several parts are played one by one
+    #[arg(long, value_name = "FROM..TO,…", value_delimiter = ',', num_args = 1, conflicts_with_all = ["rate", "concurrency"])]
+    window: Vec<Window>,
+    /// Send every request at its time in the trace, however late the replies before it in its session are
+    #[arg(long, conflicts_with_all = ["rate", "concurrency"])]
+    open_loop: bool,
     /// Sessions start for this long in virtual time; then the run drains [default: each session of the trace once]
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     seconds: Option<f64>,
@@ -90,6 +102,9 @@ pub(crate) struct Args {
     /// What goes wrong, such as `down:east@60..120`, `slow:east@60..300x3` or `cut:us-east-1@60..90` (kinds are listed by --help)
     #[arg(long, value_name = "FAULT")]
     fault: Vec<Fault>,
+    /// What the engines really are, whatever the fleet says: `chunk`, `max_running`, `kv_tokens`, `block`, `scheduler` or `order` of all
+    #[arg(long, value_name = "KEY=VALUE")]
+    engine: Vec<String>,
     /// Objectives for goodput in ms [default: ttft=2000,itl=50]
     #[arg(long, value_name = "NAME=MS,…", value_parser = slo)]
     slo: Option<Slo>,
@@ -99,6 +114,9 @@ pub(crate) struct Args {
     /// Run this many seeds, from --seed on, and report means, confidence intervals and paired ratios
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
+    /// Play it also in real time, with emulated engines over HTTP as `gorgo demo`, and print simulated figures ÷ live ones
+    #[arg(long)]
+    against_live: bool,
     /// Where to write the results as JSON; `-` = stdout, which then carries nothing else
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -107,40 +125,19 @@ pub(crate) struct Args {
     report: Option<PathBuf>,
 }
 
-fn after_help() -> String {
-    let mut text = "Settings of the simulation for --set (default in brackets):\n".to_owned();
-    for key in KEYS {
-        text.push_str(&format!("  {}: {}\n", key.name, key.help));
-    }
-    for (name, help) in LIMITS {
-        text.push_str(&format!("  {name}: {help}\n"));
-    }
-    text.push_str(
-        "\nFaults, times in seconds from the start of the run:\n  \
-         down:NAME@60..120      the engine's process dies; another one comes with an empty cache\n  \
-         restart:NAME@60        the same, with the new one there at once\n  \
-         hang:NAME@60..80       the engine stands still and answers nothing\n  \
-         slow:NAME@60..300x3    its steps take three times as long\n  \
-         rtt:A/B@60..90x3       delays between two regions, or between A and all others, are three times as long\n  \
-         cut:A/B@60..90         nothing gets through between them until the end\n  \
-         cut:A>B@60..90         the same from A to B only; what B sends stops soon after, for want of acknowledgements",
-    );
-    text
-}
-
-/// Limits of the routers that `--set` takes as well.
-const LIMITS: [(&str, &str); 3] = [
-    ("max_concurrent", "most requests in flight per replica; more wait in the router (the strategy's own rule)"),
-    ("queue_limit", "most requests in a router's queue (10000)"),
-    ("queue_timeout_ms", "longest wait there (60000)"),
-];
-
 /// Runs the simulation. The first Ctrl-C ends it and reports what was finished (exit code 130); a second one ends at once.
 pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
     let output = Output::new(args.json.clone(), args.report.clone());
     output.check()?;
+    let live = args.against_live;
     let config = args.meant()?;
     let (board, stop) = (Board::default(), CancellationToken::new());
+    if live {
+        ensure_both(&config).map_err(|error| Failure::usage(anyhow!("`--against-live`: {error}")))?;
+        let work = Box::pin(against_live(config, &board, &stop));
+        let Some(report) = stoppable(context, &board, &stop, work).await? else { return Ok(Exit::Interrupted) };
+        return output.finish(&report, "gorgo simulate", context);
+    }
     let work = {
         let (board, stop) = (board.clone(), stop.clone());
         async move {
@@ -158,40 +155,32 @@ impl Args {
     /// From what was typed to what is meant; everything that can be wrong is found before anything starts.
     fn meant(self) -> Result<SimulateConfig, Failure> {
         let typed = strategies(&self.strategy, "--strategy")?;
-        let fleet = self.entered(&typed)?;
-        ensure_reachable(&fleet).map_err(Failure::usage)?;
+        let fleet = self.real_fleet(&typed)?;
         let names = meant_there(typed, &fleet)?;
         let contenders = self.contenders(&names, &fleet)?;
-        for fault in &self.fault {
-            fault.check(&fleet).map_err(|error| Failure::usage(anyhow!("`--fault` {error}")))?;
-        }
         let specs = fleet::specs(&fleet).map_err(Failure::usage)?;
         let max_input = self.trace.max_input.unwrap_or_else(|| fleet::default_max_input(&specs));
+        let baseline = self.baseline(&contenders)?;
         let source = self.source(max_input)?;
         let trace = source.trace(self.seed);
-        let options = PlanOptions {
-            seconds: self.seconds,
-            max_output: self.max_output,
-            max_think_ms: self.max_think.map(|seconds| seconds * 1000.0),
-            ..PlanOptions::new(self.arrivals(&trace, &specs), self.seed)
-        };
+        let loads = self.loads(&trace, &specs);
         drop(trace);
-        let described = self.described(&fleet, &options, &names, max_input);
-        let config = SimulateConfig {
-            contenders,
+        let described = self.described(&fleet, &loads, &names, max_input);
+        let scene = Scene {
+            options: self.options(),
             fleet,
             specs,
             source,
-            options,
-            seeds: (self.seed..self.seed.saturating_add(self.seeds)).collect(),
             drift: self.drift.unwrap_or(0.0),
             faults: self.fault,
             warmup_s: self.warmup,
             drain_s: self.drain,
             slo: Some(self.slo.unwrap_or(DEFAULT_SLO)),
-            described,
         };
-        check_plan(&config, self.seed)?;
+        let seeds: Vec<u64> = (self.seed..self.seed.saturating_add(self.seeds)).collect();
+        let draws = Draw::all(&self.window, &seeds);
+        let config = SimulateConfig { contenders, baseline, scene, loads, draws, described };
+        check_plans(&config)?;
         Ok(config)
     }
 
@@ -213,13 +202,37 @@ impl Args {
         Ok(fleet)
     }
 
+    /// The fleet, with engines as they really are, checked against the faults.
+    fn real_fleet(&self, names: &[String]) -> Result<Fleet, Failure> {
+        let mut fleet = self.entered(names)?;
+        for text in &self.engine {
+            set::engine(text, &mut fleet).map_err(|error| Failure::usage(anyhow!("`--engine {text}`: {error}")))?;
+        }
+        ensure_reachable(&fleet).map_err(Failure::usage)?;
+        for fault in &self.fault {
+            fault.check(&fleet).map_err(|error| Failure::usage(anyhow!("`--fault` {error}")))?;
+        }
+        Ok(fleet)
+    }
+
+    /// How plans are made; arrivals come with the load.
+    fn options(&self) -> PlanOptions {
+        PlanOptions {
+            seconds: self.seconds,
+            max_output: self.max_output,
+            max_think_ms: self.max_think.map(|seconds| seconds * 1000.0),
+            open_loop: self.open_loop,
+            ..PlanOptions::new(Arrivals::Replay { time_scale: 1.0, window: None }, self.seed)
+        }
+    }
+
     /// The strategies with their parameters and limits, and the edge, as changed by `--set`.
     fn settings(&self, names: &[String]) -> Result<(Vec<Settings>, Edge), Failure> {
         let mut settings: Vec<Settings> =
             names.iter().map(|name| Settings { strategy: name.clone(), ..Settings::default() }).collect();
         let mut edge = Edge::default();
         for text in &self.set {
-            set(text, &mut settings, &mut edge).map_err(|error| Failure::usage(anyhow!("`--set` {error}")))?;
+            set::set(text, &mut settings, &mut edge).map_err(|error| Failure::usage(anyhow!("`--set` {error}")))?;
         }
         for settings in &settings {
             // What is out of range is found by the router itself.
@@ -232,7 +245,7 @@ impl Args {
     fn contenders(&self, names: &[String], fleet: &Fleet) -> Result<Vec<Contender>, Failure> {
         let (settings, edge) = self.settings(names)?;
         let mut contenders: Vec<Contender> =
-            settings.into_iter().map(|routing| Contender { name: routing.strategy.clone(), routing, edge }).collect();
+            settings.into_iter().map(|routing| Contender::new(routing, edge)).collect();
         if self.oracle {
             if fleet.routers.len() == 1 || edge.news == News::Oracle {
                 let why = if fleet.routers.len() == 1 {
@@ -256,22 +269,37 @@ impl Args {
         Ok(Source::Trace(Box::new(trace)))
     }
 
-    fn arrivals(&self, trace: &Trace, specs: &[EngineSpec]) -> Arrivals {
-        match (self.rate, self.concurrency, self.time_scale) {
-            (Some(per_s), _, _) => Arrivals::Poisson { per_s },
-            (None, Some(sessions), _) => Arrivals::Concurrent { sessions },
-            (None, None, scale) if trace.is_timed() || scale.is_some() || self.window.is_some() => {
-                let fits = || pace::default_time_scale(trace, specs, self.max_output);
-                Arrivals::Replay { time_scale: scale.unwrap_or_else(fits), window: self.window }
-            }
-            (None, None, _) => Arrivals::Poisson { per_s: DEFAULT_RATE },
+    fn loads(&self, trace: &Trace, specs: &[EngineSpec]) -> Loads {
+        let replay = |time_scale| Arrivals::Replay { time_scale, window: None };
+        let timed = trace.is_timed() || !self.window.is_empty() || self.open_loop;
+        if !self.load.is_empty() {
+            let pace = if timed { Pace::TimeScale } else { Pace::Rate };
+            return Loads::OfCapacity { fractions: self.load.clone(), pace };
         }
+        let rates = self.rate.iter().map(|per_s| Arrivals::Poisson { per_s: *per_s });
+        let slots = self.concurrency.iter().map(|sessions| Arrivals::Concurrent { sessions: *sessions });
+        let scales = self.time_scale.iter().map(|scale| replay(*scale));
+        let mut loads: Vec<Arrivals> = rates.chain(slots).chain(scales).collect();
+        if loads.is_empty() && timed {
+            loads.push(replay(pace::default_time_scale(trace, specs, self.max_output)));
+        } else if loads.is_empty() {
+            loads.push(Arrivals::Poisson { per_s: DEFAULT_RATE });
+        }
+        Loads::Given(loads)
+    }
+
+    fn baseline(&self, contenders: &[Contender]) -> Result<usize, Failure> {
+        let Some(wanted) = &self.baseline else { return Ok(0) };
+        contenders.iter().position(|contender| contender.name == *wanted).ok_or_else(|| {
+            let names: Vec<&str> = contenders.iter().map(|contender| contender.name.as_str()).collect();
+            Failure::usage(anyhow!("`--baseline {wanted}` is not among the strategies: {}", names.join(", ")))
+        })
     }
 
     fn described(
         &self,
         fleet: &Fleet,
-        plan: &PlanOptions,
+        loads: &Loads,
         strategies: &[String],
         max_input: u32,
     ) -> BTreeMap<String, Value> {
@@ -282,8 +310,9 @@ impl Args {
             ("set", list(self.set.clone())),
             ("fleet", Some(describe_fleet(fleet, self.fleet.as_deref()))),
             ("generator", self.generator.map(|generator| json!(generator.name()))),
-            ("arrivals", Some(json!(crate::bench::profile::label(plan.arrivals)))),
-            ("window_s", self.window.map(|window| json!([window.from_ms / 1000.0, window.to_ms / 1000.0]))),
+            ("arrivals", Some(json!(arrivals(loads)))),
+            ("open_loop", self.open_loop.then_some(Value::Bool(true))),
+            ("windows_s", list(self.window.iter().map(Window::to_string).collect())),
             ("seconds", self.seconds.map(|seconds| json!(seconds))),
             ("warmup_s", self.warmup.map(|seconds| json!(seconds))),
             ("drain_s", Some(json!(self.drain))),
@@ -291,6 +320,7 @@ impl Args {
             ("max_output", self.max_output.map(|tokens| json!(tokens))),
             ("max_think_s", self.max_think.map(|seconds| json!(seconds))),
             ("drift", self.drift.map(|regions| json!(regions))),
+            ("engines", list(self.engine.clone())),
             ("faults", list(self.fault.iter().map(Fault::to_string).collect())),
             ("slo", serde_json::to_value(self.slo.unwrap_or(DEFAULT_SLO)).ok()),
             ("seed", Some(json!(self.seed))),
@@ -301,7 +331,7 @@ impl Args {
 
 /// The strategies that names mean in this fleet: several routers are agents.
 fn meant_there(typed: Vec<String>, fleet: &Fleet) -> Result<Vec<String>, Failure> {
-    if fleet.routers.len() == 1 {
+    if !fleet.has_agents() {
         return Ok(typed);
     }
     let meant: Vec<String> = typed.iter().map(|name| on_agent(name).to_owned()).collect();
@@ -313,11 +343,37 @@ fn meant_there(typed: Vec<String>, fleet: &Fleet) -> Result<Vec<String>, Failure
     }
 }
 
+/// The loads as a report's set-up shows them.
+fn arrivals(loads: &Loads) -> String {
+    let list = match loads {
+        Loads::Given(loads) => loads.iter().map(|load| profile::label(*load)).collect::<Vec<_>>(),
+        Loads::OfCapacity { fractions, .. } => {
+            fractions.iter().map(|share| format!("{share} of the capacity")).collect()
+        }
+    };
+    list.join(", ")
+}
+
 /// What the trace does not allow is told before anything runs.
-fn check_plan(config: &SimulateConfig, seed: u64) -> Result<(), Failure> {
-    let plan = config.plan(seed).map_err(Failure::usage)?;
-    let warmup_s = config.warmup_s(&plan);
-    let starts_s = match (config.options.seconds, plan.concurrency) {
+fn check_plans(config: &SimulateConfig) -> Result<(), Failure> {
+    let loads = match &config.loads {
+        Loads::Given(loads) => loads.clone(),
+        Loads::OfCapacity { pace, .. } => vec![pace.at(1.0)],
+    };
+    let mut seen = Vec::new();
+    for draw in &config.draws {
+        if !seen.contains(&draw.window) {
+            loads.iter().try_for_each(|load| check_plan(&config.scene, *load, *draw))?;
+            seen.push(draw.window);
+        }
+    }
+    Ok(())
+}
+
+fn check_plan(scene: &Scene, load: Arrivals, draw: Draw) -> Result<(), Failure> {
+    let plan = scene.plan(load, draw).map_err(Failure::usage)?;
+    let warmup_s = scene.warmup_s(&plan);
+    let starts_s = match (scene.options.seconds, plan.concurrency) {
         (Some(seconds), _) => seconds,
         (None, None) => plan.sessions.last().map_or(0.0, |session| session.start_ms / 1000.0),
         (None, Some(_)) => f64::INFINITY,
@@ -330,66 +386,11 @@ fn check_plan(config: &SimulateConfig, seed: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Applies one `--set`.
-fn set(text: &str, settings: &mut [Settings], edge: &mut Edge) -> Result<(), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("found `{text}`; wanted KEY=VALUE"))?;
-    let (key, value) = (key.trim(), value.trim());
-    if let Some(result) = keys::set(edge, key, value) {
-        return result;
-    }
-    let number: f64 = value.parse().map_err(|_| format!("`{key}` is `{value}`; wanted a number"))?;
-    if LIMITS.iter().any(|(name, _)| *name == key) {
-        for settings in settings {
-            match key {
-                "max_concurrent" => settings.max_concurrent = Some(number as u32),
-                "queue_limit" => settings.queue_limit = number as usize,
-                _ => settings.queue_timeout_ms = number,
-            }
-        }
-        return Ok(());
-    }
-    let (only, parameter) = match key.split_once('.') {
-        Some((strategy, parameter)) => (Some(strategy), parameter),
-        None => (None, key),
-    };
-    let knows = |settings: &&mut Settings| {
-        let entry = policy::find(&settings.strategy);
-        only.is_none_or(|only| settings.strategy == only)
-            && entry.is_ok_and(|entry| entry.parameters.iter().any(|known| known.key == parameter))
-    };
-    let mut found = false;
-    for settings in settings.iter_mut().filter(knows) {
-        settings.parameters.push((parameter.to_owned(), number));
-        found = true;
-    }
-    if found { Ok(()) } else { Err(unknown(key, only, settings)) }
-}
-
-fn unknown(key: &str, only: Option<&str>, settings: &[Settings]) -> String {
-    if let Some(only) = only.filter(|only| settings.iter().all(|settings| settings.strategy != **only)) {
-        return format!("`{key}`: `{only}` is not among the strategies");
-    }
-    let mut known: Vec<&str> = settings
-        .iter()
-        .filter_map(|settings| policy::find(&settings.strategy).ok())
-        .flat_map(|entry| entry.parameters.iter().map(|parameter| parameter.key))
-        .collect();
-    known.sort_unstable();
-    known.dedup();
-    known.extend(KEYS.iter().map(|key| key.name));
-    known.extend(LIMITS.iter().map(|(name, _)| *name));
-    let hint = crate::model::spelling::hint(key, known.iter().copied());
-    format!(
-        "`{key}`: no strategy here has it, and it is no setting of the simulation; known: {}{hint}",
-        known.join(", ")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
-    use crate::bench::simulate::SimulateConfig;
+    use crate::bench::simulate::{Draw, Loads, Pace, SimulateConfig};
     use crate::cli::args::{Cli, Command};
     use crate::cli::exit::Failure;
     use crate::sim::world::{Edge, News};
@@ -415,8 +416,27 @@ mod tests {
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
         assert_eq!(names(&config), ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
-        assert_eq!((config.seeds.as_slice(), config.options.arrivals), (&[1][..], Arrivals::Poisson { per_s: 2.0 }));
-        assert_eq!(config.fleet.replicas.len(), 3);
+        assert_eq!(config.draws, [Draw { seed: 1, window: None }]);
+        assert_eq!(config.loads, Loads::Given(vec![Arrivals::Poisson { per_s: 2.0 }]));
+        assert_eq!(config.scene.fleet.replicas.len(), 3);
+    }
+
+    #[test]
+    fn loads_windows_and_seeds_are_lists() {
+        let timed = ["--generator", "wild-like"];
+        let config = meant(&[&timed[..], &["--time-scale", "2,1", "--window", "0..60,60..", "--seeds", "2"]].concat());
+        let config = config.unwrap();
+        let replay = |time_scale| Arrivals::Replay { time_scale, window: None };
+        assert_eq!(config.loads, Loads::Given(vec![replay(2.0), replay(1.0)]));
+        let draws: Vec<_> = config.draws.iter().map(|draw| (draw.window.unwrap().to_string(), draw.seed)).collect();
+        let wanted = [("0..60", 1), ("0..60", 2), ("60..", 1), ("60..", 2)];
+        assert_eq!(draws, wanted.map(|(window, seed)| (window.to_owned(), seed)));
+        let of = |options: &[&str]| meant(options).unwrap().loads;
+        let shares = |pace| Loads::OfCapacity { fractions: vec![0.5, 0.9], pace };
+        assert_eq!(of(&[&timed[..], &["--load", "0.5,0.9"]].concat()), shares(Pace::TimeScale));
+        assert_eq!(of(&["--load", "0.5,0.9"]), shares(Pace::Rate));
+        let sessions = |sessions| Arrivals::Concurrent { sessions };
+        assert_eq!(of(&["--concurrency", "4,8"]), Loads::Given(vec![sessions(4), sessions(8)]));
     }
 
     #[test]
@@ -432,6 +452,9 @@ mod tests {
         for contender in &config.contenders {
             assert_eq!((contender.edge.news, contender.routing.max_concurrent), (News::Oracle, Some(7)));
         }
+        let config = meant(&[&options[..4], &["--set", "random.heeds_others=off"]].concat()).unwrap();
+        let heed: Vec<bool> = config.contenders.iter().map(|contender| contender.routing.heeds_others).collect();
+        assert_eq!(heed, [true, true, false]);
     }
 
     /// Six regions with an agent in each.
@@ -470,8 +493,15 @@ mod tests {
         assert!(error(&["--set", "random.w_rtt=1"]).contains("`random` is not among the strategies"));
         assert!(error(&["--set", "w_rtt=-1"]).contains("wanted 0 to"));
         assert!(error(&["--set", "usage=2"]).contains("share of the answers"));
+        assert!(error(&["--engine", "chunk=0"]).contains("`--engine chunk=0`: chunk: found 0"));
+        assert!(error(&["--engine", "order=random"]).contains("one of arrival, longest-prefix"));
+        assert!(error(&["--engine", "a b\n=c"]).contains("`--engine"));
+        let engines = ["--engine", "scheduler=mixed", "--engine", "chunk=2048"];
+        assert!(meant(&engines).unwrap().scene.specs.iter().all(|spec| spec.chunk == 2048));
         assert!(error(&["--fault", "down:nobody@1..2"]).contains("no replica `nobody`"));
         assert!(error(&["--window", "0..10"]).contains("no timestamps"));
+        assert!(error(&["--open-loop"]).contains("no timestamps"));
+        assert!(error(&["--baseline", "random"]).contains("not among the strategies: gorgo, "));
         assert!(error(&["--seconds", "10", "--warmup", "10"]).contains("leaves nothing"));
     }
 }
