@@ -90,6 +90,67 @@ fn a_short_demo_compares_two_strategies_on_the_same_requests() {
     assert!(html.contains("<svg") && html.ends_with("</html>\n"));
 }
 
+/// Three agents, each beside an engine, with most clients in a region without one.
+const AGENTS: &str = r#"
+    [[router]]
+    region = "a"
+    [[router]]
+    region = "b"
+    [[router]]
+    region = "c"
+    [[clients]]
+    region = "a"
+    share = 1
+    [[clients]]
+    region = "d"
+    share = 2
+    [[replica]]
+    name = "engine-a"
+    region = "a"
+    gpu = "l40s"
+    model = "mistral-7b"
+    [[replica]]
+    name = "engine-b"
+    region = "b"
+    gpu = "h100"
+    model = "mistral-7b"
+    [[replica]]
+    name = "engine-c"
+    region = "c"
+    gpu = "h100"
+    model = "mistral-7b"
+    [network]
+    rtt_ms = { "a/b" = 10, "a/c" = 20, "b/c" = 30, "d/a" = 40, "d/b" = 5, "d/c" = 60 }
+"#;
+
+#[test]
+fn agents_with_their_peers_take_what_their_clients_send_and_forward_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agents.toml"), AGENTS).unwrap();
+    let arguments =
+        ["demo", "--fleet", "agents.toml", "--strategies", "gorgo,gorgo-score,round-robin", "--max-output", "4"];
+    let load =
+        ["--seconds", "4", "--warmup", "1", "--rate", "3", "--seed", "3", "--json", "-", "--report", "agents.html"];
+    let output = gorgo(folder.path(), &[&arguments[..], &load[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&str> = report.runs.iter().map(|run| run.strategy.as_str()).collect();
+    assert_eq!(names, ["gorgo-v1", "gorgo-score", "round-robin"]);
+    for run in &report.runs {
+        check_run(run);
+        // Clients in d are nearest to b; nobody enters by c.
+        let entries: Vec<&str> = run.routing.entries.keys().map(String::as_str).collect();
+        assert_eq!(entries, ["a", "b"]);
+        assert_eq!(run.routing.entries.values().sum::<u64>(), run.requests.total);
+        assert_eq!(run.routing.entries, report.runs[0].routing.entries, "all play the same");
+        assert!(run.routing.share.keys().all(|name| name.starts_with("engine-")), "{:?}", run.routing.share);
+    }
+    // Taking turns leaves no engine out, so that requests crossed from agent to agent.
+    let turns = &report.runs[2].routing;
+    assert_eq!(turns.share.len(), 3, "{turns:?}");
+    assert!(turns.cross_region_share.unwrap() > 0.3, "{turns:?}");
+}
+
 /// The sizes that a seed fixes: the same plan was played.
 fn fixed(report: &Report) -> BTreeMap<String, String> {
     let of = |run: &Run| format!("{:?} {:?} {:?}", run.requests.total, run.window, run.bound);

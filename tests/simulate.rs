@@ -220,7 +220,7 @@ fn what_cannot_be_meant_ends_with_code_2_before_anything_runs() {
         (&["--set", "w_rttt=1"], "did you mean `w_rtt`?"),
         (&["--fault", "burn:east@1..2"], "wanted KIND:TARGET@FROM..TO"),
         (&["--fleet", "three-a10"], "did you mean `three-a100`?"),
-        (&["--against-live", "--fleet", "six-direct"], "6 routers"),
+        (&["--against-live", "--fleet", "six-direct"], "simulated only"),
         (&["--against-live", "--seeds", "2"], "one seed"),
         (&["--against-live", "--set", "usage=0"], "settings of the simulation"),
         (&["--generator", "tame-like"], "known: art-like, wild-like"),

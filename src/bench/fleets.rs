@@ -47,8 +47,8 @@ mod tests {
     use crate::bench::simulate::ensure_reachable;
     use crate::model::Region;
     use crate::sim::engine::{EngineSpec, Scheduler};
-    use crate::workload::Fleet;
     use crate::workload::fleet::{FleetFile, Form};
+    use crate::workload::{Fleet, Home};
 
     fn fleet(name: &str) -> Fleet {
         resolve(&FleetFile::parse(name, find(name).unwrap().text).unwrap(), None).unwrap()
@@ -106,7 +106,10 @@ mod tests {
             assert_eq!(fleet.routers.len(), 1, "{name}");
             let found: Vec<Constants> = specs(&fleet).unwrap().iter().map(constants).collect();
             assert_eq!(found, engines, "{name}");
-            assert_eq!(crate::bench::demo::fleet::rtts_ms(&fleet), rtts_ms, "{name}");
+            let found: Vec<f64> = (0..fleet.replicas.len())
+                .map(|replica| crate::bench::demo::fleet::rtt_ms(&fleet, Home(0), replica))
+                .collect();
+            assert_eq!(found, rtts_ms, "{name}");
         }
     }
 

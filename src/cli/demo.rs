@@ -12,14 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
 use super::measure::{
-    Output, TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds, slo, stoppable, strategies,
+    Output, TraceArgs, describe_fleet, json_values, meant_there, positive, read_fleet, seconds, slo, stoppable,
+    strategies,
 };
 use crate::bench::Board;
 use crate::bench::demo::{self, DemoConfig, fleet, pace};
 use crate::report::Slo;
 use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
-use crate::workload::{Arrivals, Fleet, PlanOptions, ReadOptions, Trace, build};
+use crate::workload::fleet::Entry;
+use crate::workload::{Arrivals, Fleet, Generator, PlanOptions, ReadOptions, Trace, build, homes};
 
 /// Session starts per second when nothing is said: two thirds of what the default fleet takes under the median strategy. Measured
 /// in closed loops of 8 to 64 sessions (`--concurrency`), best sessions/s on the bundled trace: gorgo 4.6, session-affinity 3.3,
@@ -34,14 +36,25 @@ const HTML_FILE: &str = "demo.html";
 /// Arguments of `gorgo demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Strategies to compare, separated by commas [default: gorgo,prefix-tree,least-load,session-affinity,round-robin]
+    /// Strategies to compare, separated by commas; on agents `gorgo` means `gorgo-v1` [default: gorgo,prefix-tree,least-load,session-affinity,round-robin]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 1)]
     strategies: Vec<String>,
     #[command(flatten)]
     trace: TraceArgs,
-    /// Fleet file: engines, router, network [default: three regions, one slower than the others]
+    /// Draw the requests instead of reading them: art-like (long conversations that grow), wild-like (short single prompts)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["trace", "block_size"])]
+    generator: Option<Generator>,
+    /// Fleet file: engines, routers, clients, network; several routers are agents [default: three regions, one slower than the
+    /// others]
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
+    /// How clients find their router: rtt (the shortest round trip), geo (the nearest on the globe) or first (the first one for all)
+    /// [default: `entry` of the fleet file, else rtt]
+    #[arg(long, value_name = "HOW")]
+    entry: Option<Entry>,
+    /// Move the clients' shares on by so many regions from the first start to the last, as a day does
+    #[arg(long, value_name = "REGIONS", value_parser = positive)]
+    drift: Option<f64>,
     /// Sessions start for this long; then the run drains
     #[arg(long, value_name = "SECONDS", default_value_t = 40.0, value_parser = positive)]
     seconds: f64,
@@ -92,11 +105,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> Outcome {
 impl Args {
     /// From what was typed to what is meant; everything that can be wrong is found before anything starts.
     fn meant(self) -> Result<DemoConfig, Failure> {
-        let strategies = strategies(&self.strategies, "--strategies")?;
-        let fleet = read_fleet(self.fleet.as_deref())?;
-        fleet::ensure_central(&fleet).map_err(Failure::usage)?;
+        let fleet = self.entered()?;
+        fleet::ensure_playable(&fleet).map_err(Failure::usage)?;
+        let strategies = meant_there(strategies(&self.strategies, "--strategies")?, &fleet, "--strategies")?;
         let specs = fleet::specs(&fleet).map_err(Failure::usage)?;
-        let mut trace = self.trace.read(ReadOptions::default())?;
+        let mut trace = match self.generator {
+            Some(generator) => generator.trace(self.seed),
+            None => self.trace.read(ReadOptions::default())?,
+        };
         let max_input = self.trace.max_input.unwrap_or_else(|| fleet::default_max_input(&specs));
         trace.drop_longer_than(max_input);
         let warmup_s = self.warmup.unwrap_or((self.seconds / 5.0).min(10.0));
@@ -114,11 +130,13 @@ impl Args {
         let described = self.described(&fleet, &options, &strategies, warmup_s, max_input);
         let plan = Arc::new(build(&trace, &options).map_err(Failure::usage)?);
         let settings = |strategy| Settings { strategy, ..Settings::default() };
+        let homes = homes(&fleet.clients, &plan, self.seed, self.drift.unwrap_or(0.0));
         Ok(DemoConfig {
             strategies: strategies.into_iter().map(settings).collect(),
             trace,
             options,
             plan,
+            homes,
             fleet,
             warmup_s,
             drain: Duration::from_secs_f64(self.drain),
@@ -126,6 +144,14 @@ impl Args {
             seed: self.seed,
             described,
         })
+    }
+
+    /// The fleet, its clients led to their routers.
+    fn entered(&self) -> Result<Fleet, Failure> {
+        let fleet = read_fleet(self.fleet.as_deref())?;
+        let Some(entry) = self.entry else { return Ok(fleet) };
+        let problems = |problems: Vec<String>| Failure::usage(anyhow!("`--entry {entry}`: {}", problems.join("; ")));
+        fleet.entered_by(entry).map_err(problems)
     }
 
     fn arrivals(&self, trace: &Trace, specs: &[EngineSpec]) -> Arrivals {
@@ -152,6 +178,8 @@ impl Args {
         json_values([
             ("strategies", Some(json!(strategies))),
             ("fleet", Some(describe_fleet(fleet, self.fleet.as_deref()))),
+            ("generator", self.generator.map(|generator| json!(generator.name()))),
+            ("drift", self.drift.map(|regions| json!(regions))),
             ("arrivals", Some(json!(crate::bench::profile::label(plan.arrivals)))),
             ("seconds", Some(json!(self.seconds))),
             ("warmup_s", Some(json!(warmup_s))),

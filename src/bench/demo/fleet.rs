@@ -1,13 +1,14 @@
 //! Which engines a demo runs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
+use crate::model::Region;
 use crate::sim::engine::EngineSpec;
 use crate::sim::fleet::{engine_spec, spec_of};
 use crate::sim::preset::PresetError;
-use crate::workload::Fleet;
-use crate::workload::fleet::{FleetError, FleetFile, Gpu, Replica};
+use crate::workload::fleet::{FleetError, FleetFile, Gpu};
 use crate::workload::network::RttMatrix;
+use crate::workload::{Fleet, Home};
 
 /// The fleet that `gorgo demo` uses when none is given.
 pub const DEFAULT_FLEET: &str = include_str!("fleet.toml");
@@ -40,13 +41,13 @@ pub fn specs(fleet: &Fleet) -> Result<Vec<EngineSpec>, PresetError> {
     fleet.replicas.iter().map(engine_spec).collect()
 }
 
-/// Round trips between the first router and every replica, ms.
+/// Round trip between a session's clients and a replica by way of their router, ms. A checked fleet knows every pair.
 #[must_use]
-pub fn rtts_ms(fleet: &Fleet) -> Vec<f64> {
-    let home = fleet.routers.first().map(|router| &router.region);
-    // A checked fleet knows every pair.
-    let rtt = |replica: &Replica| home.and_then(|home| fleet.rtt.rtt_ms(home, &replica.region)).unwrap_or(0.0);
-    fleet.replicas.iter().map(rtt).collect()
+pub fn rtt_ms(fleet: &Fleet, home: Home, replica: usize) -> f64 {
+    let clients = &fleet.clients[home.0];
+    let router = &fleet.routers[clients.router].region;
+    let near = if clients.region == *router { Some(0.0) } else { fleet.rtt.rtt_ms(&clients.region, router) };
+    near.unwrap_or(0.0) + fleet.rtt.rtt_ms(router, &fleet.replicas[replica].region).unwrap_or(0.0)
 }
 
 /// The replicas' one model.
@@ -65,21 +66,33 @@ pub fn ensure_one_model(fleet: &Fleet) -> Result<()> {
     Ok(())
 }
 
-/// A demo has one central router with its clients beside it, and its requests name one model.
+/// What a demo can start: one central router, or agents with one engine each. Requests name one model.
 ///
 /// # Errors
 /// Other fleets, with what to change.
-pub fn ensure_central(fleet: &Fleet) -> Result<()> {
-    ensure!(
-        fleet.routers.len() == 1,
-        "the fleet has {} routers; `gorgo demo` compares central proxies: give it one `[[router]]`",
-        fleet.routers.len()
-    );
-    ensure!(
-        fleet.clients.iter().all(|clients| clients.region == fleet.routers[0].region),
-        "the fleet has clients away from its router; `gorgo demo` sends from beside it: leave `[[clients]]` out"
-    );
-    ensure_one_model(fleet)
+pub fn ensure_playable(fleet: &Fleet) -> Result<()> {
+    ensure_one_model(fleet)?;
+    if fleet.routers.len() > 1 && !fleet.has_agents() {
+        bail!("routers that reach every engine are simulated only; several routers are agents in `gorgo demo`");
+    }
+    let beside = |region: &Region| fleet.replicas.iter().filter(|replica| replica.region == *region).count();
+    let lonely = fleet.routers.iter().find(|router| fleet.routers.len() > 1 && beside(&router.region) != 1);
+    if let Some(router) = lonely {
+        bail!(
+            "the router in {} has {} replicas in its region; several routers are agents, each beside one engine in `gorgo demo`",
+            router.region,
+            beside(&router.region)
+        );
+    }
+    let far = fleet.replicas.iter().find(|replica| !fleet.routers.iter().any(|router| router.region == replica.region));
+    match far.filter(|_| fleet.routers.len() > 1) {
+        Some(replica) => bail!(
+            "replica `{}` stands in {}, which has no `[[router]]`; of several routers each reaches the engines of its own region",
+            replica.name,
+            replica.region
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Longest prompt that is kept by default, tokens: nine tenths of the smallest KV cache, so that one fits beside what is cached.
@@ -91,13 +104,14 @@ pub fn default_max_input(specs: &[EngineSpec]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEFAULT_FLEET, default_fleet, default_max_input, ensure_central, resolve, specs};
+    use super::{DEFAULT_FLEET, default_fleet, default_max_input, ensure_playable, resolve, rtt_ms, specs};
+    use crate::workload::Home;
     use crate::workload::fleet::FleetFile;
 
     #[test]
     fn the_default_fleet_has_three_regions_and_one_slower_gpu() {
         let fleet = default_fleet().unwrap();
-        ensure_central(&fleet).unwrap();
+        ensure_playable(&fleet).unwrap();
         let specs = specs(&fleet).unwrap();
         let regions: std::collections::BTreeSet<_> =
             fleet.replicas.iter().map(|replica| replica.region.as_str()).collect();
@@ -112,21 +126,38 @@ mod tests {
     fn the_example_for_long_prompts_is_a_fleet_with_large_caches() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/fleets/mooncake.toml");
         let fleet = resolve(&FleetFile::parse(path, &std::fs::read_to_string(path).unwrap()).unwrap(), None).unwrap();
-        ensure_central(&fleet).unwrap();
+        ensure_playable(&fleet).unwrap();
         assert!(specs(&fleet).unwrap().iter().all(|spec| spec.kv_tokens >= 2_000_000));
     }
 
     #[test]
-    fn several_routers_or_models_are_refused() {
+    fn agents_have_one_engine_each_and_all_serve_one_model() {
+        let agents =
+            format!("{DEFAULT_FLEET}\n[[router]]\nregion = \"us-west-1\"\n[[router]]\nregion = \"europe-central-1\"\n");
+        let fleet = |text: &str| resolve(&FleetFile::parse("f", text).unwrap(), None).unwrap();
+        ensure_playable(&fleet(&agents)).unwrap();
         let two_routers = format!("{DEFAULT_FLEET}\n[[router]]\nregion = \"europe-central-1\"\n");
+        let idle_router = format!("{agents}\n[[router]]\nregion = \"us-south-1\"\n");
         let two_models = DEFAULT_FLEET.replacen("mistral-7b", "llama-3.1-8b", 1);
-        let far_clients = format!("{DEFAULT_FLEET}\n[[clients]]\nregion = \"europe-central-1\"\nshare = 1\n");
-        let cases = [(two_routers, "2 routers"), (two_models, "several models"), (far_clients, "clients away")];
+        let cases = [
+            (two_routers, "`us-west` stands in us-west-1"),
+            (idle_router, "us-south-1 has 0 replicas"),
+            (two_models, "several models"),
+        ];
         for (text, word) in cases {
-            let fleet = resolve(&FleetFile::parse("f", &text).unwrap(), None).unwrap();
-            let error = ensure_central(&fleet).unwrap_err().to_string();
+            let error = ensure_playable(&fleet(&text)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_round_trip_goes_by_way_of_the_router() {
+        let text = format!("{DEFAULT_FLEET}\n[[clients]]\nregion = \"europe-central-1\"\nshare = 1\n");
+        let far = resolve(&FleetFile::parse("f", &text).unwrap(), None).unwrap();
+        ensure_playable(&far).unwrap();
+        let near = default_fleet().unwrap();
+        let rtts = |fleet| [0, 1, 2].map(|replica| rtt_ms(fleet, Home(0), replica));
+        assert_eq!((rtts(&near), rtts(&far)), ([2.0, 73.0, 97.0], [99.0, 170.0, 194.0]));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use self::lane::Lane;
 use super::body::BodyFormat;
 use super::limit::{Limit, limit};
 use super::load::{load, trace_info};
-use super::{Board, Client, Doors, Played, Player, Tally, Target, machine};
+use super::{Board, Client, Door, Doors, Played, Player, Tally, Target, machine};
 use crate::gateway::clock::Clock;
 use crate::inference::Dialect;
 use crate::report::percentile::spread;
@@ -27,7 +27,7 @@ use crate::report::schema::{Cost, Report, SCHEMA};
 use crate::report::{Rules, Run, Slo, summarise};
 use crate::routing::Settings;
 use crate::sim::engine::EngineSpec;
-use crate::workload::{Fleet, Plan, PlanOptions, Trace};
+use crate::workload::{Fleet, Home, Plan, PlanOptions, Trace};
 
 /// What `gorgo demo` compares when nothing is said.
 pub const DEFAULT_STRATEGIES: [&str; 5] = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
@@ -47,6 +47,8 @@ pub struct DemoConfig {
     pub options: PlanOptions,
     /// What every strategy plays.
     pub plan: Arc<Plan>,
+    /// Where the clients of each of its sessions stand.
+    pub homes: Vec<Home>,
     /// Engines, router and network.
     pub fleet: Fleet,
     /// Sessions that start before do not count, s.
@@ -83,12 +85,12 @@ pub struct Measured {
 /// # Errors
 /// A fleet that cannot be started.
 pub async fn measure(config: DemoConfig, board: &Board, stop: &CancellationToken) -> Result<Measured> {
-    fleet::ensure_central(&config.fleet)?;
+    fleet::ensure_playable(&config.fleet)?;
     let specs = fleet::specs(&config.fleet)?;
     let plan = Arc::clone(&config.plan);
     // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
-    let rtt_ms = fleet::rtts_ms(&config.fleet);
-    let bound = || limit(&plan, &specs, |_, replica| rtt_ms[replica], config.warmup_s * 1000.0);
+    let rtt_ms = |session: usize, replica: usize| fleet::rtt_ms(&config.fleet, config.homes[session], replica);
+    let bound = || limit(&plan, &specs, rtt_ms, config.warmup_s * 1000.0);
     let limit = plan.concurrency.is_none().then(bound);
     let mut lanes = Vec::new();
     for settings in &config.strategies {
@@ -139,16 +141,14 @@ impl Demo<'_> {
         let config = self.config;
         let requests = self.plan.sessions.iter().map(|session| session.steps.len() as u64).sum();
         let planned = self.plan.concurrency.is_none().then_some(requests);
-        let mut clients = Vec::new();
+        let mut doors = Vec::new();
         for lane in lanes {
-            let client = self.client(lane)?;
-            client.warm().await?;
-            clients.push(Arc::new(client));
+            doors.push(self.doors(lane).await?);
         }
         let clock = Clock::start();
         let phases = self.announce(board, clock);
-        let runs = config.strategies.iter().zip(clients).map(|(settings, client)| {
-            let player = self.player(client, clock, board.line(&settings.strategy, planned), stop);
+        let runs = config.strategies.iter().zip(doors).map(|(settings, doors)| {
+            let player = self.player(doors, clock, board.line(&settings.strategy, planned), stop);
             tokio::spawn(player.play())
         });
         let runs: Vec<_> = runs.collect();
@@ -160,21 +160,36 @@ impl Demo<'_> {
         Ok(played)
     }
 
-    fn client(&self, lane: &Lane) -> Result<Client> {
-        let target = Target { url: lane.url(), key: None, timeout: TIMEOUT, ignore_eos: true, warm: WARM };
+    /// A warm client for each group of clients.
+    async fn doors(&self, lane: &Lane) -> Result<Doors> {
+        let fleet = &self.config.fleet;
+        let warm = (WARM / fleet.clients.len()).max(2);
         let format = BodyFormat {
             dialect: Dialect::Chat,
-            model: self.config.fleet.replicas.first().map_or_else(String::new, |replica| replica.model.clone()),
+            model: fleet.replicas.first().map_or_else(String::new, |replica| replica.model.clone()),
             block_size: self.plan.block_size,
             seed: self.config.seed,
         };
-        Ok(Client::new(&target, format, Clock::start())?)
+        let mut doors = Vec::new();
+        for (group, clients) in fleet.clients.iter().enumerate() {
+            let url = lane.url(group).to_owned();
+            let target = Target { url, key: None, timeout: TIMEOUT, ignore_eos: true, warm };
+            let client = Client::new(&target, format.clone(), Clock::start())?;
+            let client = match fleet.places.region(&clients.region) {
+                Some(place) => client.located(place),
+                None => client,
+            };
+            client.warm().await?;
+            let router: Arc<str> = fleet.routers[clients.router].region.as_str().into();
+            let entry = (fleet.routers.len() > 1).then(|| router.clone());
+            doors.push(Door { client: Arc::new(client), entry, home: Some(router) });
+        }
+        Ok(Doors::by_group(doors, self.config.homes.clone()))
     }
 
-    fn player(&self, client: Arc<Client>, clock: Clock, tally: Arc<Tally>, stop: &CancellationToken) -> Player {
-        let home = self.config.fleet.routers.first();
+    fn player(&self, doors: Doors, clock: Clock, tally: Arc<Tally>, stop: &CancellationToken) -> Player {
         Player {
-            doors: Doors::one(client, home.map(|router| router.region.as_str().into())),
+            doors,
             plan: self.plan.clone(),
             clock,
             tally,
@@ -229,13 +244,17 @@ impl Demo<'_> {
             from_s: config.warmup_s,
             to_s,
             slo: config.slo,
-            home: config.fleet.routers.first().map(|router| router.region.as_str().into()),
+            // Every sample knows it.
+            home: None,
             infinite_cache_ratio: limit.and_then(|limit| limit.infinite_cache_ratio),
         };
         let mut run = summarise(strategy, load(config.options.arrivals), &played.samples, &rules);
         run.requests.unsent = played.unsent;
-        run.requests.retried = lane.gateway().counts().retried;
-        run.prediction.ttft_error_median = lane.gateway().prediction_error_ms();
+        run.requests.retried = lane.gateways().iter().map(|gateway| gateway.counts().retried).sum();
+        // Medians of several routers make none of all.
+        if let [gateway] = lane.gateways() {
+            run.prediction.ttft_error_median = gateway.prediction_error_ms();
+        }
         run.bound = limit.map(|limit| limit.bound.clone());
         run.cost = cost(specs, to_s - config.warmup_s);
         run

@@ -18,7 +18,7 @@ use crate::report::percentile::ratio;
 use crate::report::schema::{Live, Report};
 use crate::report::{Run, Sample};
 use crate::sim::world::Edge;
-use crate::workload::PlanOptions;
+use crate::workload::{PlanOptions, homes};
 
 /// Plays the comparison in real time, then in virtual time, and reports the latter, each run with what the former had.
 ///
@@ -48,7 +48,8 @@ pub async fn against_live(config: SimulateConfig, board: &Board, stop: &Cancella
 /// What it cannot.
 pub fn ensure_both(config: &SimulateConfig) -> Result<()> {
     let scene = &config.scene;
-    demo::fleet::ensure_central(&scene.fleet)?;
+    demo::fleet::ensure_playable(&scene.fleet)?;
+    ensure!(scene.fleet.routers.len() == 1, "only fleets with one central router are compared with their simulation");
     ensure!(matches!(&config.loads, Loads::Given(loads) if loads.len() == 1), "one load at a time can be played live");
     ensure!(config.draws.len() == 1, "one seed and one window at a time can be played live");
     ensure!(scene.faults.is_empty(), "faults are simulated only");
@@ -69,6 +70,7 @@ fn demo_of(config: &SimulateConfig) -> Result<DemoConfig> {
         trace: scene.source.trace(draw.seed).into_owned(),
         options: PlanOptions { arrivals: load, seed: draw.seed, ..scene.options.clone() },
         warmup_s: scene.warmup_s(&plan),
+        homes: homes(&scene.fleet.clients, &plan, draw.seed, scene.drift),
         plan: Arc::new(plan),
         fleet: scene.fleet.clone(),
         drain: Duration::from_secs_f64(scene.drain_s),

@@ -1,13 +1,13 @@
 //! One draw of a load: its plan, where its clients stand, and the bound of its requests.
 
 use super::scene::{Draw, Scene};
-use crate::bench::demo::cost;
+use crate::bench::demo::{cost, fleet};
 use crate::bench::limit::{Limit, limit};
 use crate::bench::load::load;
 use crate::report::{Rules, Run, Sample, summarise};
 use crate::routing::Settings;
 use crate::sim::world::{Edge, Measured, Played, Scenario};
-use crate::workload::{Arrivals, Fleet, Home, Plan, PlanError, homes};
+use crate::workload::{Arrivals, Home, Plan, PlanError, homes};
 
 /// What all contenders of a draw have in common.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Lot {
         let from_ms = scene.warmup_s(&plan) * 1000.0;
         let to_ms = scene.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
         let measured = Measured { from_ms, to_ms, drain_ms: scene.drain_s * 1000.0 };
-        let rtt_ms = |session: usize, replica: usize| rtt_ms(&scene.fleet, homes[session], replica);
+        let rtt_ms = |session: usize, replica: usize| fleet::rtt_ms(&scene.fleet, homes[session], replica);
         // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
         let limit = plan.concurrency.is_none().then(|| limit(&plan, &scene.specs, rtt_ms, from_ms));
         Ok(Self { draw, load, plan, homes, measured, limit })
@@ -80,14 +80,6 @@ impl Lot {
         let remark = "no lower bound: in a closed loop there is no common set of requests to bound";
         if bounded { Vec::new() } else { vec![remark.to_owned()] }
     }
-}
-
-/// Round trip between a session's clients and a replica by way of their router, ms. A checked fleet knows every pair.
-fn rtt_ms(fleet: &Fleet, home: Home, replica: usize) -> f64 {
-    let clients = &fleet.clients[home.0];
-    let router = &fleet.routers[clients.router].region;
-    let near = if clients.region == *router { Some(0.0) } else { fleet.rtt.rtt_ms(&clients.region, router) };
-    near.unwrap_or(0.0) + fleet.rtt.rtt_ms(router, &fleet.replicas[replica].region).unwrap_or(0.0)
 }
 
 /// When the last request was sent, s.

@@ -11,7 +11,7 @@ pub(super) use entries::EntryArgs;
 pub(super) use fleet::{describe_fleet, read_fleet, read_matrix, read_places};
 pub(super) use live::stoppable;
 pub(super) use output::Output;
-pub(super) use strategies::strategies;
+pub(super) use strategies::{meant_there, strategies};
 pub(super) use workload::{TraceArgs, json_values, read_file};
 
 use crate::report::Slo;

@@ -4,7 +4,8 @@ use anyhow::anyhow;
 
 use crate::bench::demo::DEFAULT_STRATEGIES;
 use crate::cli::exit::Failure;
-use crate::routing::policy;
+use crate::routing::policy::{self, on_agent};
+use crate::workload::Fleet;
 
 /// The named strategies, or those of the demo when none is named. `option` is the option that they were given to.
 ///
@@ -29,4 +30,18 @@ pub(crate) fn strategies(typed: &[String], option: &str) -> Result<Vec<String>, 
         return Err(Failure::usage(anyhow!("`{option}` names `{name}` twice")));
     }
     Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// The strategies that names mean in this fleet: several routers are agents.
+pub(crate) fn meant_there(typed: Vec<String>, fleet: &Fleet, option: &str) -> Result<Vec<String>, Failure> {
+    if !fleet.has_agents() {
+        return Ok(typed);
+    }
+    let meant: Vec<String> = typed.iter().map(|name| on_agent(name).to_owned()).collect();
+    match meant.iter().enumerate().find(|(index, name)| meant[..*index].contains(name)) {
+        Some((_, name)) => Err(Failure::usage(anyhow!(
+            "`{option}` names `{name}` twice: `gorgo` means it on agents, where the score of a central `gorgo` is `gorgo-score`"
+        ))),
+        None => Ok(meant),
+    }
 }

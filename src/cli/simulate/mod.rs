@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::exit::{Exit, Failure, Outcome};
 use super::measure::{
-    Output, TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds, slo, stoppable, strategies,
+    Output, TraceArgs, describe_fleet, json_values, meant_there, positive, read_fleet, seconds, slo, stoppable,
+    strategies,
 };
 use crate::bench::demo::{fleet, pace};
 use crate::bench::simulate::{
@@ -20,7 +21,6 @@ use crate::bench::simulate::{
 };
 use crate::bench::{Board, profile};
 use crate::report::Slo;
-use crate::routing::policy::on_agent;
 use crate::routing::{Router, Settings};
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
@@ -156,7 +156,7 @@ impl Args {
     fn meant(self) -> Result<SimulateConfig, Failure> {
         let typed = strategies(&self.strategy, "--strategy")?;
         let fleet = self.real_fleet(&typed)?;
-        let names = meant_there(typed, &fleet)?;
+        let names = meant_there(typed, &fleet, "--strategy")?;
         let contenders = self.contenders(&names, &fleet)?;
         let specs = fleet::specs(&fleet).map_err(Failure::usage)?;
         let max_input = self.trace.max_input.unwrap_or_else(|| fleet::default_max_input(&specs));
@@ -326,20 +326,6 @@ impl Args {
             ("seed", Some(json!(self.seed))),
             ("seeds", Some(json!(self.seeds))),
         ])
-    }
-}
-
-/// The strategies that names mean in this fleet: several routers are agents.
-fn meant_there(typed: Vec<String>, fleet: &Fleet) -> Result<Vec<String>, Failure> {
-    if !fleet.has_agents() {
-        return Ok(typed);
-    }
-    let meant: Vec<String> = typed.iter().map(|name| on_agent(name).to_owned()).collect();
-    match meant.iter().enumerate().find(|(index, name)| meant[..*index].contains(name)) {
-        Some((_, name)) => Err(Failure::usage(anyhow!(
-            "`--strategy` names `{name}` twice: `gorgo` means it on agents, where the score of a central `gorgo` is `gorgo-score`"
-        ))),
-        None => Ok(meant),
     }
 }
 
