@@ -1,7 +1,7 @@
 //! The decode floor of one replica: the time per output token that its hardware needs, whatever its load.
 //!
 //! The running 20 % quantile of each request's mean gap between tokens, by stochastic approximation in proportion to the value (Robbins and
-//! Monro 1951): q ← q · (1 + step · (0.2 − [sample < q])). A mean, or a regression on the batch size, would be dominated by the prefills
+//! Monro 1951): `q ← q · (1 + step · (0.2 − [sample < q]))`. A mean, or a regression on the batch size, would be dominated by the prefills
 //! that interrupt decoding, and would drive conversations away from whoever is busy.
 
 /// Which quantile.

@@ -4,7 +4,7 @@
 //! J = T + decode + stall + later + home          T = network + wait + prefill, the predicted time to first token
 //! ```
 //!
-//! No weights are searched for: what is learned are physical rates ([`line`], [`floor`]), what is predicted can be checked against
+//! No weights are searched for: what is learned are physical rates ([`mod@line`], [`floor`]), what is predicted can be checked against
 //! what came ([`trust`]), and the three weights price what a dispatch does to others ([`price`]) in ms of time to first token.
 
 mod busy;
