@@ -195,14 +195,20 @@ async fn a_stranger_cannot_pretend_to_be_a_peer() {
     drop(b);
 }
 
+/// An agent with an idle engine and a peer, `other`, that is a mock.
+async fn beside_another(name: &str) -> (Node, Mock) {
+    let node = node(name).await;
+    let other = Mock::start(|_| hello()).await;
+    node.agent.fleet().add(peer("other", &other.url())).unwrap();
+    until("both healthy", || node.agent.healthy() == 2).await;
+    gauges(&node.agent).await;
+    (node, other)
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn no_request_circles_even_between_agents_that_do_not_know_each_other() {
-    let a = node("a").await;
-    let other = Mock::start(|_| hello()).await;
-    a.agent.fleet().add(peer("other", &other.url())).unwrap();
-    until("both healthy", || a.agent.healthy() == 2).await;
-    gauges(&a.agent).await;
+    let (a, other) = beside_another("a").await;
     let _held = fill(&a).await;
     let response = Client::connect(&a.agent).await.chat(STREAM).await;
     assert_eq!(replica(&response), "other");
@@ -226,11 +232,7 @@ async fn no_request_circles_even_between_agents_that_do_not_know_each_other() {
 
 #[tokio::test]
 async fn a_peer_that_is_full_or_drains_is_not_taken_for_ill() {
-    let a = node("a").await;
-    let other = Mock::start(|_| hello()).await;
-    a.agent.fleet().add(peer("other", &other.url())).unwrap();
-    until("both healthy", || a.agent.healthy() == 2).await;
-    gauges(&a.agent).await;
+    let (a, other) = beside_another("a").await;
     let _held = fill(&a).await;
     let agent = a.agent.listen();
     let mut sent = 0;

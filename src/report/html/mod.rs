@@ -4,6 +4,7 @@
 
 mod charts;
 mod escape;
+mod intro;
 mod scale;
 mod svg;
 mod words;
@@ -33,8 +34,8 @@ pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n<p>{}</p>\n<p class=\"lead\">{}</p>\n",
         include_str!("style.css"),
-        escape::text(&experiment(report)),
-        lead(report),
+        escape::text(&intro::experiment(report)),
+        escape::text(&intro::lead(report)),
     );
     html.push_str(&findings(report));
     let parts = report.by_load();
@@ -59,38 +60,6 @@ pub fn page(report: &Report, title: &str) -> Result<String, serde_json::Error> {
     let _ =
         write!(html, "</main>\n<script type=\"application/json\" id=\"report\">{data}</script>\n</body>\n</html>\n");
     Ok(html)
-}
-
-fn lead(report: &Report) -> String {
-    let counted = |run: &Run| run.requests.total + run.requests.unsent;
-    let least = report.runs.iter().map(counted).min().unwrap_or(0);
-    let most = report.runs.iter().map(counted).max().unwrap_or(0);
-    let sent = if least == most { most.to_string() } else { format!("{least} to {most}") };
-    let runs = if report.runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", report.runs.len()) };
-    escape::text(&format!(
-        "{runs} of the trace {}, {sent} requests counted per run, measured with gorgo {} on {} {} ({} cores)",
-        report.trace.name, report.gorgo, report.machine.os, report.machine.arch, report.machine.cores
-    ))
-}
-
-/// Who did what where, for a reader who sees nothing but the page.
-fn experiment(report: &Report) -> String {
-    let fleet = report.config.get("fleet");
-    let part = |name: &str| fleet.and_then(|fleet| fleet.get(name));
-    match (part("replicas").and_then(Value::as_array), part("router").and_then(Value::as_str)) {
-        (Some(replicas), Some(router)) => format!(
-            "A strategy is the rule by which a router picks the GPU server (replica) that answers a request. Each strategy below \
-             had a router and {} emulated replicas of its own, behind emulated wide-area links, and all of them were sent the \
-             same requests at the same time by clients next to the router in {router}. The figures are what those clients saw.",
-            replicas.len()
-        ),
-        _ => match report.config.get("target").and_then(Value::as_str) {
-            Some(target) => {
-                format!("A load generator sent the requests of a trace to {target}; the figures are what it saw.")
-            }
-            None => "Requests of a trace were sent to a server; the figures are what their clients saw.".to_owned(),
-        },
-    }
 }
 
 fn findings(report: &Report) -> String {

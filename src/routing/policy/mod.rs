@@ -5,6 +5,7 @@ pub mod parameters;
 pub mod registry;
 
 mod aibrix_prefix;
+mod balance;
 mod consistent_hash;
 mod dynamo;
 mod geo;

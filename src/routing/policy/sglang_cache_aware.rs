@@ -26,6 +26,7 @@
 
 use std::collections::BTreeMap;
 
+use super::balance::{self, Balance};
 use super::observation::{Event, Observation};
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
@@ -45,20 +46,8 @@ pub(super) const ENTRY: Entry = Entry {
             max: 1.0,
             help: "share of the prompt above which a match decides",
         },
-        Parameter {
-            key: "balance_abs",
-            default: 32.0,
-            min: 0.0,
-            max: 1_000_000.0,
-            help: "difference in requests above which replicas may be out of balance",
-        },
-        Parameter {
-            key: "balance_rel",
-            default: 1.0001,
-            min: 0.0,
-            max: 1000.0,
-            help: "ratio of the most to the fewest requests above which they are",
-        },
+        balance::ABSOLUTE,
+        balance::RELATIVE,
         Parameter {
             key: "max_tree_size",
             default: 4_194_304.0,
@@ -81,8 +70,7 @@ enum Rule {
 
 struct SglangCacheAware {
     cache_threshold: f64,
-    balance_abs: f64,
-    balance_rel: f64,
+    balance: Balance,
     max_tree_size: f64,
     /// Sizes of the trees, tokens.
     trees: BTreeMap<ReplicaId, f64>,
@@ -93,8 +81,7 @@ impl SglangCacheAware {
     fn new(parameters: &Parameters) -> Self {
         Self {
             cache_threshold: parameters.get("cache_threshold"),
-            balance_abs: parameters.get("balance_abs"),
-            balance_rel: parameters.get("balance_rel"),
+            balance: Balance::new(parameters),
             max_tree_size: parameters.get("max_tree_size"),
             trees: BTreeMap::new(),
             rule: Rule::Tree,
@@ -102,9 +89,7 @@ impl SglangCacheAware {
     }
 
     fn rule(&self, query: &Query<'_>, candidates: &[View<'_>]) -> Rule {
-        let requests = || candidates.iter().map(View::in_flight);
-        let (most, fewest) = (requests().fold(0.0, f64::max), requests().fold(f64::INFINITY, f64::min));
-        if most - fewest > self.balance_abs && most > self.balance_rel * fewest {
+        if self.balance.is_lost(candidates.iter().map(View::in_flight)) {
             return Rule::Requests;
         }
         let longest = candidates.iter().map(|view| view.cached_tokens).max().unwrap_or(0);

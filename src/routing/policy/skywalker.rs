@@ -30,6 +30,7 @@
 //! what they tell; one match is a share of tokens instead of characters; priority goes before order of arrival, as always in this
 //! router's queue.
 
+use super::balance::{self, Balance};
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
 use super::{Choice, Policy, Query, View, terms};
@@ -63,20 +64,8 @@ pub(super) const ENTRY: Entry = Entry {
             max: 1_000_000.0,
             help: "requests in a peer's queue up to which it is available",
         },
-        Parameter {
-            key: "balance_abs",
-            default: 32.0,
-            min: 0.0,
-            max: 1_000_000.0,
-            help: "difference in requests above which replicas may be out of balance",
-        },
-        Parameter {
-            key: "balance_rel",
-            default: 1.0001,
-            min: 0.0,
-            max: 1000.0,
-            help: "ratio of the most to the fewest requests above which they are",
-        },
+        balance::ABSOLUTE,
+        balance::RELATIVE,
     ],
     build: |parameters, _| Box::new(SkyWalker::new(parameters)),
 };
@@ -90,8 +79,7 @@ struct SkyWalker {
     match_threshold: f64,
     max_pending: f64,
     max_peer_queue: f64,
-    balance_abs: f64,
-    balance_rel: f64,
+    balance: Balance,
     /// Match that decides among the candidates of this decision, tokens; 0 = none does.
     decisive: u32,
     /// One more than the most requests in flight at any of them.
@@ -104,8 +92,7 @@ impl SkyWalker {
             match_threshold: parameters.get("match_threshold"),
             max_pending: parameters.get("max_pending"),
             max_peer_queue: parameters.get("max_peer_queue"),
-            balance_abs: parameters.get("balance_abs"),
-            balance_rel: parameters.get("balance_rel"),
+            balance: Balance::new(parameters),
             decisive: 0,
             step: 1.0,
         }
@@ -131,12 +118,6 @@ impl SkyWalker {
         let own = of_kind(ReplicaKind::Engine);
         if own.is_empty() { of_kind(ReplicaKind::Peer) } else { own }
     }
-
-    fn balanced(&self, open: &[&View<'_>]) -> bool {
-        let loads = || open.iter().map(|view| view.in_flight());
-        let (most, fewest) = (loads().fold(0.0, f64::max), loads().fold(f64::INFINITY, f64::min));
-        most - fewest <= self.balance_abs || most <= self.balance_rel * fewest
-    }
 }
 
 impl Policy for SkyWalker {
@@ -144,7 +125,8 @@ impl Policy for SkyWalker {
         let open = self.open(query, candidates);
         let longest = open.iter().map(|view| view.cached_tokens).max().unwrap_or(0);
         let share = f64::from(longest) / f64::from(query.prompt_tokens.max(1));
-        let decides = share > self.match_threshold && self.balanced(&open);
+        let balanced = !self.balance.is_lost(open.iter().map(|view| view.in_flight()));
+        let decides = share > self.match_threshold && balanced;
         self.decisive = if decides { longest } else { 0 };
         self.step = candidates.iter().map(View::in_flight).fold(0.0, f64::max) + 1.0;
     }
