@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::clock::{Clock, wall_micros};
 use super::journal::{Ended, Journal};
 use super::metrics::Metrics;
+use super::recalls::Recalls;
 use super::replica::Replica;
 use super::trace::Recording;
 use crate::model::{ReplicaId, RequestId, Time};
@@ -29,6 +30,7 @@ pub(super) struct Brain {
     clock: Clock,
     next_request: AtomicU64,
     metrics: Arc<Metrics>,
+    recalls: Arc<Recalls>,
 }
 
 /// What a brain is told at its start, the router's own settings apart.
@@ -53,6 +55,7 @@ pub(super) struct State {
     /// Limit of running requests per replica as set by people; `None` = the strategy's own rule.
     pub(super) max_concurrent: Option<u32>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Step>>,
+    recalls: Arc<Recalls>,
 }
 
 /// Where a request goes next.
@@ -68,6 +71,7 @@ impl Brain {
     /// A brain around a router.
     #[must_use]
     pub(super) fn new(router: Router, clock: Clock, settings: BrainSettings, metrics: Arc<Metrics>) -> Arc<Self> {
+        let recalls = Arc::<Recalls>::default();
         let state = State {
             router,
             replicas: BTreeMap::new(),
@@ -75,10 +79,11 @@ impl Brain {
             counts: RequestCounts::default(),
             max_concurrent: settings.max_concurrent,
             waiting: BTreeMap::new(),
+            recalls: recalls.clone(),
         };
         // Ids differ between starts and grow within one: 51 bits of microseconds leave room for 4096 requests per microsecond.
         let next_request = AtomicU64::new(wall_micros() << 12);
-        Arc::new(Self { state: Mutex::new(state), clock, next_request, metrics })
+        Arc::new(Self { state: Mutex::new(state), clock, next_request, metrics, recalls })
     }
 
     /// The clock that all times given to the router come from.
@@ -91,6 +96,11 @@ impl Brain {
     #[must_use]
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Returns once the router wants a request back from where it was sent.
+    pub(super) async fn until_recalled(&self, request: RequestId) {
+        self.recalls.until_wanted(request).await;
     }
 
     /// A new identity.
@@ -228,7 +238,14 @@ impl State {
 
     fn deliver(&mut self, now: Time, effects: Vec<Effect>) {
         let mut effects = std::collections::VecDeque::from(effects);
-        while let Some(Effect::Released(decision)) = effects.pop_front() {
+        while let Some(effect) = effects.pop_front() {
+            let decision = match effect {
+                Effect::Released(decision) => decision,
+                Effect::Recall(request) => {
+                    self.recalls.want(request);
+                    continue;
+                }
+            };
             let request = decision.request;
             self.journal.decided(request, decision.clone());
             let Some(step) = self.step(&decision) else { continue };
@@ -321,6 +338,20 @@ impl Ticket {
         self.brain.lock().journal.failed(self.request, now, reason);
     }
 
+    /// The router wanted it back, nothing of an answer had come, and the attempt was ended; [`Ticket::next`] tells where it goes instead.
+    pub(super) fn recalled(&mut self) {
+        let now = self.brain.clock.now();
+        let reason = "late, and not begun by its engine";
+        if let Some(recording) = &mut self.recording {
+            recording.failed(now, format!("recalled: {reason}"));
+        }
+        self.brain.lock().journal.recalled(self.request, now, reason.to_owned());
+        if let Some((_, replica)) = self.sent.take() {
+            replica.recalled();
+        }
+        self.elsewhere(Router::recalled);
+    }
+
     /// The attempt failed before its first byte; [`Ticket::next`] tells where it goes instead.
     pub(super) fn failed(&mut self) {
         self.elsewhere(Router::failed);
@@ -339,6 +370,7 @@ impl Ticket {
             replica.attempt_failed();
         }
         let mut state = self.brain.lock();
+        state.recalls.forget(request);
         let now = self.brain.clock.now();
         let (decision, effects) = event(&mut state.router, now, request);
         let made = self.recording.as_ref().map(|_| self.brain.clock.now());
@@ -420,6 +452,7 @@ impl Ticket {
             return;
         }
         let mut state = self.brain.lock();
+        state.recalls.forget(self.request);
         let now = self.brain.clock.now();
         let effects = state.let_go(now, self.request, stage, outcome);
         state.counts.in_flight -= 1;

@@ -79,6 +79,7 @@ fn attempt(entry: &Entry, tried: &Tried) -> wire::Attempt {
         peer_request: tried.request_there.map(|request| request.to_string()),
         failure: tried.failure.as_ref().map(|(why, _)| why.clone()),
         failed_after_ms,
+        recalled: tried.recalled,
     }
 }
 

@@ -180,6 +180,8 @@ fn collect_rejection(error: &CollectError, limit: usize) -> Rejection {
 enum Failure {
     /// It is worth a try elsewhere.
     Elsewhere(Reason),
+    /// The router wanted it back, and nothing had come.
+    Recalled,
     /// Silence for as long as allowed. The engine may be working on it, so it is not given to another.
     Silent,
 }
@@ -218,6 +220,10 @@ impl Job<'_> {
             self.shared.access.audit_forward(self.id, &replica, decision.attempt, (&self.caller, &self.classes));
             match self.answer(&mut ticket, &replica).await {
                 Ok(response) => return self.relay(response, Some(ticket), &decision, &replica),
+                Err(Failure::Recalled) => {
+                    tracing::warn!(request = %self.id, replica = %replica.name, "called back: late, and not begun by its engine");
+                    ticket.recalled();
+                }
                 Err(Failure::Silent) => return self.give_up(ticket, &decision, &replica),
                 Err(Failure::Elsewhere(reason)) => {
                     tracing::warn!(request = %self.id, replica = %replica.name, %reason, "attempt failed");
@@ -255,12 +261,15 @@ impl Job<'_> {
         Ok(response)
     }
 
-    /// What comes of waiting for a replica, within the time limit and as long as it can be heard.
+    /// What comes of waiting for a replica, within the time limit, as long as it can be heard and until the router wants the request
+    /// back. What has come is never given up for that.
     async fn unless_silent<T>(&self, replica: &Replica, waiting: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::select! {
+            biased;
             came = timeout(self.shared.limits.upstream_timeout, waiting) => came.map_err(|_| Failure::Silent),
             // Its line is dead, and with it whatever it may be working on: nobody could bring the answer.
             () = replica.hearing.until_lost() => Err(no_answer(&"it has fallen silent")),
+            () = self.shared.brain.until_recalled(self.id) => Err(Failure::Recalled),
         }
     }
 

@@ -57,8 +57,10 @@ pub(super) struct Tried {
     pub(super) attempt: u32,
     /// The request's identity at the peer that it went to.
     pub(super) request_there: Option<RequestId>,
-    /// Why and when it failed, if it did.
+    /// Why and when it failed or was called back, if it was.
     pub(super) failure: Option<(String, Time)>,
+    /// It was called back.
+    pub(super) recalled: bool,
 }
 
 /// The ring of entries.
@@ -118,6 +120,13 @@ impl Journal {
     pub(super) fn failed(&mut self, request: RequestId, at: Time, why: String) {
         if let Some(tried) = self.tried(request) {
             tried.failure = Some((why, at));
+        }
+    }
+
+    /// Why its last attempt was called back.
+    pub(super) fn recalled(&mut self, request: RequestId, at: Time, why: String) {
+        if let Some(tried) = self.tried(request) {
+            (tried.failure, tried.recalled) = (Some((why, at)), true);
         }
     }
 

@@ -104,6 +104,7 @@ struct Links {
 struct PerReplica {
     dispatched: Counters,
     ended: Family<ReplicaOutcome, Counter>,
+    recalled: Counters,
     in_flight: Family<ReplicaLabels, Gauge>,
     ttft: Option<Histograms>,
     prompt_tokens: Counters,
@@ -148,6 +149,8 @@ pub(super) struct ReplicaMetrics {
     pub(super) failed: Counter,
     /// Left by their clients.
     pub(super) cancelled: Counter,
+    /// Called back before the engine had begun them.
+    pub(super) recalled: Counter,
     /// Unfinished attempts.
     pub(super) in_flight: Gauge,
     /// Taken in → first token, s.
@@ -295,6 +298,8 @@ impl PerReplica {
         let f = Self { ttft: Some(ttft.clone()), ..Self::default() };
         r.register("replica_dispatched", "Attempts begun at the replica", f.dispatched.clone());
         r.register("replica_attempts", "Attempts at the replica by how they ended", f.ended.clone());
+        let recalled = "Attempts called back from the replica, late and not begun";
+        r.register("replica_recalled", recalled, f.recalled.clone());
         r.register("replica_in_flight", "Unfinished attempts at the replica", f.in_flight.clone());
         r.register("ttft_seconds", "Taken in to first token of a stream, seconds", ttft);
         r.register("prompt_tokens", "Prompt tokens as the engine counted them", f.prompt_tokens.clone());
@@ -341,6 +346,7 @@ impl PerReplica {
             ok: ended("ok"),
             failed: ended("failed"),
             cancelled: ended("cancelled"),
+            recalled: self.recalled.get_or_create(&labels).clone(),
             in_flight: self.in_flight.get_or_create(&labels).clone(),
             ttft: ttft.get_or_create(&labels).clone(),
             prompt_tokens: self.prompt_tokens.get_or_create(&labels).clone(),

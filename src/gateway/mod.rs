@@ -35,6 +35,7 @@ mod peers;
 pub mod pool;
 pub mod private_file;
 mod probe;
+mod recalls;
 mod reject;
 mod relay;
 mod replica;

@@ -5,6 +5,7 @@
 //! nothing. The same tick asks for readiness. Where an engine's liveness check is slow it runs beside, at the pace that the engine
 //! can bear, and only its failure counts.
 
+mod limits;
 mod peer;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::brain::Brain;
@@ -44,7 +46,8 @@ const REFILL_EVERY: Duration = Duration::from_millis(1000);
 /// they were told would never forget a model.
 pub(super) fn watch(runtime: &Handle, brain: Arc<Brain>, replica: Arc<Replica>, watching: &Watching) {
     let ear = watching.name.clone().map(|name| Ear::new(name, watching.peers.clone()));
-    let watcher = Arc::new(Watcher { brain, replica, settings: watching.probe.clone(), alive: AtomicBool::new(true) });
+    let (settings, alive, back) = (watching.probe.clone(), AtomicBool::new(true), Notify::new());
+    let watcher = Arc::new(Watcher { brain, replica, settings, alive, back });
     let gone = watcher.replica.gone.clone();
     runtime.spawn(async move {
         let peer = watcher.replica.config.kind == ReplicaKind::Peer;
@@ -61,6 +64,7 @@ pub(super) fn watch(runtime: &Handle, brain: Arc<Brain>, replica: Arc<Replica>, 
                 watcher.liveness(engine),
                 watcher.round_trips(engine),
                 watcher.gauges(engine),
+                watcher.limits(engine),
                 watcher.models(engine.models)
             );
         };
@@ -90,6 +94,8 @@ pub(super) struct Watcher {
     settings: ProbeSettings,
     /// What the slow liveness check said last.
     alive: AtomicBool,
+    /// Tells when its checks succeed again.
+    back: Notify,
 }
 
 impl Watcher {
@@ -264,7 +270,10 @@ impl Watcher {
         let before = std::mem::replace(&mut self.replica.figures().health_problem, problem.clone());
         match (before, problem) {
             (None, Some(problem)) => tracing::warn!(replica = %self.replica.name, problem, "a health check failed"),
-            (Some(_), None) => tracing::info!(replica = %self.replica.name, "health checks succeed again"),
+            (Some(_), None) => {
+                tracing::info!(replica = %self.replica.name, "health checks succeed again");
+                self.back.notify_one();
+            }
             (None, None) | (Some(_), Some(_)) => {}
         }
     }
@@ -298,7 +307,7 @@ async fn detect(pool: &Arc<Pool>, replica: &Replica, limit: Duration) -> Result<
     if status.is_success() && body.trim_ascii_start().starts_with(b"{") {
         return Ok(&VLLM);
     }
-    for path in ["/server_info", "/get_server_info"] {
+    for path in SGLANG.settings {
         let (status, body) = get(pool, path, limit).await?;
         if status.is_success() {
             let emulated = memchr::memmem::find(&body, b"emulat").is_some();

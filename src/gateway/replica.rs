@@ -140,6 +140,13 @@ impl Replica {
         self.metrics.in_flight.dec();
     }
 
+    /// An attempt was called back before the engine had begun it.
+    pub(super) fn recalled(&self) {
+        self.figures().requests.recalled += 1;
+        self.metrics.recalled.inc();
+        self.metrics.in_flight.dec();
+    }
+
     /// An attempt that had begun to answer, or was left by its client, ended. `foreseen_cached_tokens`: believed when it was sent.
     pub(super) fn ended(&self, kind: OutcomeKind, ended: &Ended, foreseen_cached_tokens: u32) {
         self.metrics.in_flight.dec();

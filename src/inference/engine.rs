@@ -8,6 +8,10 @@ use serde::Deserialize;
 
 use super::prom::{Across, Sample, combine, samples};
 
+mod told;
+
+pub use told::Told;
+
 /// One kind of engine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Engine {
@@ -25,6 +29,8 @@ pub struct Engine {
     pub flush: Flush,
     /// `GET`: the metrics page.
     pub metrics: &'static str,
+    /// `GET`: its settings, the first path that does not answer 404; none if it does not tell them.
+    pub settings: &'static [&'static str],
     series: Series,
 }
 
@@ -126,6 +132,7 @@ pub const SGLANG: Engine = Engine {
     models: "/v1/models",
     flush: Flush { method: "POST", path: "/flush_cache", success_in_body: false },
     metrics: "/metrics",
+    settings: &["/server_info", "/get_server_info"],
     series: Series {
         running: &["sglang:num_running_reqs"],
         waiting: &["sglang:num_queue_reqs"],
@@ -147,6 +154,7 @@ pub const VLLM: Engine = Engine {
     models: "/v1/models",
     flush: Flush { method: "POST", path: "/reset_prefix_cache", success_in_body: true },
     metrics: "/metrics",
+    settings: &[],
     series: Series {
         running: &["vllm:num_requests_running"],
         waiting: &["vllm:num_requests_waiting"],
@@ -193,6 +201,12 @@ impl Engine {
             used_tokens: read(series.used_tokens, Across::Sum),
             kv_tokens: read(series.kv_tokens, Across::Sum).or_else(|| self.kv_tokens_of_labels(&page)),
         }
+    }
+
+    /// Reads what it tells of its settings.
+    #[must_use]
+    pub fn parse_settings(&self, body: &[u8]) -> Told {
+        if self.settings.is_empty() { Told::default() } else { told::of_sglang(body) }
     }
 
     fn kv_tokens_of_labels(&self, page: &[Sample<'_>]) -> Option<f64> {

@@ -102,6 +102,19 @@ impl Gauges {
     }
 }
 
+/// What an engine says of its own settings; `None` = it does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Requests that it runs at once at most.
+    pub max_running: Option<u32>,
+    /// KV capacity, tokens.
+    pub kv_tokens: Option<u64>,
+    /// Prompt tokens that it takes into one step at most.
+    pub batch_tokens: Option<u32>,
+    /// Is it one queue, first come first served?
+    pub in_order: Option<bool>,
+}
+
 /// A replica as the router sees it, the ledger's figures apart.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -119,6 +132,8 @@ pub struct Replica {
     pub gauges: Option<(Time, Gauges)>,
     /// KV capacity as the engine said last, tokens.
     told_kv_tokens: Option<f64>,
+    /// What the engine said of itself when it was asked last.
+    pub told: EngineLimits,
     /// Time from dispatch to first token, ms, as scored where the policy's unit is ms, against what it was.
     pub ttft_ms: Samples,
     /// What it tells of itself, if it is a peer.
@@ -138,6 +153,7 @@ impl Replica {
             rtt: Ewma::new(RTT_WEIGHT),
             gauges: None,
             told_kv_tokens: None,
+            told: EngineLimits::default(),
             ttft_ms: Samples::default(),
             peer: PeerBook::default(),
             sharers: BTreeMap::new(),
@@ -179,6 +195,13 @@ impl Replica {
         let gauges = gauges.plausible();
         self.told_kv_tokens = gauges.kv_tokens.filter(|tokens| *tokens >= 1.0).or(self.told_kv_tokens);
         self.gauges = Some((now, gauges));
+    }
+
+    /// Takes what the engine says of itself: all of it, for it may have been started anew with other settings.
+    pub fn observe_limits(&mut self, told: EngineLimits) {
+        self.told = told;
+        let kv_tokens = told.kv_tokens.filter(|tokens| *tokens >= 1).map(|tokens| tokens as f64);
+        self.told_kv_tokens = kv_tokens.or(self.told_kv_tokens);
     }
 
     /// Gauges that are at most `max_age_ms` old.

@@ -24,7 +24,7 @@ pub mod tokens;
 
 pub use decision::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
 pub use features::{BLOCK_BYTES, Features};
-pub use fleet::{Gauges, Limits, Rates, ReplicaKind, ReplicaSpec};
+pub use fleet::{EngineLimits, Gauges, Limits, Rates, ReplicaKind, ReplicaSpec};
 pub use health::{Health, HealthThresholds};
 pub use peer::Report;
 pub use router::snapshot::{ReplicaSnapshot, Snapshot};

@@ -5,6 +5,7 @@
 //! failed: nobody can tell whether the engine got it before the connection broke, and a wrong belief costs one prefill, after which it
 //! is right.
 
+mod guard;
 mod learning;
 mod peers;
 mod placement;
@@ -20,7 +21,7 @@ use super::decision::{Decision, Refusal};
 use super::estimate::{DecayedRate, Ewma};
 use super::features::Features;
 use super::filter::{GATE_GAUGE_AGE_MS, Gate, KV_USAGE_LIMIT};
-use super::fleet::{Fleet, Gauges, ReplicaSpec};
+use super::fleet::{EngineLimits, Fleet, Gauges, ReplicaSpec};
 use super::health::Health;
 use super::index::PrefixIndex;
 use super::ledger::Ledger;
@@ -30,6 +31,7 @@ use super::settings::{Settings, SettingsError};
 use super::ticket::{Attempt, Ticket};
 use super::tokens::TokenRatios;
 use crate::model::{ReplicaId, RequestId, Time};
+use guard::Watched;
 
 /// Who decides on requests that nothing is known of.
 const OPAQUE_STRATEGY: &str = "least-load";
@@ -71,6 +73,9 @@ pub enum Outcome {
 pub enum Effect {
     /// A held request may go (verdict `Dispatch`) or is refused (verdict `Reject`).
     Released(Arc<Decision>),
+    /// This request, at a replica without a first token, is late, and its engine has certainly not begun it: if nothing of an answer has come,
+    /// end the attempt and say so with [`Router::recalled`]. Who cannot lets it go on; it is asked for again.
+    Recall(RequestId),
 }
 
 /// The strategy in force.
@@ -106,6 +111,7 @@ pub struct Router {
     releases: DecayedRate,
     /// When what waits is to be looked at again at the latest, by the strategy's word.
     look_again: Option<Time>,
+    watched: Watched,
     turns: u64,
     /// Peers are told what the own engines hold.
     publishes: bool,
@@ -130,6 +136,7 @@ impl Router {
             output_tokens: Ewma::new(OUTPUT_WEIGHT),
             releases: DecayedRate::new(RELEASE_RATE_TAU_MS),
             look_again: None,
+            watched: Watched::default(),
             turns: 0,
             publishes: false,
         })
@@ -215,8 +222,9 @@ impl Router {
 
     /// First body byte with content came back.
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
-        let Some(attempt) = self.attempts.get(&request) else { return Vec::new() };
+        let Some(attempt) = self.attempts.get_mut(&request) else { return Vec::new() };
         let (at, dispatched, predicted) = (attempt.replica, attempt.dispatched, attempt.ttft_ms);
+        self.watched.forget(request, attempt.look_at.take());
         if !self.ledger.first_token(request) {
             return self.credit(now, request);
         }
@@ -237,6 +245,7 @@ impl Router {
     pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
         let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
+        self.watched.forget(request, attempt.look_at);
         let event = match outcome {
             Outcome::Done(usage) => {
                 self.complete(now, &attempt, usage);
@@ -271,6 +280,7 @@ impl Router {
             return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
         };
         self.ledger.release(request);
+        self.watched.forget(request, attempt.look_at);
         if blame {
             self.blame(attempt.replica);
         }
@@ -295,6 +305,7 @@ impl Router {
     fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
         if let Some(attempt) = self.attempts.remove(&request) {
             self.ledger.release(request);
+            self.watched.forget(request, attempt.look_at);
             self.observe(now, attempt.replica, Event::Left { request });
             return true;
         }
@@ -319,6 +330,14 @@ impl Router {
         self.release(now)
     }
 
+    /// An engine told its settings: at its start, or when it was found again.
+    pub fn limits(&mut self, now: Time, replica: ReplicaId, told: EngineLimits) -> Vec<Effect> {
+        let Some(known) = self.fleet.get_mut(replica) else { return Vec::new() };
+        known.observe_limits(told);
+        self.size_index(replica);
+        self.release(now)
+    }
+
     /// A health check succeeded or failed. Requests count by themselves: [`Self::headers`], [`Self::failed`], [`Outcome::Broken`].
     pub fn health(&mut self, now: Time, replica: ReplicaId, ok: bool) -> Vec<Effect> {
         let changed = self.observe_health(replica, ok);
@@ -326,9 +345,13 @@ impl Router {
     }
 
     /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit, a gate that KV use
-    /// keeps closed opens because its gauges are too old, or the strategy expects room for what it holds.
+    /// keeps closed opens because its gauges are too old, the strategy expects room for what it holds, or a request is late.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
+        [self.queue_deadline(), self.watched.next()].into_iter().flatten().min()
+    }
+
+    fn queue_deadline(&self) -> Option<Time> {
         let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
         let opens = self.gate().and_then(|gate| self.first_stale_gate(gate));
         Some([opens, self.look_again].into_iter().flatten().fold(overdue, Time::min))
@@ -341,9 +364,11 @@ impl Router {
         closed.map(|(read, _)| read.plus_ms(GATE_GAUGE_AGE_MS + STALE_MARGIN_MS)).min()
     }
 
-    /// Time has passed: refuses what was held too long and releases what may go.
+    /// Time has passed: refuses what was held too long, releases what may go, and calls back who is late.
     pub fn tick(&mut self, now: Time) -> Vec<Effect> {
-        self.release(now)
+        let mut effects = self.release(now);
+        effects.extend(self.stragglers(now));
+        effects
     }
 
     /// Why a request that came now would find nobody who is known to serve, for `/health`. A replica that was never checked may be tried

@@ -44,4 +44,6 @@ pub(super) struct Attempt {
     pub(super) unproven: bool,
     /// Was the replica already credited with answering?
     pub(super) answered: bool,
+    /// When it is to be looked at next, without a first token.
+    pub(super) look_at: Option<Time>,
 }

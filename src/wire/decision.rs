@@ -60,10 +60,13 @@ pub struct Attempt {
     pub attempt: u32,
     /// The request's identity at the peer that it went to: ask there why it went on as it did.
     pub peer_request: Option<String>,
-    /// Why it failed; `null` if it did not.
+    /// Why it failed or was called back; `null` if it was not.
     pub failure: Option<String>,
     /// Decision → failure, ms.
     pub failed_after_ms: Option<f64>,
+    /// It was called back: its replica was late and had not begun it.
+    #[serde(default)]
+    pub recalled: bool,
 }
 
 /// One decision. Also the compact JSON of the response header `x-gorgo-decision`.

@@ -133,6 +133,9 @@ pub struct ReplicaRequests {
     pub failed: u64,
     /// Left by their clients.
     pub cancelled: u64,
+    /// Called back by the router, because the replica was late and had not begun them.
+    #[serde(default)]
+    pub recalled: u64,
 }
 
 /// Body of `POST replicas`: exactly one change, e.g. `{"remove": {"name": "east"}}`.

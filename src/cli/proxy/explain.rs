@@ -155,7 +155,8 @@ fn attempt(replica: &str, tried: &Attempt) -> String {
     }
     if let Some(failure) = &tried.failure {
         let after = tried.failed_after_ms.map_or_else(String::new, |after| format!(" after {}", human::ms(after)));
-        text += &format!("\nfailed at {replica}{after}: {failure}");
+        let what = if tried.recalled { "recalled from" } else { "failed at" };
+        text += &format!("\n{what} {replica}{after}: {failure}");
     }
     text
 }

@@ -232,7 +232,7 @@ mod tests {
             ledger: Ledger { prefilling: 1, uncached_tokens: 700, decoding: 3, queued_tokens: 16_000 },
             limits: Limits::default(),
             rates: Rates::default(),
-            requests: ReplicaRequests { dispatched: 1_204, ok: 1_200, failed: 0, cancelled: 0 },
+            requests: ReplicaRequests { dispatched: 1_204, ok: 1_200, failed: 0, cancelled: 0, recalled: 0 },
         };
         let europe = Replica {
             name: "europe".into(),

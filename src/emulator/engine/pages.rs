@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::driver::Load;
 use super::{EngineCounts, EngineOptions};
 use crate::emulator::lateness::Summary;
-use crate::sim::engine::{EngineGauges, Scheduler};
+use crate::sim::engine::{EngineGauges, Order, Scheduler};
 
 /// `/v1/models`. vLLM's load tool wants `root` beside `id` (docs/models.md 3).
 pub(super) fn models(options: &EngineOptions) -> Value {
@@ -37,16 +37,28 @@ pub(super) fn server_info(options: &EngineOptions, load: &Load) -> Value {
         "status": "ready",
         "model_path": options.model,
         "served_model_name": options.model,
-        "schedule_policy": "fcfs",
+        "schedule_policy": match spec.order {
+            Order::Arrival => "fcfs",
+            Order::LongestPrefix => "lpm",
+        },
         "scheduler": schedule,
         "page_size": spec.block,
         "chunked_prefill_size": spec.chunk,
+        "max_prefill_tokens": spec.chunk,
+        "dp_size": 1,
         "max_running_requests": spec.max_running,
         "max_total_num_tokens": spec.kv_tokens,
         "random_seed": options.seed,
         "region": options.region,
-        "internal_states": [load_json(options, &load.fresh)],
+        "internal_states": [internal_state(options, load)],
     })
+}
+
+/// The one share's state: SGLang resolves the limit of running requests only here.
+fn internal_state(options: &EngineOptions, load: &Load) -> Value {
+    let mut state = load_json(options, &load.fresh);
+    state["effective_max_running_requests_per_dp"] = options.spec.max_running.into();
+    state
 }
 
 /// `/v1/loads`: as fresh as can be.
@@ -136,9 +148,9 @@ fn hit_rate(gauges: &EngineGauges) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{EngineCounts, EngineGauges, Load, metrics, models};
+    use super::{EngineCounts, EngineGauges, EngineOptions, Load, Order, metrics, models, server_info};
     use crate::emulator::engine::tests::options;
-    use crate::inference::engine::{EMULATOR, Gauges, SGLANG};
+    use crate::inference::engine::{EMULATOR, Gauges, SGLANG, Told};
 
     fn load() -> Load {
         let shown = EngineGauges {
@@ -174,6 +186,18 @@ mod tests {
             let shown = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
             assert_eq!(shown, Some(f64::from(value)), "{series}: {line:?}");
         }
+    }
+
+    #[test]
+    fn our_own_parser_reads_the_settings_back() {
+        let mut options = options();
+        (options.spec.max_running, options.spec.chunk, options.spec.kv_tokens) = (7, 512, 4000);
+        let told = |options: &EngineOptions| EMULATOR.parse_settings(server_info(options, &load()).to_string().as_bytes());
+        let expected =
+            Told { max_running: Some(7), kv_tokens: Some(4000), batch_tokens: Some(512), in_order: Some(true) };
+        assert_eq!(told(&options), expected);
+        options.spec.order = Order::LongestPrefix;
+        assert_eq!(told(&options).in_order, Some(false));
     }
 
     #[test]

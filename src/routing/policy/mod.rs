@@ -31,6 +31,7 @@ mod testing;
 
 pub use observation::{Event, Observation, Sent};
 pub use parameters::{Parameter, Parameters};
+pub(super) use predictive::ramp_ms;
 pub use registry::{Entry, UnknownStrategy, find, names, on_agent, strategies};
 
 use super::decision::{Candidate, Term, Terms};
@@ -184,6 +185,17 @@ pub trait Policy: Send {
 
     /// How long until a candidate takes more, ms; 0 = it has room. `None` where the rule does not hold requests back by their wait.
     fn room_in_ms(&self, _candidate: &Candidate) -> Option<f64> {
+        None
+    }
+
+    /// How long a request for which this time to first token was predicted may go without one before its replica counts as late, ms from its
+    /// dispatch. `None`: for ever.
+    fn patience_ms(&self, _predicted_ttft_ms: f64) -> Option<f64> {
+        None
+    }
+
+    /// Time to first token at a candidate if nothing of the prompt is cached there, ms, for a rule with patience.
+    fn cold_ttft_ms(&self, _query: &Query<'_>, _candidate: &View<'_>) -> Option<f64> {
         None
     }
 

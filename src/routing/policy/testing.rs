@@ -158,6 +158,7 @@ fn add_replica(fleet: &mut Fleet, ledger: &mut Ledger, line: &str) {
     });
     let replica = fleet.get_mut(id).expect("just added");
     replica.place = field(line, "place").map(place);
+    replica.told.max_running = field(line, "slots").map(number);
     if field(line, "up").is_some() {
         replica.observe_health(true, HealthThresholds::default());
     }

@@ -142,7 +142,7 @@ impl Router {
         effects
     }
 
-    fn filters(&self, now: Time) -> Filters<'_> {
+    pub(super) fn filters(&self, now: Time) -> Filters<'_> {
         Filters {
             fleet: &self.fleet,
             ledger: &self.ledger,
@@ -161,7 +161,7 @@ impl Router {
 
     /// Filters, scores and chooses. Changes nothing but the strategy's own memory. Beside the decision: how many leading blocks of the
     /// prompt the chosen replica is believed to hold.
-    fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> (Decision, usize) {
+    pub(super) fn decide(&mut self, now: Time, request: RequestId, ticket: &Ticket) -> (Decision, usize) {
         let features = &*ticket.features;
         let filters = self.filters(now);
         let verdicts = filters.apply(features, &ticket.tried);
@@ -171,16 +171,7 @@ impl Router {
         let known = Known { fleet: &self.fleet, ledger: &self.ledger, index: &self.index, now };
         let (views, matches): (Vec<View<'_>>, Vec<usize>) =
             known.views(features, prompt_tokens, &verdicts).into_iter().unzip();
-        let query = Query {
-            features,
-            prompt_tokens,
-            attempt: ticket.attempt,
-            now,
-            queued_tokens: self.queue.prompt_tokens_beside(request),
-            queued_requests: self.queue.len_beside(request),
-            max_concurrent: self.settings.max_concurrent,
-            central: self.fleet.iter().all(|replica| replica.spec.kind == ReplicaKind::Engine),
-        };
+        let query = self.query(now, request, ticket);
         let opaque = self.decided_as_opaque(features);
         let strategy = if opaque { &mut self.opaque } else { &mut self.strategy };
         let Ranking { candidates, positions, choice } = rank(&mut *strategy.policy, &query, &views);
@@ -198,6 +189,20 @@ impl Router {
         };
         let decision = self.decision(now, request, ticket, verdict, candidates, excluded(&self.fleet, &verdicts));
         (Decision { kept_local, pruned, ..decision }, matched)
+    }
+
+    /// What a strategy is asked about.
+    pub(super) fn query<'a>(&self, now: Time, request: RequestId, ticket: &'a Ticket) -> Query<'a> {
+        Query {
+            features: &ticket.features,
+            prompt_tokens: self.prompt_tokens(ticket),
+            attempt: ticket.attempt,
+            now,
+            queued_tokens: self.queue.prompt_tokens_beside(request),
+            queued_requests: self.queue.len_beside(request),
+            max_concurrent: self.settings.max_concurrent,
+            central: self.fleet.iter().all(|replica| replica.spec.kind == ReplicaKind::Engine),
+        }
     }
 
     /// What nothing is known of goes where the load is least, but a rule that keeps its own engine busy first keeps that, too.
@@ -232,7 +237,7 @@ impl Router {
     }
 
     /// Exact where known, else estimated from the bytes.
-    fn prompt_tokens(&self, ticket: &Ticket) -> u32 {
+    pub(super) fn prompt_tokens(&self, ticket: &Ticket) -> u32 {
         let features = &ticket.features;
         features.prompt_tokens.unwrap_or_else(|| self.ratios.tokens(&features.model, features.prompt_bytes))
     }
@@ -280,6 +285,7 @@ impl Router {
             ttft_ms,
             unproven,
             answered: false,
+            look_at: None,
         };
         self.attempts.insert(decision.request, attempt);
         let sent = Sent {
@@ -291,6 +297,7 @@ impl Router {
             ttft_ms,
         };
         self.observe(now, chosen.replica, Event::Dispatched(sent));
+        self.watch(decision.request);
     }
 
     /// Does this prefix, which the index believes cached at `replica`, belong to a request that waits for its first token there?
@@ -306,17 +313,17 @@ impl Router {
 }
 
 /// What a decision goes by.
-struct Known<'a> {
-    fleet: &'a Fleet,
-    ledger: &'a Ledger,
-    index: &'a PrefixIndex,
-    now: Time,
+pub(super) struct Known<'a> {
+    pub(super) fleet: &'a Fleet,
+    pub(super) ledger: &'a Ledger,
+    pub(super) index: &'a PrefixIndex,
+    pub(super) now: Time,
 }
 
 impl<'a> Known<'a> {
     /// The replicas without an objection, in fleet order, each with the leading blocks of the prompt that it is believed to hold: as far as
     /// this router knows, or as a peer says itself.
-    fn views(&self, features: &Features, prompt_tokens: u32, verdicts: &[Option<Excluded>]) -> Vec<(View<'a>, usize)> {
+    pub(super) fn views(&self, features: &Features, prompt_tokens: u32, verdicts: &[Option<Excluded>]) -> Vec<(View<'a>, usize)> {
         let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
         let others = Others::new(self.fleet, self.ledger, self.now);
         let view = |replica: &'a Replica| {

@@ -1,6 +1,7 @@
 //! Scripted days in the life of a router: events in, decisions out, as text.
 
 mod field;
+mod guard;
 mod peers;
 mod properties;
 mod script;

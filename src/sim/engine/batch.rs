@@ -207,6 +207,12 @@ impl Batch {
         });
     }
 
+    /// Was this request ever admitted?
+    pub(super) fn has_begun(&self, id: u64) -> bool {
+        let mut all = self.running.iter().chain(&self.waiting);
+        all.any(|sequence| sequence.id == id && sequence.cached.is_some())
+    }
+
     /// Takes a request out, wherever it is, and frees what it holds; false if it is unknown.
     pub(super) fn remove(&mut self, id: u64) -> bool {
         if let Some(index) = self.running.iter().position(|sequence| sequence.id == id) {

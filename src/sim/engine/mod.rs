@@ -97,6 +97,12 @@ impl Engine {
         known
     }
 
+    /// Has a step been begun in which this job's prompt was, even if it was put back since? False if it is unknown.
+    pub fn has_begun(&mut self, now: Time, id: u64) -> bool {
+        self.catch_up(now);
+        self.batch.has_begun(id)
+    }
+
     /// End of the current step, if one runs: the next time at which [`Self::advance`] has something to do.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {

@@ -5,7 +5,7 @@ use super::World;
 use super::event::{Attempt, Event};
 use super::node::{Target, To};
 use super::outcome::{cut, refused, silent, too_large, worth_another_try};
-use super::request::{Request, Stage};
+use super::request::{Leg, Request, Stage};
 use super::serve::{id, job};
 use crate::routing::{Outcome, Refusal, Verdict};
 use crate::sim::link::Way;
@@ -118,6 +118,31 @@ impl World<'_> {
         }
     }
 
+    /// A router calls back what an engine has certainly not begun, and decides anew.
+    pub(super) fn recall(&mut self, node: usize, request: u32) {
+        let Some(open) = self.requests[request as usize].as_deref() else { return };
+        let waits = |leg: &Leg| leg.node == node && leg.stage == Stage::Sent;
+        let Some(hop) = open.legs.iter().position(waits) else { return };
+        let attempt = open.attempt(request, hop);
+        self.call_off(attempt);
+        self.recalled.calls += 1;
+        self.recalled.jobs.insert(job(attempt));
+        let leg = &mut self.request_mut(request).legs[hop];
+        (leg.stage, leg.connection) = (Stage::Held, None);
+        let (decision, effects) = self.nodes[node].router.recalled(self.now, id(request));
+        self.retried += 1;
+        self.request_mut(request).sample.retried = true;
+        self.act(request, hop, &decision);
+        self.deliver(node, effects);
+    }
+
+    /// An engine has come to something of a job that was called back: it has begun it all the same.
+    pub(super) fn note_begun(&mut self, job: u64) {
+        if self.recalled.jobs.remove(&job) {
+            self.recalled.begun += 1;
+        }
+    }
+
     /// The other end of an attempt will notice that nobody waits for it any more.
     fn call_off(&mut self, attempt: Attempt) {
         let now = self.now;
@@ -140,6 +165,10 @@ impl World<'_> {
     }
 
     pub(super) fn abort(&mut self, machine: usize, job: u64) {
+        if self.machines[machine].has_begun(self.now, job) {
+            self.note_begun(job);
+        }
+        self.recalled.jobs.remove(&job);
         self.machines[machine].abort(self.now, job);
         self.replan(machine);
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::Time;
-use crate::routing::Gauges;
-use crate::sim::engine::{Engine, EngineEvent, EngineSpec, Job};
+use crate::routing::{EngineLimits, Gauges};
+use crate::sim::engine::{Engine, EngineEvent, EngineSpec, Job, Order};
 
 /// One replica's machine.
 pub(super) struct Machine {
@@ -58,6 +58,11 @@ impl Machine {
         {
             engine.abort(now, job);
         }
+    }
+
+    /// Does the engine work on this job, or has it?
+    pub(super) fn has_begun(&mut self, now: Time, job: u64) -> bool {
+        self.jobs.contains(&job) && self.engine.as_mut().is_some_and(|engine| engine.has_begun(now, job))
     }
 
     /// What happened up to `now`, if the plan of this turn still holds.
@@ -131,6 +136,16 @@ impl Machine {
             used_tokens: Some(used_tokens),
             kv_tokens: Some(kv_tokens),
         })
+    }
+
+    /// What it says of its settings.
+    pub(super) fn limits(spec: &EngineSpec) -> EngineLimits {
+        EngineLimits {
+            max_running: Some(spec.max_running.max(1)),
+            kv_tokens: Some(spec.kv_tokens),
+            batch_tokens: Some(spec.chunk.max(1)),
+            in_order: Some(spec.order == Order::Arrival),
+        }
     }
 
     /// Tokens generated.

@@ -33,6 +33,7 @@ mod watch;
 
 pub use scenario::{Edge, Events, Measured, News, Observer, Played, Scenario, Unobserved};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use event::Event;
@@ -82,6 +83,17 @@ struct World<'a> {
     events: Events,
     retried: u64,
     forwarded: u64,
+    recalled: Recalled,
+}
+
+/// What routers called back.
+#[derive(Debug, Default)]
+struct Recalled {
+    calls: u64,
+    /// Jobs whose engines have yet to hear of it.
+    jobs: BTreeSet<u64>,
+    /// Of the calls, those that came too late: the engine had begun.
+    begun: u64,
 }
 
 impl<'a> World<'a> {
@@ -102,6 +114,7 @@ impl<'a> World<'a> {
             events: Events::default(),
             retried: 0,
             forwarded: 0,
+            recalled: Recalled::default(),
             scenario,
         })
     }
@@ -180,6 +193,8 @@ impl<'a> World<'a> {
             stopped,
             retried: self.retried,
             forwarded: self.forwarded,
+            recalled: self.recalled.calls,
+            recalled_begun: self.recalled.begun,
             health_changes: node::health_changes(&self.nodes),
             prediction_error_ms: node::prediction_error_ms(&self.nodes),
             events: Events { tokens, ..self.events },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::exchange::{EPOCH, Ear, Mouth};
 use super::is_peer;
+use super::machine::Machine;
 use super::scenario::Scenario;
 use crate::model::{Region, ReplicaId, Time};
 use crate::report::percentile::{nearest_rank, sorted};
@@ -159,6 +160,7 @@ impl Node {
             let kv_tokens = Some(scenario.specs[machine].kv_tokens as f64);
             let idle = Gauges { kv_tokens, running: Some(0.0), waiting: Some(0.0), ..Gauges::default() };
             self.router.gauges(Time::ZERO, id, idle);
+            self.router.limits(Time::ZERO, id, Machine::limits(&scenario.specs[machine]));
         }
         self.router.health(Time::ZERO, id, true);
         self.router.greet(id, EPOCH);

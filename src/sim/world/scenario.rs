@@ -114,6 +114,10 @@ pub struct Played {
     pub retried: u64,
     /// Requests that an agent gave to a peer.
     pub forwarded: u64,
+    /// Attempts that routers called back from engines that were late.
+    pub recalled: u64,
+    /// Of these, those that their engine had begun when the call came: work done twice.
+    pub recalled_begun: u64,
     /// How often routers took one of their replicas out of rotation, or in again.
     pub health_changes: u64,
     /// Median of |predicted − observed| time to first token at the routers over their latest replies, ms.

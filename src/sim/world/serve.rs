@@ -50,8 +50,15 @@ impl World<'_> {
 
     /// Does what a router set free.
     pub(super) fn deliver(&mut self, node: usize, effects: Vec<Effect>) {
-        for Effect::Released(decision) in effects {
-            let request = u32::try_from(decision.request.0).expect("requests are numbered by this world");
+        for effect in effects {
+            let decision = match effect {
+                Effect::Released(decision) => decision,
+                Effect::Recall(request) => {
+                    self.recall(node, number(request));
+                    continue;
+                }
+            };
+            let request = number(decision.request);
             // A request is at most once at a router: whoever had it is not asked again.
             let legs = &self.request(request).legs;
             let hop = legs.iter().position(|leg| leg.node == node && leg.stage == Stage::Held);
@@ -139,6 +146,7 @@ impl World<'_> {
         for event in events.drain(..) {
             let attempt = attempt(event.id());
             if !self.is_present(attempt) {
+                self.note_begun(event.id());
                 continue;
             }
             match event {
@@ -316,6 +324,11 @@ impl World<'_> {
 /// A request as routers know it.
 pub(super) fn id(request: u32) -> RequestId {
     RequestId(u64::from(request))
+}
+
+/// A request as this world numbers it.
+pub(super) fn number(request: RequestId) -> u32 {
+    u32::try_from(request.0).expect("requests are numbered by this world")
 }
 
 /// An attempt as the engine's number for it, and back.

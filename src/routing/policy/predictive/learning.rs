@@ -63,7 +63,7 @@ impl Predictive {
             token_ms: now.ms() - flight.rtt_ms / 2.0,
             uncached_tokens: flight.uncached_tokens,
         };
-        let max_running = self.max_running();
+        let max_running = self.max_running(replica);
         let site = self.site_of(replica);
         // One that is out of rotation is not what it will be, and what waited for a place says nothing of speed.
         let crowded = max_running.is_some_and(|most| site.taken.requests() as f64 > most);

@@ -31,6 +31,8 @@ use site::{Asks, Forecast, Site};
 use trust::Trust;
 use turns::Turns;
 
+pub(in crate::routing) use way::ramp_ms;
+
 use super::observation::{Event, Observation};
 use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
@@ -80,11 +82,23 @@ pub(super) const ENTRY: Entry = Entry {
             default: 0.0,
             min: 0.0,
             max: 1_000_000.0,
-            help: "requests that each engine runs at most, so that a wait for a place is foreseen; 0 = unknown",
+            help: "requests that each engine runs at most, so that a wait for a place is foreseen; 0 = as each says itself",
+        },
+        Parameter {
+            key: "guard",
+            default: 1.0,
+            min: 0.0,
+            max: 1.0,
+            help: "1 = a late request that its engine has certainly not begun is called back and sent elsewhere; 0 = never",
         },
     ],
     build: |parameters, _| Box::new(Predictive::new(parameters)),
 };
+
+/// A request is late this many times its predicted time to first token after its dispatch, and so many ms: errors of prediction of a factor of two
+/// are common where it is short, and calling back is for what is out of the ordinary.
+const LATE_FACTOR: f64 = 4.0;
+const LATE_MS: f64 = 1500.0;
 
 /// Output length expected before any answer ended, tokens, and weight of the newest: a memory of about fifty answers.
 const OUTPUT_START: f64 = 200.0;
@@ -100,6 +114,7 @@ struct Weights {
     tail: f64,
     hold_ms: f64,
     max_running: f64,
+    guard: bool,
 }
 
 /// A request that this rule sent, until it ends.
@@ -136,6 +151,7 @@ impl Predictive {
                 tail: parameters.get("tail"),
                 hold_ms: parameters.get("hold_ms"),
                 max_running: parameters.get("max_running"),
+                guard: parameters.get("guard") > 0.0,
             },
             sites: Vec::new(),
             flights: BTreeMap::new(),
@@ -168,8 +184,10 @@ impl Predictive {
         &mut self.sites[at]
     }
 
-    fn max_running(&self) -> Option<f64> {
-        Some(self.weights.max_running).filter(|most| *most > 0.0)
+    /// M: as given, else as the engine says.
+    fn max_running(&self, replica: &Replica) -> Option<f64> {
+        let given = Some(self.weights.max_running).filter(|most| *most > 0.0);
+        given.or_else(|| replica.told.max_running.map(f64::from))
     }
 
     /// E\[out\] of a request.
@@ -181,7 +199,7 @@ impl Predictive {
         let asks = Asks {
             prompt_bytes: query.features.prompt_bytes,
             output_tokens: self.output_of(query.features),
-            max_running: self.max_running(),
+            max_running: self.max_running(view.replica),
         };
         site.forecast(query.now, view, asks)
     }
@@ -280,6 +298,15 @@ impl Policy for Predictive {
     fn room_in_ms(&self, candidate: &Candidate) -> Option<f64> {
         let wait = candidate.terms.iter().find(|term| term.name == WAIT)?;
         Some((wait.value - self.weights.hold_ms).max(0.0))
+    }
+
+    fn patience_ms(&self, predicted_ttft_ms: f64) -> Option<f64> {
+        self.weights.guard.then_some(LATE_FACTOR * predicted_ttft_ms.max(0.0) + LATE_MS)
+    }
+
+    fn cold_ttft_ms(&self, query: &Query<'_>, candidate: &View<'_>) -> Option<f64> {
+        let cold = View { cached_tokens: 0, uncached_tokens: query.prompt_tokens, ..*candidate };
+        self.ttft_ms(query, &cold)
     }
 
     fn speed(&self, replica: ReplicaId) -> Option<Speed> {

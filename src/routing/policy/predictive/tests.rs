@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use super::super::testing::scores;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::{
-    Decision, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+    Decision, Effect, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
 };
 
 #[test]
@@ -89,6 +89,22 @@ fn a_full_batch_makes_wait_if_its_size_is_known() {
     full    2204.500 = network 10.000 + wait 1995.000 + prefill 115.000 + decode 0.000 + stall 46.000 + later 0.000 + home 38.500
     free     186.500 = network 10.000 + wait 0.000 + prefill 115.000 + decode 0.000 + stall 23.000 + later 0.000 + home 38.500  <-
     ");
+}
+
+#[test]
+fn an_engine_tells_the_size_of_its_batch_and_a_given_one_wins() {
+    let case = "
+        prompt=1000
+        full rtt=10 slots=2 decoding=4000,4000
+        free rtt=10 slots=3 decoding=4000,4000
+        ";
+    let waits = |parameters: &str| {
+        let log = scores("predictive", parameters, case);
+        log.lines().filter(|line| line.contains("wait 1995.000")).map(|line| line[..4].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(waits(""), ["full"]);
+    assert_eq!(waits("max_running=2"), ["full", "free"]);
+    assert!(waits("max_running=9").is_empty());
 }
 
 #[test]
@@ -195,8 +211,12 @@ fn the_central_router_holds_back_what_would_wait_and_lets_the_short_go_first() {
     live.now = Time::from_ms(1314.0);
     assert_eq!(live.router.tick(live.now), []);
     live.now = Time::from_ms(1315.0);
-    let freed = |effects: Vec<crate::routing::Effect>| -> Vec<RequestId> {
-        effects.into_iter().map(|crate::routing::Effect::Released(decision)| decision.request).collect()
+    let freed = |effects: Vec<Effect>| -> Vec<RequestId> {
+        let released = |effect| match effect {
+            Effect::Released(decision) => Some(decision.request),
+            Effect::Recall(_) => None,
+        };
+        effects.into_iter().filter_map(released).collect()
     };
     let effects = live.router.tick(live.now);
     assert_eq!(freed(effects), [short], "it adds 25 ms, so the other has to wait");

@@ -16,7 +16,7 @@ const INITIAL_WINDOW: f64 = 14_600.0;
 const ENVELOPE_BYTES: f64 = 500.0;
 
 /// Extra time of a prompt of so many bytes if slow start begins anew, ms.
-pub(super) fn ramp_ms(prompt_bytes: u64, rtt_ms: f64) -> f64 {
+pub(in crate::routing) fn ramp_ms(prompt_bytes: u64, rtt_ms: f64) -> f64 {
     let bytes = prompt_bytes as f64 + ENVELOPE_BYTES;
     ((1.0 + bytes / INITIAL_WINDOW).log2().ceil() - 1.0).max(0.0) * rtt_ms
 }

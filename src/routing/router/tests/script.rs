@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::features::hash_blocks;
 use crate::routing::{
-    BLOCK_BYTES, Decision, Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router,
+    BLOCK_BYTES, Decision, Effect, EngineLimits, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router,
     Settings, Usage,
 };
 
@@ -53,7 +53,7 @@ impl Script {
         let now = Time::from_ms(arguments.at(0).parse().expect("time"));
         let mut log = format!("{}\n", arguments.0.join(" "));
         match arguments.at(1) {
-            "arrive" | "failed" => self.decided(now, &arguments, &mut log),
+            "arrive" | "failed" | "recalled" => self.decided(now, &arguments, &mut log),
             "show" => self.show(now, &mut log),
             _ => {
                 let effects = self.event(now, &arguments);
@@ -67,6 +67,7 @@ impl Script {
         let request = arguments.request();
         let (decision, effects) = match arguments.at(1) {
             "arrive" => (self.router.arrive(now, request, Arc::new(features(arguments))), Vec::new()),
+            "recalled" => self.router.recalled(now, request),
             _ => self.router.failed(now, request),
         };
         write_decision(log, "->", &decision);
@@ -88,6 +89,7 @@ impl Script {
             "up" => router.health(now, replica, true),
             "down" => router.health(now, replica, false),
             "gauges" => router.gauges(now, replica, gauges(arguments)),
+            "told" => router.limits(now, replica, limits(arguments)),
             "headers" => router.headers(now, arguments.request()),
             "first" => router.first_token(now, arguments.request()),
             "done" => router.finish(now, arguments.request(), Outcome::Done(usage(arguments))),
@@ -116,8 +118,11 @@ impl Script {
 }
 
 fn write_effects(log: &mut String, effects: &[Effect]) {
-    for Effect::Released(decision) in effects {
-        write_decision(log, "=>", decision);
+    for effect in effects {
+        match effect {
+            Effect::Released(decision) => write_decision(log, "=>", decision),
+            Effect::Recall(request) => writeln!(log, "   => recall {}", request.0).expect("string"),
+        }
     }
 }
 
@@ -146,6 +151,15 @@ fn gauges(arguments: &Arguments<'_>) -> Gauges {
         kv_usage: arguments.number("kv_usage"),
         used_tokens: arguments.number("used"),
         kv_tokens: arguments.number("kv"),
+    }
+}
+
+fn limits(arguments: &Arguments<'_>) -> EngineLimits {
+    EngineLimits {
+        max_running: arguments.number("running"),
+        kv_tokens: arguments.number("kv"),
+        batch_tokens: arguments.number("batch"),
+        in_order: arguments.text("order").map(|order| order == "fcfs"),
     }
 }
 

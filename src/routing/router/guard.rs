@@ -1,0 +1,187 @@
+//! The straggler guard: a request that is late beyond its strategy's patience is called back and sent elsewhere, if its engine has
+//! certainly not begun it. Never is anything computed twice on its account.
+//!
+//! What an engine has begun it does not say. It is certain that it has not where the engine serves in the order of arrival (the default
+//! of SGLang and of vLLM) and so much that came before still shows nothing that neither the step under way nor the next one can have
+//! got to the end of it, not even if the engine went on twice as fast as ever while news of it and the call are under way:
+//!
+//! ```text
+//! Σ uncached tokens before it  >  2 · (tokens of a step) + 2 · (2 · rtt + LATE_MS) / (learned ms per token)
+//! ```
+//!
+//! and its gauges, read since, show as many waiting; without gauges, something must be decoding there. In every other case it
+//! waits, and is looked at again. Peers are never called back from: what they have in front of it nobody knows here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::placement::Known;
+use super::{Effect, Router};
+use crate::model::{RequestId, Time};
+use crate::routing::decision::{Decision, Verdict};
+use crate::routing::fleet::{Replica, ReplicaKind};
+use crate::routing::ledger::{Load, Pending};
+use crate::routing::policy::ramp_ms;
+
+/// Until a request that could not be called back is looked at again, ms.
+const AGAIN_MS: f64 = 1_000.0;
+
+/// Another replica has to promise the first token within this share of the time already lost: a call costs a prefill's place in line.
+const WORTH: f64 = 0.7;
+
+/// Prompt tokens in one step, where the engine does not tell: the largest that SGLang (`max_prefill_tokens`) and vLLM
+/// (`max_num_batched_tokens` on the largest GPUs) take by default.
+const STEP_TOKENS: f64 = 16_384.0;
+
+/// How much later than usual anything may come over a line, ms: a retransmission takes 200 ms and more (RFC 6298 with Linux's minimum),
+/// a second one as long again.
+const LATE_MS: f64 = 500.0;
+
+/// Faster than this times what was learned no engine is.
+const SPEED_MARGIN: f64 = 2.0;
+
+/// When which request is to be looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched(BTreeSet<(Time, RequestId)>);
+
+impl Watched {
+    /// The next look, if there is one.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    /// Of an attempt that has shown its first token, or is over.
+    pub(super) fn forget(&mut self, request: RequestId, look_at: Option<Time>) {
+        if let Some(at) = look_at {
+            self.0.remove(&(at, request));
+        }
+    }
+
+    fn due(&mut self, now: Time) -> Option<RequestId> {
+        self.next().filter(|at| *at <= now)?;
+        self.0.pop_first().map(|(_, request)| request)
+    }
+}
+
+impl Router {
+    /// An attempt begins: when is it late? One that shows no first token never is.
+    pub(super) fn watch(&mut self, request: RequestId) {
+        let Some(attempt) = self.attempts.get_mut(&request) else { return };
+        let engine = self.fleet.get(attempt.replica).is_some_and(|replica| replica.spec.kind == ReplicaKind::Engine);
+        let Some(predicted) = attempt.ttft_ms.filter(|_| engine && !attempt.ticket.features.unstreamed) else { return };
+        let Some(patience_ms) = self.strategy.policy.patience_ms(predicted) else { return };
+        let at = attempt.dispatched.plus_ms(patience_ms);
+        attempt.look_at = Some(at);
+        self.watched.0.insert((at, request));
+    }
+
+    /// Whom to call back now.
+    pub(super) fn stragglers(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut again = Vec::new();
+        while let Some(request) = self.watched.due(now) {
+            let Some(attempt) = self.attempts.get_mut(&request) else { continue };
+            attempt.look_at = None;
+            let Some(predicted) = attempt.ttft_ms else { continue };
+            if self.strategy.policy.patience_ms(predicted).is_none() {
+                continue;
+            }
+            if self.has_certainly_not_begun(now, request) && self.is_better_elsewhere(now, request) {
+                effects.push(Effect::Recall(request));
+            }
+            again.push(request);
+        }
+        // Also those that are called back: who has got a byte meanwhile stays.
+        for request in again {
+            let at = now.plus_ms(AGAIN_MS);
+            if let Some(attempt) = self.attempts.get_mut(&request) {
+                attempt.look_at = Some(at);
+                self.watched.0.insert((at, request));
+            }
+        }
+        effects
+    }
+
+    /// The attempt was called back ([`Effect::Recall`]): where next? Its replica is as healthy as before, and takes the request again if
+    /// by now nobody else would. A request that is not at a replica is refused, as by [`Self::failed`].
+    pub fn recalled(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
+        let late = self.attempts.get(&request).map(|attempt| (attempt.ticket.clone(), attempt.replica));
+        let Some((mut ticket, late)) = late else { return self.failed(now, request) };
+        self.drop_request(now, request);
+        ticket.attempt += 1;
+        ticket.tried.push(late);
+        let mut decision = self.place(now, request, ticket.clone());
+        if matches!(decision.verdict, Verdict::Reject { .. }) {
+            ticket.tried.pop();
+            decision = self.place(now, request, ticket);
+        }
+        (decision, self.release(now))
+    }
+
+    fn has_certainly_not_begun(&self, now: Time, request: RequestId) -> bool {
+        let Some(attempt) = self.attempts.get(&request) else { return false };
+        let Some(replica) = self.fleet.get(attempt.replica) else { return false };
+        let Some(speed) = self.strategy.policy.speed(replica.id).filter(|speed| speed.ms_per_token > 0.0) else {
+            return false;
+        };
+        let load = self.ledger.load(replica.id);
+        let Some((turn, own)) = load.pending.iter().find(|(_, pending)| pending.request == request) else { return false };
+        let rtt_ms = self.rtt_ms(replica);
+        let before = load.pending.range(..turn).map(|(_, pending)| pending);
+        let tokens: f64 = before
+            .filter(|other| self.comes_before(other, own, rtt_ms))
+            .map(|other| f64::from(other.uncached_tokens))
+            .sum();
+        let step = replica.told.batch_tokens.map_or(STEP_TOKENS, f64::from);
+        let meanwhile = SPEED_MARGIN * (2.0 * rtt_ms + LATE_MS) / speed.ms_per_token;
+        replica.told.in_order != Some(false)
+            && tokens > 2.0 * step + meanwhile
+            && engine_agrees(now, replica, load, (*turn, own), rtt_ms)
+    }
+
+    /// Was the other at the engine before this one, with all of its prompt? And will its first token be seen?
+    fn comes_before(&self, other: &Pending, own: &Pending, rtt_ms: f64) -> bool {
+        let Some(attempt) = self.attempts.get(&other.request) else { return false };
+        let features = &attempt.ticket.features;
+        let there = other.arrival.plus_ms(ramp_ms(features.prompt_bytes, rtt_ms) + rtt_ms / 2.0 + LATE_MS);
+        !features.unstreamed && there <= own.arrival
+    }
+
+    /// Would a replica that may have it, and that its strategy would give it to at once, show its first token soon enough, even with
+    /// nothing of it cached?
+    fn is_better_elsewhere(&mut self, now: Time, request: RequestId) -> bool {
+        let Some(attempt) = self.attempts.get(&request) else { return false };
+        if attempt.ticket.attempt >= self.settings.max_attempts {
+            return false;
+        }
+        let mut ticket = attempt.ticket.clone();
+        ticket.tried.push(attempt.replica);
+        let lost_ms = now.since_ms(attempt.dispatched);
+        let Verdict::Dispatch(target) = self.decide(now, request, &ticket).0.verdict else { return false };
+        let verdicts: Vec<_> = self.filters(now).apply(&ticket.features, &ticket.tried);
+        let known = Known { fleet: &self.fleet, ledger: &self.ledger, index: &self.index, now };
+        let views = known.views(&ticket.features, self.prompt_tokens(&ticket), &verdicts);
+        let query = self.query(now, request, &ticket);
+        let view = views.iter().map(|(view, _)| view).find(|view| view.replica.id == target);
+        let promised = view.and_then(|view| self.strategy.policy.cold_ttft_ms(&query, view));
+        promised.is_some_and(|ms| ms < WORTH * lost_ms)
+    }
+
+    fn rtt_ms(&self, replica: &Replica) -> f64 {
+        replica.rtt.value().unwrap_or_else(|| self.fleet.assumed_rtt_ms())
+    }
+}
+
+/// Does the engine's own count of waiting requests, on a page made since this one came, show it waiting behind another? First come, first
+/// served: the waiting are those that came last.
+fn engine_agrees(now: Time, replica: &Replica, load: &Load, (turn, own): (u64, &Pending), rtt_ms: f64) -> bool {
+    let since = own.arrival.plus_ms(rtt_ms);
+    let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
+    match read.and_then(|(at, gauges)| Some((at, gauges.waiting?))) {
+        Some((at, waiting)) => {
+            let behind = load.pending.range(turn + 1..).filter(|(_, pending)| pending.arrival <= at).count();
+            waiting >= behind as f64 + 2.0
+        }
+        None => load.decoding > 0,
+    }
+}
