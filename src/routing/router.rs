@@ -182,6 +182,7 @@ impl Router {
             return Vec::new();
         }
         self.ledger.forget_replica(replica);
+        self.watched.forget_replica(replica);
         self.index.remove(replica);
         self.release(now)
     }
@@ -224,7 +225,8 @@ impl Router {
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
         let Some(attempt) = self.attempts.get_mut(&request) else { return Vec::new() };
         let (at, dispatched, predicted) = (attempt.replica, attempt.dispatched, attempt.ttft_ms);
-        self.watched.forget(request, attempt.look_at.take());
+        self.watched.left(now, request, attempt);
+        attempt.look_at = None;
         if !self.ledger.first_token(request) {
             return self.credit(now, request);
         }
@@ -245,7 +247,7 @@ impl Router {
     pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
         let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
-        self.watched.forget(request, attempt.look_at);
+        self.watched.left(now, request, &attempt);
         let event = match outcome {
             Outcome::Done(usage) => {
                 self.complete(now, &attempt, usage);
@@ -280,7 +282,7 @@ impl Router {
             return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
         };
         self.ledger.release(request);
-        self.watched.forget(request, attempt.look_at);
+        self.watched.left(now, request, &attempt);
         if blame {
             self.blame(attempt.replica);
         }
@@ -305,7 +307,7 @@ impl Router {
     fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
         if let Some(attempt) = self.attempts.remove(&request) {
             self.ledger.release(request);
-            self.watched.forget(request, attempt.look_at);
+            self.watched.left(now, request, &attempt);
             self.observe(now, attempt.replica, Event::Left { request });
             return true;
         }

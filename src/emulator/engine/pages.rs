@@ -192,7 +192,8 @@ mod tests {
     fn our_own_parser_reads_the_settings_back() {
         let mut options = options();
         (options.spec.max_running, options.spec.chunk, options.spec.kv_tokens) = (7, 512, 4000);
-        let told = |options: &EngineOptions| EMULATOR.parse_settings(server_info(options, &load()).to_string().as_bytes());
+        let told =
+            |options: &EngineOptions| EMULATOR.parse_settings(server_info(options, &load()).to_string().as_bytes());
         let expected =
             Told { max_running: Some(7), kv_tokens: Some(4000), batch_tokens: Some(512), in_order: Some(true) };
         assert_eq!(told(&options), expected);

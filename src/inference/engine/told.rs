@@ -49,15 +49,12 @@ mod tests {
 
     #[test]
     fn a_page_of_sglang() {
-        let page = br#"{"model_path":"m","schedule_policy":"fcfs","chunked_prefill_size":8192,"max_prefill_tokens":16384,
+        let page =
+            br#"{"model_path":"m","schedule_policy":"fcfs","chunked_prefill_size":8192,"max_prefill_tokens":16384,
             "max_running_requests":null,"dp_size":1,"max_total_num_tokens":440000,"status":"ready","version":"0.5.23",
             "internal_states":[{"last_gen_throughput":0.0,"effective_max_running_requests_per_dp":48}]}"#;
-        let told = Told {
-            max_running: Some(48),
-            kv_tokens: Some(440_000),
-            batch_tokens: Some(8192),
-            in_order: Some(true),
-        };
+        let told =
+            Told { max_running: Some(48), kv_tokens: Some(440_000), batch_tokens: Some(8192), in_order: Some(true) };
         assert_eq!(of_sglang(page), told);
     }
 
@@ -65,8 +62,7 @@ mod tests {
     fn shares_add_up_and_are_queues_of_their_own() {
         let page = br#"{"schedule_policy":"fcfs","dp_size":2,"chunked_prefill_size":-1,"max_prefill_tokens":16384,
             "internal_states":[{"effective_max_running_requests_per_dp":24},{"effective_max_running_requests_per_dp":24}]}"#;
-        let told =
-            Told { max_running: Some(48), kv_tokens: None, batch_tokens: Some(16_384), in_order: Some(false) };
+        let told = Told { max_running: Some(48), kv_tokens: None, batch_tokens: Some(16_384), in_order: Some(false) };
         assert_eq!(of_sglang(page), told);
     }
 

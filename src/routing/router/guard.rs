@@ -2,25 +2,28 @@
 //! certainly not begun it. Never is anything computed twice on its account.
 //!
 //! What an engine has begun it does not say. It is certain that it has not where the engine serves in the order of arrival (the default
-//! of SGLang and of vLLM) and so much that came before still shows nothing that neither the step under way nor the next one can have
-//! got to the end of it, not even if the engine went on twice as fast as ever while news of it and the call are under way:
+//! of SGLang and of vLLM) and what comes before is more than it can have got through until the call reaches it, even if it were
+//! [`SPEED_MARGIN`] times as fast as was learned: the rest of the step under way, one further step, and what is done while news and
+//! call are under way.
 //!
 //! ```text
-//! Σ uncached tokens before it  >  2 · (tokens of a step) + 2 · (2 · rtt + LATE_MS) / (learned ms per token)
+//! Σ uncached tokens of the waiting before it  >  tokens of a step + SPEED_MARGIN · (2 · rtt + LATE_MS) / (learned ms per token)
 //! ```
 //!
-//! and its gauges, read since, show as many waiting; without gauges, something must be decoding there. In every other case it
-//! waits, and is looked at again. Peers are never called back from: what they have in front of it nobody knows here.
+//! Who waits says the engine: of its requests those that came last, as many as its gauges count. A page of gauges counts if it was made
+//! since the request came, and if nobody has left the line since; with an older one, or without any where something decodes, all that
+//! has shown nothing may be in the step under way, and two steps have to be full. In every other case it waits, and is looked at again.
+//! Peers are never called back from: what they have in front of it nobody knows here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::placement::Known;
-use super::{Effect, Router};
-use crate::model::{RequestId, Time};
+use super::{Attempt, Effect, Router};
+use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Decision, Verdict};
 use crate::routing::fleet::{Replica, ReplicaKind};
-use crate::routing::ledger::{Load, Pending};
+use crate::routing::ledger::Pending;
 use crate::routing::policy::ramp_ms;
 
 /// Until a request that could not be called back is looked at again, ms.
@@ -33,33 +36,47 @@ const WORTH: f64 = 0.7;
 /// (`max_num_batched_tokens` on the largest GPUs) take by default.
 const STEP_TOKENS: f64 = 16_384.0;
 
-/// How much later than usual anything may come over a line, ms: a retransmission takes 200 ms and more (RFC 6298 with Linux's minimum),
-/// a second one as long again.
-const LATE_MS: f64 = 500.0;
+/// How much later than a round trip of the usual length anything may come over a line, ms. (A packet that is lost takes 200 ms longer: that the call
+/// itself is lost, just when a late engine goes on, is left to chance.)
+const LATE_MS: f64 = 50.0;
 
 /// Faster than this times what was learned no engine is.
 const SPEED_MARGIN: f64 = 2.0;
 
-/// When which request is to be looked at.
+/// When which request is to be looked at, and when a replica's line moved last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watched(BTreeSet<(Time, RequestId)>);
+pub(super) struct Watched {
+    looks: BTreeSet<(Time, RequestId)>,
+    moved: BTreeMap<ReplicaId, Time>,
+}
 
 impl Watched {
     /// The next look, if there is one.
     pub(super) fn next(&self) -> Option<Time> {
-        self.0.first().map(|(at, _)| *at)
+        self.looks.first().map(|(at, _)| *at)
     }
 
-    /// Of an attempt that has shown its first token, or is over.
-    pub(super) fn forget(&mut self, request: RequestId, look_at: Option<Time>) {
-        if let Some(at) = look_at {
-            self.0.remove(&(at, request));
+    /// An attempt has shown its first token, or is over: it has left the line of its replica.
+    pub(super) fn left(&mut self, now: Time, request: RequestId, attempt: &Attempt) {
+        self.moved.insert(attempt.replica, now);
+        if let Some(at) = attempt.look_at {
+            self.looks.remove(&(at, request));
         }
+    }
+
+    /// A replica is gone.
+    pub(super) fn forget_replica(&mut self, replica: ReplicaId) {
+        self.moved.remove(&replica);
+    }
+
+    fn look(&mut self, at: Time, request: RequestId, attempt: &mut Attempt) {
+        attempt.look_at = Some(at);
+        self.looks.insert((at, request));
     }
 
     fn due(&mut self, now: Time) -> Option<RequestId> {
         self.next().filter(|at| *at <= now)?;
-        self.0.pop_first().map(|(_, request)| request)
+        self.looks.pop_first().map(|(_, request)| request)
     }
 }
 
@@ -71,8 +88,7 @@ impl Router {
         let Some(predicted) = attempt.ttft_ms.filter(|_| engine && !attempt.ticket.features.unstreamed) else { return };
         let Some(patience_ms) = self.strategy.policy.patience_ms(predicted) else { return };
         let at = attempt.dispatched.plus_ms(patience_ms);
-        attempt.look_at = Some(at);
-        self.watched.0.insert((at, request));
+        self.watched.look(at, request, attempt);
     }
 
     /// Whom to call back now.
@@ -95,8 +111,7 @@ impl Router {
         for request in again {
             let at = now.plus_ms(AGAIN_MS);
             if let Some(attempt) = self.attempts.get_mut(&request) {
-                attempt.look_at = Some(at);
-                self.watched.0.insert((at, request));
+                self.watched.look(at, request, attempt);
             }
         }
         effects
@@ -125,18 +140,43 @@ impl Router {
             return false;
         };
         let load = self.ledger.load(replica.id);
-        let Some((turn, own)) = load.pending.iter().find(|(_, pending)| pending.request == request) else { return false };
+        let Some((turn, own)) = load.pending.iter().find(|(_, pending)| pending.request == request) else {
+            return false;
+        };
         let rtt_ms = self.rtt_ms(replica);
-        let before = load.pending.range(..turn).map(|(_, pending)| pending);
-        let tokens: f64 = before
-            .filter(|other| self.comes_before(other, own, rtt_ms))
-            .map(|other| f64::from(other.uncached_tokens))
-            .sum();
+        let tokens = |other: &Pending| match self.comes_before(other, own, rtt_ms) {
+            true => f64::from(other.uncached_tokens),
+            false => 0.0,
+        };
+        let before: Vec<f64> = load.pending.range(..turn).map(|(_, other)| tokens(other)).collect();
+        let behind = load.pending.range(turn + 1..).map(|(_, other)| other.arrival);
+        let Some(waiting) = self.waiting(now, replica, own.arrival, behind) else { return false };
+        let steps = if waiting.is_some() { 1.0 } else { 2.0 };
+        let ahead: f64 = before.iter().rev().take(waiting.unwrap_or(usize::MAX)).sum();
         let step = replica.told.batch_tokens.map_or(STEP_TOKENS, f64::from);
         let meanwhile = SPEED_MARGIN * (2.0 * rtt_ms + LATE_MS) / speed.ms_per_token;
-        replica.told.in_order != Some(false)
-            && tokens > 2.0 * step + meanwhile
-            && engine_agrees(now, replica, load, (*turn, own), rtt_ms)
+        replica.told.in_order != Some(false) && ahead > steps * step + meanwhile
+    }
+
+    /// How many of those before a request that came at `arrival` the engine says are waiting: `Some(None)` if what it says is too old for that, but does
+    /// not contradict. `None`: it says that nobody is, or nothing speaks for it.
+    fn waiting(
+        &self,
+        now: Time,
+        replica: &Replica,
+        arrival: Time,
+        behind: impl Iterator<Item = Time>,
+    ) -> Option<Option<usize>> {
+        let rtt_ms = self.rtt_ms(replica);
+        let since = arrival.plus_ms(rtt_ms + LATE_MS);
+        let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
+        let Some((at, waiting)) = read.and_then(|(at, gauges)| Some((at, gauges.waiting?))) else {
+            return (self.ledger.load(replica.id).decoding > 0).then_some(None);
+        };
+        let behind = behind.filter(|arrival| *arrival <= at).count();
+        let before = waiting - behind as f64 - 1.0;
+        let moved = self.watched.moved.get(&replica.id).is_some_and(|moved| at < moved.plus_ms(rtt_ms + LATE_MS));
+        (before >= 1.0).then(|| if moved { None } else { Some(before as usize) })
     }
 
     /// Was the other at the engine before this one, with all of its prompt? And will its first token be seen?
@@ -169,19 +209,5 @@ impl Router {
 
     fn rtt_ms(&self, replica: &Replica) -> f64 {
         replica.rtt.value().unwrap_or_else(|| self.fleet.assumed_rtt_ms())
-    }
-}
-
-/// Does the engine's own count of waiting requests, on a page made since this one came, show it waiting behind another? First come, first
-/// served: the waiting are those that came last.
-fn engine_agrees(now: Time, replica: &Replica, load: &Load, (turn, own): (u64, &Pending), rtt_ms: f64) -> bool {
-    let since = own.arrival.plus_ms(rtt_ms);
-    let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
-    match read.and_then(|(at, gauges)| Some((at, gauges.waiting?))) {
-        Some((at, waiting)) => {
-            let behind = load.pending.range(turn + 1..).filter(|(_, pending)| pending.arrival <= at).count();
-            waiting >= behind as f64 + 2.0
-        }
-        None => load.decoding > 0,
     }
 }

@@ -323,7 +323,12 @@ pub(super) struct Known<'a> {
 impl<'a> Known<'a> {
     /// The replicas without an objection, in fleet order, each with the leading blocks of the prompt that it is believed to hold: as far as
     /// this router knows, or as a peer says itself.
-    pub(super) fn views(&self, features: &Features, prompt_tokens: u32, verdicts: &[Option<Excluded>]) -> Vec<(View<'a>, usize)> {
+    pub(super) fn views(
+        &self,
+        features: &Features,
+        prompt_tokens: u32,
+        verdicts: &[Option<Excluded>],
+    ) -> Vec<(View<'a>, usize)> {
         let assumed_rtt_ms = self.fleet.assumed_rtt_ms();
         let others = Others::new(self.fleet, self.ledger, self.now);
         let view = |replica: &'a Replica| {

@@ -4,6 +4,7 @@ mod agents;
 mod direct;
 mod faults;
 mod forms;
+mod guard;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -96,6 +97,11 @@ impl<'a> Case<'a> {
 
     fn play(&self) -> Played {
         self.with(|scenario| run(scenario, &mut Unobserved).unwrap())
+    }
+
+    /// The same with other settings of the routers.
+    fn play_with(&self, routing: &Settings) -> Played {
+        self.with(|scenario| run(&Scenario { routing, ..*scenario }, &mut Unobserved).unwrap())
     }
 
     /// What the world looks like once it has been played.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::features::hash_blocks;
 use crate::routing::{
-    BLOCK_BYTES, Decision, Effect, EngineLimits, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router,
-    Settings, Usage,
+    BLOCK_BYTES, Decision, Effect, EngineLimits, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec,
+    Router, Settings, Usage,
 };
 
 /// Plays a whole script; the log has each line and, indented, what the router answered.
