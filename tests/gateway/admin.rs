@@ -476,6 +476,7 @@ async fn the_metrics_page_has_these_names() {
     gorgo_replica_idle_connections gauge
     gorgo_replica_in_flight gauge
     gorgo_replica_kv_usage_ratio gauge
+    gorgo_replica_recalled counter
     gorgo_replica_rtt_seconds gauge
     gorgo_request_duration_seconds histogram
     gorgo_requests counter

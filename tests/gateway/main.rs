@@ -20,5 +20,6 @@ mod perfetto;
 mod residency;
 mod standstill;
 mod stop;
+mod straggler;
 mod tls;
 mod trace;

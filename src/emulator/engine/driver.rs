@@ -71,6 +71,8 @@ pub(super) struct Driver {
     /// Kept for its memory.
     events: Vec<EngineEvent>,
     shown: EngineGauges,
+    /// Time at work when last looked at, ms.
+    busy_ms: f64,
     steps_since_refresh: u32,
 }
 
@@ -97,6 +99,7 @@ impl Driver {
             touched: Vec::new(),
             events: Vec::new(),
             shown: EngineGauges::default(),
+            busy_ms: 0.0,
             steps_since_refresh: 0,
         };
         (driver, line)
@@ -217,7 +220,10 @@ impl Driver {
             }
         }
         let gauges = self.engine.gauges();
-        let prefilled = events.iter().any(|event| matches!(event, EngineEvent::FirstToken { .. }));
+        // A step that ended without a token was a piece of a prompt.
+        let worked = gauges.busy_ms > std::mem::replace(&mut self.busy_ms, gauges.busy_ms);
+        let first = events.iter().any(|event| matches!(event, EngineEvent::FirstToken { .. }));
+        let prefilled = first || worked && events.is_empty();
         let admitted = gauges.running > self.shown.running;
         let idle = gauges.running == 0 && gauges.waiting == 0;
         if prefilled || admitted || idle || self.steps_since_refresh >= STEPS_PER_REFRESH {

@@ -158,8 +158,8 @@ impl Router {
         replica.told.in_order != Some(false) && ahead > steps * step + meanwhile
     }
 
-    /// How many of those before a request that came at `arrival` the engine says are waiting: `Some(None)` if what it says is too old for that, but does
-    /// not contradict. `None`: it says that nobody is, or nothing speaks for it.
+    /// How many of those before a request that came at `arrival` the engine says are waiting: `Some(None)` if what it says is too old for that,
+    /// but does not contradict. `None`: it says that nobody is, or nothing speaks for it.
     fn waiting(
         &self,
         now: Time,
@@ -170,9 +170,14 @@ impl Router {
         let rtt_ms = self.rtt_ms(replica);
         let since = arrival.plus_ms(rtt_ms + LATE_MS);
         let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
-        let Some((at, waiting)) = read.and_then(|(at, gauges)| Some((at, gauges.waiting?))) else {
-            return (self.ledger.load(replica.id).decoding > 0).then_some(None);
-        };
+        let load = self.ledger.load(replica.id);
+        let there =
+            |at: Time| load.pending.values().filter(|other| other.arrival.plus_ms(rtt_ms + LATE_MS) <= at).count();
+        let told = read.and_then(|(at, gauges)| Some((at, gauges.waiting?, gauges.running)));
+        // Engines that are busy may show old figures: such that not all of ours are in them.
+        let told =
+            told.filter(|(at, waiting, running)| running.is_none_or(|running| running + waiting >= there(*at) as f64));
+        let Some((at, waiting, _)) = told else { return (load.decoding > 0).then_some(None) };
         let behind = behind.filter(|arrival| *arrival <= at).count();
         let before = waiting - behind as f64 - 1.0;
         let moved = self.watched.moved.get(&replica.id).is_some_and(|moved| at < moved.plus_ms(rtt_ms + LATE_MS));
