@@ -293,9 +293,19 @@ impl GatewayHandle {
     /// strategy predicts no time.
     #[must_use]
     pub fn prediction_error_ms(&self) -> Option<f64> {
+        self.prediction_error(Sample::error)
+    }
+
+    /// The same relative to the actual time.
+    #[must_use]
+    pub fn prediction_error_ratio(&self) -> Option<f64> {
+        self.prediction_error(|sample| sample.relative().abs())
+    }
+
+    fn prediction_error(&self, figure: fn(Sample) -> f64) -> Option<f64> {
         let samples: Vec<_> =
             self.shared.brain.lock().router.replicas().map(|replica| replica.ttft_ms.clone()).collect();
-        median(samples.iter().flat_map(Samples::iter).map(Sample::error))
+        median(samples.iter().flat_map(Samples::iter).map(figure))
     }
 
     /// Replicas in rotation.

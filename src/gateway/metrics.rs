@@ -3,6 +3,9 @@
 //! Base units, prefix `gorgo_`. Figures that are read rather than counted (health, round trip, index) are set by the admin API
 //! when it is asked.
 
+mod foreseen;
+
+use foreseen::Foreseen;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -109,6 +112,8 @@ struct PerReplica {
     ttft: Option<Histograms>,
     prompt_tokens: Counters,
     cached_tokens: Counters,
+    foreseen_cached_tokens: Counters,
+    foreseen: foreseen::Families,
     completion_tokens: Counters,
     healthy: Family<ReplicaLabels, Gauge>,
     health_changes: Counters,
@@ -159,6 +164,10 @@ pub(super) struct ReplicaMetrics {
     pub(super) prompt_tokens: Counter,
     /// Of these cached.
     pub(super) cached_tokens: Counter,
+    /// Prompt tokens believed cached when they were sent.
+    pub(super) foreseen_cached_tokens: Counter,
+    /// How good predictions were.
+    pub(super) foreseen: Foreseen,
     /// Tokens generated.
     pub(super) completion_tokens: Counter,
     /// 1 while in rotation.
@@ -295,7 +304,7 @@ impl Links {
 impl PerReplica {
     fn register(r: &mut Registry) -> Self {
         let ttft = Histograms::new_with_constructor(Buckets(&TTFT_BUCKETS));
-        let f = Self { ttft: Some(ttft.clone()), ..Self::default() };
+        let f = Self { ttft: Some(ttft.clone()), foreseen: foreseen::Families::register(r), ..Self::default() };
         r.register("replica_dispatched", "Attempts begun at the replica", f.dispatched.clone());
         r.register("replica_attempts", "Attempts at the replica by how they ended", f.ended.clone());
         let recalled = "Attempts called back from the replica, late and not begun";
@@ -304,6 +313,8 @@ impl PerReplica {
         r.register("ttft_seconds", "Taken in to first token of a stream, seconds", ttft);
         r.register("prompt_tokens", "Prompt tokens as the engine counted them", f.prompt_tokens.clone());
         r.register("cached_tokens", "Prompt tokens that the engine found in its cache", f.cached_tokens.clone());
+        let believed = "Prompt tokens believed cached when they were sent, of replies with usage";
+        r.register("foreseen_cached_tokens", believed, f.foreseen_cached_tokens.clone());
         r.register("completion_tokens", "Tokens generated, as the engine counted them", f.completion_tokens.clone());
         r.register("replica_healthy", "1 while the replica is in rotation", f.healthy.clone());
         let changes = "Times that the replica left rotation or came back";
@@ -351,6 +362,8 @@ impl PerReplica {
             ttft: ttft.get_or_create(&labels).clone(),
             prompt_tokens: self.prompt_tokens.get_or_create(&labels).clone(),
             cached_tokens: self.cached_tokens.get_or_create(&labels).clone(),
+            foreseen_cached_tokens: self.foreseen_cached_tokens.get_or_create(&labels).clone(),
+            foreseen: self.foreseen.handles(&labels),
             completion_tokens: self.completion_tokens.get_or_create(&labels).clone(),
             healthy: self.healthy.get_or_create(&labels).clone(),
             health_changes: self.health_changes.get_or_create(&labels).clone(),
@@ -411,6 +424,7 @@ impl ReplicaMetrics {
     /// Takes what is a state, not a count, off the page: the replica is gone.
     pub(super) fn retire(&self) {
         let (families, labels) = (&self.families, &self.labels);
+        families.foreseen.retire(labels);
         for gauges in [
             &families.in_flight,
             &families.healthy,

@@ -54,6 +54,8 @@ pub(super) struct Figures {
     pub(super) ttft_ms: Window<f64>,
     /// Requests whose reply told its usage, and the sums over them.
     pub(super) usage: UsageSums,
+    /// The same of the last of them, one by one.
+    pub(super) last_usage: Window<UsageSums>,
     /// How a peer's clock stands to ours.
     pub(super) clocks: PeerClocks,
     /// Where a peer's connections come from.
@@ -81,6 +83,22 @@ pub(super) struct UsageSums {
     pub(super) foreseen_cached_tokens: u64,
 }
 
+impl UsageSums {
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.foreseen_cached_tokens += other.foreseen_cached_tokens;
+    }
+
+    /// Over several replies.
+    pub(super) fn over<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut sums = Self::default();
+        all.for_each(|one| sums.add(*one));
+        sums
+    }
+}
+
 impl Replica {
     /// A replica that nothing has been observed of.
     #[must_use]
@@ -89,6 +107,7 @@ impl Replica {
             requests: ReplicaRequests::default(),
             ttft_ms: Window::new(WINDOW),
             usage: UsageSums::default(),
+            last_usage: Window::new(WINDOW),
             clocks: PeerClocks::default(),
             addresses: pool
                 .endpoint()
@@ -161,11 +180,18 @@ impl Replica {
         }
         if let Some(prompt_tokens) = ended.usage.prompt_tokens {
             let cached_tokens = ended.usage.cached_tokens.unwrap_or(0);
-            let sums = &mut figures.usage;
-            sums.requests += 1;
-            sums.prompt_tokens += u64::from(prompt_tokens);
-            sums.cached_tokens += u64::from(cached_tokens);
-            sums.foreseen_cached_tokens += u64::from(foreseen_cached_tokens.min(prompt_tokens));
+            let told = UsageSums {
+                requests: 1,
+                prompt_tokens: u64::from(prompt_tokens),
+                cached_tokens: u64::from(cached_tokens),
+                foreseen_cached_tokens: u64::from(foreseen_cached_tokens.min(prompt_tokens)),
+            };
+            figures.usage.add(told);
+            // Without a count of cached tokens there is nothing to compare.
+            if ended.usage.cached_tokens.is_some() {
+                figures.last_usage.push(told);
+            }
+            self.metrics.foreseen_cached_tokens.inc_by(told.foreseen_cached_tokens);
             self.metrics.completion_tokens.inc_by(u64::from(ended.usage.completion_tokens.unwrap_or(0)));
             self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
             self.metrics.cached_tokens.inc_by(u64::from(cached_tokens));

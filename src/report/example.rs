@@ -50,7 +50,10 @@ fn run(strategy: &str, p50: f64, tpot: f64, hit: f64, east: f64) -> Run {
             cross_region_share: Some(round(1.0 - east)),
             entries: BTreeMap::new(),
         },
-        prediction: Prediction { ttft_error_median: (strategy == "gorgo").then_some(21.0) },
+        prediction: Prediction {
+            ttft_error_median: (strategy == "gorgo").then_some(21.0),
+            ttft_error_ratio: (strategy == "gorgo").then_some(0.08),
+        },
         bound: Some(Bound { ttft_ms: latency(60.0), ttft_quantiles_ms: quantiles(60.0), pooled_e2e_ms: None }),
         ttft_quantiles_ms: quantiles(p50),
         series: Some(Series {

@@ -160,6 +160,13 @@ pub const FIGURES: &[Figure] = &[
          strategies whose score is a time.",
     ),
     figure(
+        "prediction.ttft_error_ratio",
+        "relative error",
+        "%",
+        Better::Lower,
+        "Median of |predicted − measured| ÷ measured over the same replies.",
+    ),
+    figure(
         "bound.ttft_ms",
         "lower bound",
         "ms",

@@ -288,6 +288,9 @@ pub struct Routing {
 pub struct Prediction {
     /// Median of |predicted − measured| TTFT at the router, ms; null where the strategy predicts none.
     pub ttft_error_median: Option<f64>,
+    /// Median of |predicted − measured| ÷ measured; null likewise.
+    #[serde(default)]
+    pub ttft_error_ratio: Option<f64>,
 }
 
 /// The lower bound.
@@ -561,6 +564,7 @@ mod tests {
         .runs[].per_seed[].ttft_ms.p95
         .runs[].per_seed[].ttft_ms.p99
         .runs[].prediction.ttft_error_median
+        .runs[].prediction.ttft_error_ratio
         .runs[].requests.cancelled
         .runs[].requests.failed
         .runs[].requests.ok

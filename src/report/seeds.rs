@@ -74,7 +74,10 @@ pub fn merge(mut runs: Vec<(Draw, Run)>) -> Option<Run> {
             infinite_cache_ratio: average(&runs, |run| run.cache.infinite_cache_ratio),
         },
         routing: routing(&runs),
-        prediction: Prediction { ttft_error_median: average(&runs, |run| run.prediction.ttft_error_median) },
+        prediction: Prediction {
+            ttft_error_median: average(&runs, |run| run.prediction.ttft_error_median),
+            ttft_error_ratio: average(&runs, |run| run.prediction.ttft_error_ratio),
+        },
         bound: bound(&runs),
         cost: first.cost.map(|_| Cost {
             gpu_usd: average(&runs, |run| run.cost.and_then(|cost| cost.gpu_usd)),

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 /// Samples kept per replica: enough for a stable median, few enough to sort when somebody asks.
 pub const WINDOW: usize = 512;
 
+/// Smallest figure that errors are related to.
+const LEAST: f64 = 1.0;
+
 /// A predicted figure and what it turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
@@ -21,6 +24,12 @@ impl Sample {
     #[must_use]
     pub fn error(self) -> f64 {
         (self.predicted - self.actual).abs()
+    }
+
+    /// (predicted − actual) ÷ actual: above 0 the prediction was too high. An actual figure of next to nothing counts as [`LEAST`].
+    #[must_use]
+    pub fn relative(self) -> f64 {
+        (self.predicted - self.actual) / self.actual.max(LEAST)
     }
 }
 
@@ -69,6 +78,8 @@ impl Samples {
             predicted_median: over(|sample| sample.predicted)?,
             actual_median: over(|sample| sample.actual)?,
             error_median: over(Sample::error)?,
+            relative_error_median: over(|sample| sample.relative().abs())?,
+            relative_bias_median: over(Sample::relative)?,
             bias,
         })
     }
@@ -85,6 +96,10 @@ pub struct Accuracy {
     pub actual_median: f64,
     /// Median of |predicted − actual|.
     pub error_median: f64,
+    /// Median of |predicted − actual| ÷ actual.
+    pub relative_error_median: f64,
+    /// Median of (predicted − actual) ÷ actual: above 0 the prediction is mostly too high.
+    pub relative_bias_median: f64,
     /// Mean of predicted − actual: above 0 the prediction is too high.
     pub bias: f64,
 }
@@ -112,6 +127,8 @@ mod tests {
         assert_eq!(figures(&samples), Some((3, 10.0, 10.0)));
         let medians = samples.accuracy().map(|a| (a.predicted_median, a.actual_median));
         assert_eq!(medians, Some((90.0, 100.0)));
+        let relative = samples.accuracy().map(|a| (a.relative_error_median, a.relative_bias_median));
+        assert_eq!(relative, Some((0.3, 0.3)), "0.1 too low, 0.3 too high, and ten where one counts");
         samples.push(200.0, 200.0);
         let medians = samples.accuracy().map(|a| (a.predicted_median, a.actual_median));
         assert_eq!(medians, Some((90.0, 100.0)), "nearest rank: of four the second");

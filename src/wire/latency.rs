@@ -27,6 +27,9 @@ pub struct LatencyReplica {
     pub ttft_ms: Option<Percentiles>,
     /// How well the strategy foresaw it; `null` where its score is not a time, or before the first reply.
     pub prediction: Option<Prediction>,
+    /// How well the prefix index foresaw its cache; `null` before the first reply with usage.
+    #[serde(default)]
+    pub hit_ratio: Option<HitRatio>,
 }
 
 /// Percentiles of a sample, in the unit that the field's name gives.
@@ -61,4 +64,21 @@ pub struct Prediction {
     pub error_p50_ms: f64,
     /// Mean of predicted − actual, ms: above 0 the strategy is too pessimistic.
     pub bias_ms: f64,
+    /// Median of |predicted − actual| ÷ actual.
+    #[serde(default)]
+    pub error_p50_ratio: f64,
+    /// Median of (predicted − actual) ÷ actual: above 0 the strategy is mostly too pessimistic.
+    #[serde(default)]
+    pub bias_p50_ratio: f64,
+}
+
+/// Predicted against actual share of prompt tokens found in the replica's cache, over the replies that told their usage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HitRatio {
+    /// Such replies.
+    pub count: u64,
+    /// As believed when they were sent, 0..=1.
+    pub predicted: f64,
+    /// As the engine counted, 0..=1.
+    pub actual: f64,
 }

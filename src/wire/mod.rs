@@ -26,7 +26,7 @@ pub use decision::{
 };
 pub use drain::{Drain, SetDrain};
 pub use error::{ErrorBody, ErrorObject};
-pub use latency::{Latency, LatencyReplica, Percentiles, Prediction};
+pub use latency::{HitRatio, Latency, LatencyReplica, Percentiles, Prediction};
 pub use peer::PeerState;
 pub use policy::{Parameter, Policy, SetPolicy, SetTune, StrategyInfo, Tune};
 pub use replica::{

@@ -462,8 +462,13 @@ async fn the_metrics_page_has_these_names() {
     gorgo_completion_tokens counter
     gorgo_decision_duration_seconds histogram
     gorgo_draining gauge
+    gorgo_foreseen_cached_tokens counter
     gorgo_index_blocks gauge
     gorgo_index_bytes gauge
+    gorgo_prediction_hit_ratio gauge
+    gorgo_prediction_ttft_bias_ratio gauge
+    gorgo_prediction_ttft_error_ratio gauge
+    gorgo_prediction_ttft_samples gauge
     gorgo_prompt_tokens counter
     gorgo_queue_requests gauge
     gorgo_refusals counter
@@ -473,6 +478,7 @@ async fn the_metrics_page_has_these_names() {
     gorgo_replica_engine_waiting gauge
     gorgo_replica_health_changes counter
     gorgo_replica_healthy gauge
+    gorgo_replica_hit_ratio gauge
     gorgo_replica_idle_connections gauge
     gorgo_replica_in_flight gauge
     gorgo_replica_kv_usage_ratio gauge

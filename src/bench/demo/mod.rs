@@ -254,6 +254,7 @@ impl Demo<'_> {
         // Medians of several routers make none of all.
         if let [gateway] = lane.gateways() {
             run.prediction.ttft_error_median = gateway.prediction_error_ms();
+            run.prediction.ttft_error_ratio = gateway.prediction_error_ratio();
         }
         run.bound = limit.map(|limit| limit.bound.clone());
         run.cost = cost(specs, to_s - config.warmup_s);

@@ -69,6 +69,7 @@ impl Lot {
         run.requests.unsent = played.unsent;
         run.requests.retried = played.retried;
         run.prediction.ttft_error_median = played.prediction_error_ms;
+        run.prediction.ttft_error_ratio = played.prediction_error_ratio;
         run.bound = limit.map(|limit| limit.bound.clone());
         run.cost = cost(&scene.specs, to_s - from_s);
         run

@@ -26,19 +26,21 @@ fn show(latency: &Latency) -> String {
         Column::Number("actual p50"),
         Column::Number("off by"),
         Column::Number("bias"),
+        Column::Number("predicted hits"),
+        Column::Number("actual hits"),
         Column::Number("requests"),
     ]);
     for replica in &latency.replicas {
         table.row(row(replica));
     }
     format!(
-        "{table}\n\nover the last {} requests of each replica; off by: median of |predicted - actual|; bias: mean of predicted - actual",
+        "{table}\n\nover the last {} requests of each replica; off by: median of |predicted - actual| / actual; bias: median of (predicted - actual) / actual; hits: share of prompt tokens in the engine's cache",
         human::count(u64::from(latency.window))
     )
 }
 
-fn row(replica: &LatencyReplica) -> [String; 12] {
-    let (rtt, ttft, foreseen) = (replica.rtt, replica.ttft_ms, replica.prediction);
+fn row(replica: &LatencyReplica) -> [String; 14] {
+    let (rtt, ttft, foreseen, hits) = (replica.rtt, replica.ttft_ms, replica.prediction, replica.hit_ratio);
     [
         replica.name.clone(),
         replica.region.to_string(),
@@ -49,8 +51,10 @@ fn row(replica: &LatencyReplica) -> [String; 12] {
         human::or_unknown(ttft, |ttft| human::ms(ttft.p99)),
         human::or_unknown(foreseen, |it| human::ms(it.predicted_p50_ms)),
         human::or_unknown(foreseen, |it| human::ms(it.actual_p50_ms)),
-        human::or_unknown(foreseen, |it| human::ms(it.error_p50_ms)),
-        human::or_unknown(foreseen, |it| human::ms(it.bias_ms)),
+        human::or_unknown(foreseen, |it| format!("{:.1}%", 100.0 * it.error_p50_ratio)),
+        human::or_unknown(foreseen, |it| format!("{:+.1}%", 100.0 * it.bias_p50_ratio)),
+        human::or_unknown(hits, |it| format!("{:.1}%", 100.0 * it.predicted)),
+        human::or_unknown(hits, |it| format!("{:.1}%", 100.0 * it.actual)),
         human::count(ttft.map_or(0, |ttft| ttft.count)),
     ]
 }
@@ -61,7 +65,7 @@ mod tests {
 
     use super::show;
     use crate::model::Region;
-    use crate::wire::{Latency, LatencyReplica, Percentiles, Prediction, Rtt};
+    use crate::wire::{HitRatio, Latency, LatencyReplica, Percentiles, Prediction, Rtt};
 
     #[test]
     fn latency_shows_what_was_predicted_beside_what_came() {
@@ -84,7 +88,10 @@ mod tests {
                 actual_p50_ms: 120.0,
                 error_p50_ms: 14.0,
                 bias_ms: -9.5,
+                error_p50_ratio: 0.117,
+                bias_p50_ratio: -0.079,
             }),
+            hit_ratio: Some(HitRatio { count: 500, predicted: 0.752, actual: 0.7481 }),
         };
         let fresh = LatencyReplica {
             name: "europe".into(),
@@ -92,13 +99,14 @@ mod tests {
             rtt: None,
             ttft_ms: None,
             prediction: None,
+            hit_ratio: None,
         };
         assert_snapshot!(show(&Latency { window: 512, replicas: vec![east, fresh] }), @"
-        REPLICA  REGION                RTT  PROBED      TTFT P50     P95     P99  PREDICTED P50  ACTUAL P50   OFF BY      BIAS  REQUESTS
-        east     us-east-1         0.42 ms  310 ms ago    120 ms  300 ms  900 ms         110 ms      120 ms  14.0 ms  -9.50 ms       512
-        europe   europe-central-1        -  -                  -       -       -              -           -        -         -         0
+        REPLICA  REGION                RTT  PROBED      TTFT P50     P95     P99  PREDICTED P50  ACTUAL P50  OFF BY   BIAS  PREDICTED HITS  ACTUAL HITS  REQUESTS
+        east     us-east-1         0.42 ms  310 ms ago    120 ms  300 ms  900 ms         110 ms      120 ms   11.7%  -7.9%           75.2%        74.8%       512
+        europe   europe-central-1        -  -                  -       -       -              -           -       -      -               -            -         0
 
-        over the last 512 requests of each replica; off by: median of |predicted - actual|; bias: mean of predicted - actual
+        over the last 512 requests of each replica; off by: median of |predicted - actual| / actual; bias: median of (predicted - actual) / actual; hits: share of prompt tokens in the engine's cache
         ");
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Response};
 
 use super::Admin;
 use crate::gateway::explain::{explanation, summary};
-use crate::gateway::replica::{Replica, WINDOW};
+use crate::gateway::replica::{Replica, UsageSums, WINDOW};
 use crate::gateway::window::percentiles;
 use crate::model::{ReplicaId, RequestId};
 use crate::routing::index::{CacheStats, IndexStats};
@@ -135,6 +135,7 @@ impl Admin {
                 rtt: rtt(of),
                 ttft_ms: percentiles(figures.ttft_ms.iter().copied()),
                 prediction: samples.accuracy().map(prediction),
+                hit_ratio: hit_ratio(UsageSums::over(figures.last_usage.iter())),
             })
         };
         let both = snapshot.replicas.iter().zip(&predictions);
@@ -167,12 +168,15 @@ impl Admin {
 
     /// The page, with the figures that are read rather than counted brought up to date.
     pub(super) fn metrics(&self) -> Response<Bytes> {
-        let Look { snapshot, replicas, index, .. } = self.look();
+        let (Look { snapshot, replicas, index, .. }, predictions) =
+            self.look_further(|router| router.replicas().map(|replica| replica.ttft_ms.clone()).collect::<Vec<_>>());
         let metrics = self.shared.brain.metrics();
         metrics.queue.set(snapshot.queue.len as i64);
-        for of in &snapshot.replicas {
+        for (of, samples) in snapshot.replicas.iter().zip(&predictions) {
             let Some(replica) = find(&replicas, of.id) else { continue };
             let shown = &replica.metrics;
+            let last = UsageSums::over(replica.figures().last_usage.iter());
+            shown.foreseen.show(samples.accuracy(), hit_ratio(last));
             shown.healthy.set(i64::from(of.health == Health::Healthy));
             let told = shown.health_changes.get();
             shown.health_changes.inc_by(u64::from(of.health_changes).saturating_sub(told));
@@ -265,12 +269,24 @@ fn rtt(of: &ReplicaSnapshot) -> Option<wire::Rtt> {
     Some(wire::Rtt { ms: of.rtt_ms?, last_ms: of.rtt_last_ms?, age_ms: of.rtt_age_ms.unwrap_or_default() })
 }
 
+/// `None` without a prompt token.
+fn hit_ratio(of: UsageSums) -> Option<wire::HitRatio> {
+    let share = |tokens: u64| tokens as f64 / of.prompt_tokens as f64;
+    (of.prompt_tokens > 0).then(|| wire::HitRatio {
+        count: of.requests,
+        predicted: share(of.foreseen_cached_tokens),
+        actual: share(of.cached_tokens),
+    })
+}
+
 fn prediction(of: Accuracy) -> wire::Prediction {
     wire::Prediction {
         count: of.count as u64,
         predicted_p50_ms: of.predicted_median,
         actual_p50_ms: of.actual_median,
         error_p50_ms: of.error_median,
+        error_p50_ratio: of.relative_error_median,
+        bias_p50_ratio: of.relative_bias_median,
         bias_ms: of.bias,
     }
 }

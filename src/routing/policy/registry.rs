@@ -113,7 +113,8 @@ mod tests {
           phi = 0.7 (0 to 10): discount of a conversation's expected next turns
           tail = 0 (0 to 10): extra price per ms of TTFT beyond 1000 ms
           hold_ms = 500 (50 to 86400000): without peers, keep a request in the router while its best replica makes it wait longer than this, ms
-          max_running = 0 (0 to 1000000): requests that each engine runs at most, so that a wait for a place is foreseen; 0 = unknown
+          max_running = 0 (0 to 1000000): requests that each engine runs at most, so that a wait for a place is foreseen; 0 = as each says itself
+          guard = 1 (0 to 1): 1 = a late request that its engine has certainly not begun is called back and sent elsewhere; 0 = never
         gorgo (ms): least predicted cost in ms: round trip, prefill of uncached tokens, queue
           w_rtt = 1 (0 to 1000): weight of the round trip
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per uncached token, ms; a replica's own rate overrides it

@@ -406,7 +406,7 @@ fn usage_teaches_tokens_predictions_and_the_index() {
     2000 arrive 2 prompt=sys*8+turn*4
        -> 02 attempt=1 strategy=gorgo verdict=dispatch replica=a score=28.048 unit=ms cached=960 prompt=1152 candidates=1 excluded=0 held_ms=0.0
     [BytesPerToken { model: None, ratio: 2.5, samples: 3 }]
-    Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, bias: -42.583333333333336 })
+    Some(Accuracy { count: 3, predicted_median: 28.048000000000002, actual_median: 80.0, error_median: 51.952, relative_error_median: 0.6494, relative_bias_median: -0.6494, bias: -42.583333333333336 })
     12 of 84 blocks
     ");
 }

@@ -45,7 +45,8 @@ use request::Request;
 use super::engine::EngineEvent;
 use super::schedule::Schedule;
 use crate::model::Time;
-use crate::report::Sample;
+use crate::report;
+use crate::routing::prediction::Sample;
 use crate::routing::{ReplicaKind, SettingsError};
 use crate::workload::fleet::Replica;
 
@@ -79,7 +80,7 @@ struct World<'a> {
     /// Room for what an engine tells, kept for its size.
     heard: Vec<EngineEvent>,
     /// Ended requests by (session, step).
-    samples: Vec<((u32, u32), Sample)>,
+    samples: Vec<((u32, u32), report::Sample)>,
     events: Events,
     retried: u64,
     forwarded: u64,
@@ -196,7 +197,8 @@ impl<'a> World<'a> {
             recalled: self.recalled.calls,
             recalled_begun: self.recalled.begun,
             health_changes: node::health_changes(&self.nodes),
-            prediction_error_ms: node::prediction_error_ms(&self.nodes),
+            prediction_error_ms: node::prediction_error(&self.nodes, Sample::error),
+            prediction_error_ratio: node::prediction_error(&self.nodes, |sample| sample.relative().abs()),
             events: Events { tokens, ..self.events },
             busy_ms: self.machines.iter().map(Machine::busy_ms).collect(),
             queued: self.nodes.iter().map(|node| node.router.queue_len() as u64).sum(),

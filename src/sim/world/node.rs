@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::scenario::Scenario;
 use crate::model::{Region, ReplicaId, Time};
 use crate::report::percentile::{nearest_rank, sorted};
-use crate::routing::prediction::{Sample, Samples};
+use crate::routing::prediction::Sample;
 use crate::routing::{Gauges, Limits, Rates, ReplicaKind, ReplicaSpec, Router, SettingsError};
 use crate::sim::engine::EngineSpec;
 use crate::sim::link::{Connection, Link, LinkKind, Weather};
@@ -217,13 +217,9 @@ pub(super) fn health_changes(nodes: &[Node]) -> u64 {
     replicas.map(|replica| u64::from(replica.health_changes())).sum()
 }
 
-/// Median of |predicted − observed| over the latest replies of all routers, ms.
-pub(super) fn prediction_error_ms(nodes: &[Node]) -> Option<f64> {
+/// Median of a figure of predictions and observations over the latest replies of all routers.
+pub(super) fn prediction_error(nodes: &[Node], figure: fn(Sample) -> f64) -> Option<f64> {
     let replicas = nodes.iter().flat_map(|node| node.router.replicas());
-    let errors: Vec<f64> = replicas.flat_map(|replica| samples(&replica.ttft_ms)).collect();
+    let errors: Vec<f64> = replicas.flat_map(|replica| replica.ttft_ms.iter().map(figure)).collect();
     nearest_rank(&sorted(errors), 500)
-}
-
-fn samples(samples: &Samples) -> impl Iterator<Item = f64> {
-    samples.iter().map(Sample::error)
 }

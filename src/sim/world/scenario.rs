@@ -122,6 +122,8 @@ pub struct Played {
     pub health_changes: u64,
     /// Median of |predicted − observed| time to first token at the routers over their latest replies, ms.
     pub prediction_error_ms: Option<f64>,
+    /// Median of the same relative to what was observed.
+    pub prediction_error_ratio: Option<f64>,
     /// What it took.
     pub events: Events,
     /// Time at work of each machine, ms.

@@ -5,6 +5,7 @@ mod direct;
 mod faults;
 mod forms;
 mod guard;
+mod prediction;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
