@@ -22,8 +22,10 @@ impl Predictive {
         let uncached_tokens = prompt - cached;
         self.turns.learn(prompt, uncached_tokens);
         let output = self.output_of(sent.features);
+        let max_running = self.max_running(replica);
         let site = self.site_of(replica);
         let service = service_ms(site.speed(replica), uncached_tokens);
+        let crowded = max_running.is_some_and(|most| site.taken.requests() as f64 >= most);
         site.tide.add(now, service);
         let blocks = &sent.features.blocks;
         let share = (blocks.len() * BLOCK_BYTES) as f64 / sent.features.prompt_bytes.max(1) as f64;
@@ -42,6 +44,7 @@ impl Predictive {
             ramp_ms,
             uncached_tokens,
             ttft_ms: sent.ttft_ms,
+            crowded,
             first_token: None,
         };
         self.flights.insert(sent.request, flight);
@@ -63,10 +66,11 @@ impl Predictive {
             token_ms: now.ms() - flight.rtt_ms / 2.0,
             uncached_tokens: flight.uncached_tokens,
         };
+        let waited = flight.crowded;
         let max_running = self.max_running(replica);
         let site = self.site_of(replica);
         // One that is out of rotation is not what it will be, and what waited for a place says nothing of speed.
-        let crowded = max_running.is_some_and(|most| site.taken.requests() as f64 > most);
+        let crowded = waited || max_running.is_some_and(|most| site.taken.requests() as f64 > most);
         let learns = replica.health() == Health::Healthy && !crowded;
         site.forget(request);
         site.showed(shown, learns);

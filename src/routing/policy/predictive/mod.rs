@@ -126,6 +126,8 @@ struct Flight {
     ramp_ms: f64,
     uncached_tokens: f64,
     ttft_ms: Option<f64>,
+    /// All places of its engine's batch were taken when it was sent.
+    crowded: bool,
     first_token: Option<Time>,
 }
 

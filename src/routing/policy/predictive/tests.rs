@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use super::super::testing::scores;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::{
-    Decision, Effect, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+    Decision, Effect, EngineLimits, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
 };
 
 #[test]
@@ -133,7 +133,12 @@ struct Live {
 
 impl Live {
     fn new(replicas: u32, kind: ReplicaKind) -> Self {
-        let mut router = Router::new(Settings { strategy: "predictive".into(), ..Settings::default() }).unwrap();
+        Self::with(replicas, kind, Vec::new())
+    }
+
+    fn with(replicas: u32, kind: ReplicaKind, parameters: Vec<(String, f64)>) -> Self {
+        let settings = Settings { strategy: "predictive".into(), parameters, ..Settings::default() };
+        let mut router = Router::new(settings).unwrap();
         for number in 0..replicas {
             let spec = ReplicaSpec {
                 name: format!("r{number}").into(),
@@ -195,6 +200,61 @@ fn speed_and_decode_floor_are_learned_from_what_comes_back() {
     assert!((8.5..11.5).contains(&floor), "{floor}");
     let accuracy = live.router.replicas().next().unwrap().ttft_ms.accuracy().unwrap();
     assert!(accuracy.error_median < 10.0, "{accuracy:?}");
+}
+
+/// A replica that takes 8 ms and 0.05 ms per token, as was learned, behind a router that does not hold back.
+fn learned() -> Live {
+    let mut live = Live::with(1, ReplicaKind::Engine, vec![("hold_ms".into(), 60_000.0)]);
+    for i in 0..40 {
+        let tokens = 500 + 400 * (i % 9);
+        let (request, _) = live.after(10_000.0).arrive(tokens);
+        live.serve(request, 10.0 + 8.0 + 0.05 * f64::from(tokens), tokens);
+    }
+    live
+}
+
+/// What a prompt of 4000 tokens takes there, once nothing is in flight.
+fn prefill_ms(live: &mut Live) -> f64 {
+    let (request, decision) = live.after(60_000.0).arrive(4000);
+    live.router.withdraw(live.now, request);
+    term(&decision, 0, "prefill")
+}
+
+#[test]
+fn nothing_is_learned_from_a_replica_that_is_out_of_rotation() {
+    let mut live = learned();
+    let before = prefill_ms(&mut live);
+    for health in [false, true] {
+        let (request, _) = live.after(10_000.0).arrive(1000);
+        let id = ReplicaId(0);
+        (0..5).for_each(|_| drop(live.router.health(live.now, id, health)));
+        live.serve(request, 2000.0, 1000);
+        (0..5).for_each(|_| drop(live.router.health(live.now, id, true)));
+        // What it closed is learned from with the next one.
+        let (next, _) = live.after(10_000.0).arrive(4000);
+        live.serve(next, 10.0 + before, 4000);
+        let moved = (prefill_ms(&mut live) - before).abs() / before;
+        assert_eq!(moved < 0.001, !health, "healthy: {health}, moved by {moved}");
+    }
+}
+
+#[test]
+fn nothing_is_learned_from_who_waited_for_a_place() {
+    for most in [1, 2] {
+        let mut live = learned();
+        let before = prefill_ms(&mut live);
+        let limits = EngineLimits { max_running: Some(most), ..EngineLimits::default() };
+        live.router.limits(live.now, ReplicaId(0), limits);
+        let (first, _) = live.after(10_000.0).arrive(1000);
+        let (second, _) = live.after(1.0).arrive(1000);
+        // The second begins when the first, after three seconds, is done.
+        live.serve(first, 68.0, 1000);
+        live.serve(second, 3000.0, 1000);
+        let (next, _) = live.after(10_000.0).arrive(4000);
+        live.serve(next, 10.0 + before, 4000);
+        let moved = (prefill_ms(&mut live) - before).abs() / before;
+        assert_eq!(moved < 0.001, most == 1, "{most} places, moved by {moved}");
+    }
 }
 
 #[test]
