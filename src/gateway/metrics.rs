@@ -121,6 +121,7 @@ struct PerReplica {
     running: Figures,
     waiting: Figures,
     kv_usage: Figures,
+    max_running: Figures,
     index_blocks: Family<ReplicaLabels, Gauge>,
     index_bytes: Family<ReplicaLabels, Gauge>,
     idle_connections: Family<ReplicaLabels, Gauge>,
@@ -182,6 +183,8 @@ pub(super) struct ReplicaMetrics {
     pub(super) waiting: Figure,
     /// Share of its KV cache in use.
     pub(super) kv_usage: Figure,
+    /// Most requests in its batch.
+    pub(super) max_running: Figure,
     /// Blocks in the router's index.
     pub(super) index_blocks: Gauge,
     /// Memory of the router's index.
@@ -323,6 +326,8 @@ impl PerReplica {
         r.register("replica_engine_running", "Requests in the engine's batch, as it says", f.running.clone());
         r.register("replica_engine_waiting", "Requests waiting in the engine, as it says", f.waiting.clone());
         r.register("replica_kv_usage_ratio", "Share of the KV cache in use, as the engine says", f.kv_usage.clone());
+        let most = "Most requests in the engine's batch, as it says";
+        r.register("replica_engine_max_running", most, f.max_running.clone());
         r.register("index_blocks", "Blocks in the router's prefix index", f.index_blocks.clone());
         r.register("index_bytes", "Memory of the router's prefix index, bytes", f.index_bytes.clone());
         r.register("replica_idle_connections", "Connections kept warm", f.idle_connections.clone());
@@ -371,6 +376,7 @@ impl PerReplica {
             running: self.running.get_or_create(&labels).clone(),
             waiting: self.waiting.get_or_create(&labels).clone(),
             kv_usage: self.kv_usage.get_or_create(&labels).clone(),
+            max_running: self.max_running.get_or_create(&labels).clone(),
             index_blocks: self.index_blocks.get_or_create(&labels).clone(),
             index_bytes: self.index_bytes.get_or_create(&labels).clone(),
             idle_connections: self.idle_connections.get_or_create(&labels).clone(),
@@ -435,7 +441,8 @@ impl ReplicaMetrics {
         ] {
             gauges.remove(labels);
         }
-        for figures in [&families.rtt, &families.running, &families.waiting, &families.kv_usage, &families.peer_age] {
+        let engine = [&families.running, &families.waiting, &families.kv_usage, &families.max_running];
+        for figures in engine.into_iter().chain([&families.rtt, &families.peer_age]) {
             figures.remove(labels);
         }
     }

@@ -474,6 +474,7 @@ async fn the_metrics_page_has_these_names() {
     gorgo_refusals counter
     gorgo_replica_attempts counter
     gorgo_replica_dispatched counter
+    gorgo_replica_engine_max_running gauge
     gorgo_replica_engine_running gauge
     gorgo_replica_engine_waiting gauge
     gorgo_replica_health_changes counter

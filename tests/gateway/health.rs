@@ -9,7 +9,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::json;
 
-use super::admin::change;
+use super::admin::{change, text};
 use super::client::{Client, STREAM, code, config, get, start, until, whole};
 use super::mock::{Mock, hello};
 
@@ -70,4 +70,36 @@ async fn an_agent_says_yes_while_a_peer_can_serve_for_it() {
     drop(peer);
     until("nobody is left", || agent.healthy() == 0).await;
     assert_eq!(health(&agent).await, is(503, "none_healthy"));
+}
+
+#[tokio::test]
+async fn an_engine_is_asked_for_its_settings_when_it_is_found_and_when_it_comes_back() {
+    let mock = Mock::start(|_| hello()).await;
+    mock.set_settings(r#"{"internal_states":[{"effective_max_running_requests_per_dp":48}]}"#);
+    let gateway = start(config("predictive", &[&mock])).await;
+    told(&gateway, "48").await;
+    mock.set_ready(503);
+    until("out", || gateway.healthy() == 0).await;
+    mock.set_settings(r#"{"max_running_requests":16}"#);
+    mock.set_ready(200);
+    told(&gateway, "16").await;
+    until("in again", || gateway.healthy() == 1).await;
+    mock.set_ready(503);
+    until("out", || gateway.healthy() == 0).await;
+    mock.set_settings("{}");
+    mock.set_ready(200);
+    told(&gateway, "NaN").await;
+}
+
+/// Returns once the engine has told that it runs so many.
+async fn told(gateway: &GatewayHandle, most: &str) {
+    let line = format!("gorgo_replica_engine_max_running{{replica=\"r0\",region=\"region-0\"}} {most}");
+    let waiting = async {
+        while !text(gateway, "/metrics").await.contains(&line) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(super::client::BOUND, waiting).await.is_err() {
+        panic!("{line}: not in {}", text(gateway, "/metrics").await);
+    }
 }

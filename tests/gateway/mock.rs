@@ -115,6 +115,8 @@ struct Probes {
     ready: AtomicUsize,
     /// Requests that wait in the engine.
     waiting: AtomicUsize,
+    /// The engine's settings.
+    settings: Mutex<String>,
 }
 
 /// A running mock; dropping it closes its port and its connections.
@@ -138,7 +140,11 @@ impl Mock {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
-        let probes = Arc::new(Probes { ready: AtomicUsize::new(200), waiting: AtomicUsize::new(1) });
+        let probes = Arc::new(Probes {
+            ready: AtomicUsize::new(200),
+            waiting: AtomicUsize::new(1),
+            settings: Mutex::new(r#"{"engine":"emulator"}"#.to_owned()),
+        });
         let task = tokio::spawn(listen(listener, seen.clone(), script.clone(), probes.clone()));
         Self { address, seen, script, probes, task }
     }
@@ -159,6 +165,11 @@ impl Mock {
     /// Requests that wait in the engine, as its metrics say from now on.
     pub(super) fn set_waiting(&self, waiting: usize) {
         self.probes.waiting.store(waiting, Ordering::SeqCst);
+    }
+
+    /// What the engine says of its settings from now on.
+    pub(super) fn set_settings(&self, settings: &str) {
+        settings.clone_into(&mut self.probes.settings.lock().unwrap());
     }
 
     pub(super) fn requests(&self) -> Vec<Received> {
@@ -246,9 +257,10 @@ async fn play(steps: Vec<Step>, sender: &mpsc::Sender<Result<Bytes, Dead>>) -> b
 }
 
 fn probe(path: &str, probes: &Probes) -> Response<Pieces> {
+    let settings = probes.settings.lock().unwrap().clone();
     let (status, body) = match path {
         "/ready" => (u16::try_from(probes.ready.load(Ordering::SeqCst)).unwrap(), ""),
-        "/server_info" | "/get_server_info" => (200, r#"{"engine":"emulator"}"#),
+        "/server_info" | "/get_server_info" => (200, &*settings),
         "/model_info" | "/get_model_info" | "/health" => (200, "{}"),
         "/v1/models" => {
             (200, r#"{"object":"list","data":[{"id":"tiny","object":"model","owned_by":"mock","max_model_len":4096}]}"#)

@@ -185,6 +185,7 @@ impl Admin {
             shown.running.set(gauges.running.unwrap_or(f64::NAN));
             shown.waiting.set(gauges.waiting.unwrap_or(f64::NAN));
             shown.kv_usage.set(gauges.kv_usage.unwrap_or(f64::NAN));
+            shown.max_running.set(of.told.max_running.map_or(f64::NAN, f64::from));
             shown.idle_connections.set(replica.pool.idle() as i64);
             if let Some(peer) = of.peer {
                 shown.known(peer.age_ms.map(|age_ms| age_ms / 1000.0), peer.digest_blocks);

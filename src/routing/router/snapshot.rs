@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Router;
 use crate::model::{Region, ReplicaId, Time};
 use crate::routing::decision::Unit;
-use crate::routing::fleet::{Gauges, Replica, ReplicaKind, ReplicaSpec};
+use crate::routing::fleet::{EngineLimits, Gauges, Replica, ReplicaKind, ReplicaSpec};
 use crate::routing::health::Health;
 use crate::routing::index::IndexStats;
 use crate::routing::peer::Totals;
@@ -86,7 +86,9 @@ pub struct ReplicaSnapshot {
     pub rtt_age_ms: Option<f64>,
     /// Gauges as last read.
     pub gauges: Option<Gauges>,
-    /// Their age, ms.
+    /// What its engine said of its settings.
+    pub told: EngineLimits,
+    /// Age of the gauges, ms.
     pub gauges_age_ms: Option<f64>,
     /// Requests of this router there, not finished.
     pub in_flight: usize,
@@ -217,6 +219,7 @@ impl Router {
             rtt_last_ms: replica.rtt.last(),
             rtt_age_ms: replica.rtt.age_ms(now),
             gauges: replica.gauges.map(|(_, gauges)| gauges),
+            told: replica.told,
             gauges_age_ms: replica.gauges.map(|(read, _)| now.since_ms(read).max(0.0)),
             in_flight: load.in_flight(),
             pending: load.pending.len(),

@@ -7,7 +7,8 @@ use insta::assert_snapshot;
 use super::super::testing::scores;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::{
-    Decision, Effect, EngineLimits, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+    Decision, Effect, EngineLimits, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings,
+    Usage, Verdict,
 };
 
 #[test]
