@@ -46,4 +46,6 @@ pub(super) struct Attempt {
     pub(super) answered: bool,
     /// When it is to be looked at next, without a first token.
     pub(super) look_at: Option<Time>,
+    /// It is wanted back.
+    pub(super) called: bool,
 }

@@ -389,4 +389,17 @@ mod tests {
         prompt and cached in tokens; the last 1,024 requests are kept
         ");
     }
+
+    #[test]
+    fn a_call_back_is_no_failure() {
+        let late = Attempt {
+            attempt: 1,
+            failure: Some("late, and not begun by its engine".into()),
+            failed_after_ms: Some(2_700.0),
+            recalled: true,
+            ..Attempt::default()
+        };
+        let text = super::attempt("east", &late);
+        assert_eq!(text, "\nrecalled from east after 2700 ms: late, and not begun by its engine");
+    }
 }

@@ -80,6 +80,17 @@ impl Watched {
     }
 }
 
+/// What an engine's gauges say of those before a request.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    /// Nobody of them waits; or nothing speaks for it.
+    Against,
+    /// What they say is too old to tell who, but contradicts nothing.
+    Old,
+    /// So many wait.
+    Waiting(usize),
+}
+
 impl Router {
     /// An attempt begins: when is it late? One that shows no first token never is.
     pub(super) fn watch(&mut self, request: RequestId) {
@@ -91,30 +102,40 @@ impl Router {
         self.watched.look(at, request, attempt);
     }
 
-    /// Whom to call back now.
+    /// Whom to call back now: first who came first, for who is called back stands before nobody any more.
     pub(super) fn stragglers(&mut self, now: Time) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let mut again = Vec::new();
+        let mut due: Vec<(Time, RequestId)> = Vec::new();
         while let Some(request) = self.watched.due(now) {
-            let Some(attempt) = self.attempts.get_mut(&request) else { continue };
-            attempt.look_at = None;
-            let Some(predicted) = attempt.ttft_ms else { continue };
-            if self.strategy.policy.patience_ms(predicted).is_none() {
-                continue;
-            }
-            if self.has_certainly_not_begun(now, request) && self.is_better_elsewhere(now, request) {
-                effects.push(Effect::Recall(request));
-            }
-            again.push(request);
-        }
-        // Also those that are called back: who has got a byte meanwhile stays.
-        for request in again {
-            let at = now.plus_ms(AGAIN_MS);
             if let Some(attempt) = self.attempts.get_mut(&request) {
-                self.watched.look(at, request, attempt);
+                attempt.look_at = None;
+                due.push((attempt.dispatched, request));
+            }
+        }
+        due.sort_unstable();
+        let effects: Vec<Effect> = due.iter().filter_map(|(_, request)| self.straggler(now, *request)).collect();
+        // Also those that are called back: who has got a byte meanwhile stays.
+        for (_, request) in due {
+            let guarded = self.is_guarded(request);
+            if let Some(attempt) = self.attempts.get_mut(&request).filter(|_| guarded) {
+                self.watched.look(now.plus_ms(AGAIN_MS), request, attempt);
             }
         }
         effects
+    }
+
+    fn straggler(&mut self, now: Time, request: RequestId) -> Option<Effect> {
+        let late = self.is_guarded(request)
+            && self.has_certainly_not_begun(now, request)
+            && self.is_better_elsewhere(now, request);
+        let attempt = self.attempts.get_mut(&request).filter(|_| late)?;
+        attempt.called = true;
+        Some(Effect::Recall(request))
+    }
+
+    /// The strategy may have been changed since it was sent.
+    fn is_guarded(&self, request: RequestId) -> bool {
+        let predicted = self.attempts.get(&request).and_then(|attempt| attempt.ttft_ms);
+        predicted.is_some_and(|ms| self.strategy.policy.patience_ms(ms).is_some())
     }
 
     /// The attempt was called back ([`Effect::Recall`]): where next? Its replica is as healthy as before, and takes the request again if
@@ -150,23 +171,19 @@ impl Router {
         };
         let before: Vec<f64> = load.pending.range(..turn).map(|(_, other)| tokens(other)).collect();
         let behind = load.pending.range(turn + 1..).map(|(_, other)| other.arrival);
-        let Some(waiting) = self.waiting(now, replica, own.arrival, behind) else { return false };
-        let steps = if waiting.is_some() { 1.0 } else { 2.0 };
-        let ahead: f64 = before.iter().rev().take(waiting.unwrap_or(usize::MAX)).sum();
+        let (steps, waiting) = match self.word(now, replica, own.arrival, behind) {
+            Word::Against => return false,
+            Word::Old => (2.0, before.len()),
+            Word::Waiting(waiting) => (1.0, waiting),
+        };
+        let ahead: f64 = before.iter().rev().take(waiting).sum();
         let step = replica.told.batch_tokens.map_or(STEP_TOKENS, f64::from);
         let meanwhile = SPEED_MARGIN * (2.0 * rtt_ms + LATE_MS) / speed.ms_per_token;
         replica.told.in_order != Some(false) && ahead > steps * step + meanwhile
     }
 
-    /// How many of those before a request that came at `arrival` the engine says are waiting: `Some(None)` if what it says is too old for that,
-    /// but does not contradict. `None`: it says that nobody is, or nothing speaks for it.
-    fn waiting(
-        &self,
-        now: Time,
-        replica: &Replica,
-        arrival: Time,
-        behind: impl Iterator<Item = Time>,
-    ) -> Option<Option<usize>> {
+    /// What the engine's gauges say of the line before a request that came at `arrival`.
+    fn word(&self, now: Time, replica: &Replica, arrival: Time, behind: impl Iterator<Item = Time>) -> Word {
         let rtt_ms = self.rtt_ms(replica);
         let since = arrival.plus_ms(rtt_ms + LATE_MS);
         let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
@@ -177,19 +194,25 @@ impl Router {
         // Engines that are busy may show old figures: such that not all of ours are in them.
         let told =
             told.filter(|(at, waiting, running)| running.is_none_or(|running| running + waiting >= there(*at) as f64));
-        let Some((at, waiting, _)) = told else { return (load.decoding > 0).then_some(None) };
+        let Some((at, waiting, _)) = told else {
+            return if load.decoding > 0 { Word::Old } else { Word::Against };
+        };
         let behind = behind.filter(|arrival| *arrival <= at).count();
         let before = waiting - behind as f64 - 1.0;
         let moved = self.watched.moved.get(&replica.id).is_some_and(|moved| at < moved.plus_ms(rtt_ms + LATE_MS));
-        (before >= 1.0).then(|| if moved { None } else { Some(before as usize) })
+        match before >= 1.0 {
+            true if moved => Word::Old,
+            true => Word::Waiting(before as usize),
+            false => Word::Against,
+        }
     }
 
-    /// Was the other at the engine before this one, with all of its prompt? And will its first token be seen?
+    /// Was the other at the engine before this one, with all of its prompt, and is to stay there? And will its first token be seen?
     fn comes_before(&self, other: &Pending, own: &Pending, rtt_ms: f64) -> bool {
         let Some(attempt) = self.attempts.get(&other.request) else { return false };
         let features = &attempt.ticket.features;
         let there = other.arrival.plus_ms(ramp_ms(features.prompt_bytes, rtt_ms) + rtt_ms / 2.0 + LATE_MS);
-        !features.unstreamed && there <= own.arrival
+        !attempt.called && !features.unstreamed && there <= own.arrival
     }
 
     /// Would a replica that may have it, and that its strategy would give it to at once, show its first token soon enough, even with

@@ -286,6 +286,7 @@ impl Router {
             unproven,
             answered: false,
             look_at: None,
+            called: false,
         };
         self.attempts.insert(decision.request, attempt);
         let sent = Sent {
