@@ -108,10 +108,10 @@ mod tests {
         }
         assert_snapshot!(text, @r"
         predictive (ms): least predicted cost in ms by rates learned online, the delay that it causes others included
-          gamma = 0.2 (0 to 10): ms of TTFT that one ms of decoding is worth; 0.1 leans to TTFT, 0.4 to whole answers
+          gamma = 0.125 (0 to 10): ms of TTFT that one ms of decoding is worth; 0 leans to TTFT, 0.3 to whole answers
           kappa = 0.5 (0 to 10): weight of the delay of later arrivals; 1 is the textbook value of an M/G/1 queue
           phi = 0.7 (0 to 10): discount of a conversation's expected next turns
-          tail = 0 (0 to 10): extra price per ms of TTFT beyond 1000 ms
+          tail = 0.7 (0 to 10): extra price per ms of TTFT beyond that of nine in ten recent requests
           hold_ms = 500 (50 to 86400000): without peers, keep a request in the router while its best replica makes it wait longer than this, ms
           max_running = 0 (0 to 1000000): requests that each engine runs at most, so that a wait for a place is foreseen; 0 = as each says itself
           guard = 1 (0 to 1): 1 = a late request that its engine has certainly not begun is called back and sent elsewhere; 0 = never

@@ -1,11 +1,12 @@
 //! The decode floor of one replica: the time per output token that its hardware needs, whatever its load.
 //!
-//! The running 20 % quantile of each request's mean gap between tokens, by stochastic approximation in proportion to the value (Robbins and
-//! Monro 1951): `q ← q · (1 + step · (0.2 − [sample < q]))`. A mean, or a regression on the batch size, would be dominated by the prefills
-//! that interrupt decoding, and would drive conversations away from whoever is busy.
+//! The running 20 % quantile ([`Quantile`]) of each request's mean gap between tokens. A mean, or a regression on the batch size, would be
+//! dominated by the prefills that interrupt decoding, and would drive conversations away from whoever is busy.
+
+use super::quantile::Quantile;
 
 /// Which quantile.
-const QUANTILE: f64 = 0.2;
+const SHARE: f64 = 0.2;
 /// Step at first, and after so many samples.
 const FIRST_STEP: f64 = 0.2;
 const STEP: f64 = 0.05;
@@ -18,14 +19,14 @@ const PLAUSIBLE_MS: (f64, f64) = (0.01, 1000.0);
 /// The floor as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Floor {
-    value: Option<f64>,
+    value: Option<Quantile>,
     samples: u32,
 }
 
 impl Floor {
     /// Time per output token, ms; `None` = nothing measured.
     pub(super) fn ms(&self) -> Option<f64> {
-        self.value
+        self.value.map(|value| value.value())
     }
 
     /// An answer of `tokens` tokens took `ms` from its first to its last.
@@ -36,11 +37,10 @@ impl Floor {
         }
         let step = if self.samples < FIRST_SAMPLES { FIRST_STEP } else { STEP };
         self.samples = self.samples.saturating_add(1);
-        let next = self.value.map_or(gap, |value| {
-            let below = if gap < value { 1.0 } else { 0.0 };
-            value * (1.0 + step * (QUANTILE - below))
-        });
-        self.value = Some(next.clamp(PLAUSIBLE_MS.0, PLAUSIBLE_MS.1));
+        match &mut self.value {
+            Some(value) => value.learn(gap, step),
+            None => self.value = Some(Quantile::new(gap, SHARE, PLAUSIBLE_MS)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::busy::Shown;
 use super::line::service_ms;
 use super::site::Odd;
 use super::way::ramp_ms;
-use super::{Flight, OUTPUT_WEIGHT, Predictive};
+use super::{Flight, OUTPUT_WEIGHT, Predictive, SLOW_STEP};
 use crate::model::{RequestId, Time};
 use crate::routing::features::BLOCK_BYTES;
 use crate::routing::fleet::Replica;
@@ -56,8 +56,10 @@ impl Predictive {
         if flight.first_token.replace(now).is_some() {
             return;
         }
+        let ttft_ms = now.since_ms(flight.dispatched);
+        self.slow_ms.learn(ttft_ms, SLOW_STEP);
         if let Some(predicted_ms) = flight.ttft_ms {
-            self.trust.learn(predicted_ms, now.since_ms(flight.dispatched));
+            self.trust.learn(predicted_ms, ttft_ms);
         }
         let shown = Shown {
             request,

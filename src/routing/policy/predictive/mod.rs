@@ -14,6 +14,7 @@ mod kv;
 mod learning;
 mod line;
 mod price;
+mod quantile;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 
 use line::{PRIOR, service_ms};
 use price::{decode_ms, home_ms, later_ms, stall_ms, tail_ms};
+use quantile::Quantile;
 use site::{Asks, Forecast, Site};
 use trust::Trust;
 use turns::Turns;
@@ -38,7 +40,7 @@ use super::parameters::{Parameter, Parameters};
 use super::registry::Entry;
 use super::{Choice, Policy, Query, View, terms};
 use crate::model::{ReplicaId, RequestId, Time};
-use crate::routing::decision::{Candidate, Term, Terms, Unit};
+use crate::routing::decision::{Candidate, Terms, Unit};
 use crate::routing::features::Features;
 use crate::routing::fleet::Replica;
 use crate::routing::peer::Speed;
@@ -50,10 +52,10 @@ pub(super) const ENTRY: Entry = Entry {
     parameters: &[
         Parameter {
             key: "gamma",
-            default: 0.2,
+            default: 0.125,
             min: 0.0,
             max: 10.0,
-            help: "ms of TTFT that one ms of decoding is worth; 0.1 leans to TTFT, 0.4 to whole answers",
+            help: "ms of TTFT that one ms of decoding is worth; 0 leans to TTFT, 0.3 to whole answers",
         },
         Parameter {
             key: "kappa",
@@ -69,7 +71,13 @@ pub(super) const ENTRY: Entry = Entry {
             max: 10.0,
             help: "discount of a conversation's expected next turns",
         },
-        Parameter { key: "tail", default: 0.0, min: 0.0, max: 10.0, help: "extra price per ms of TTFT beyond 1000 ms" },
+        Parameter {
+            key: "tail",
+            default: 0.7,
+            min: 0.0,
+            max: 10.0,
+            help: "extra price per ms of TTFT beyond that of nine in ten recent requests",
+        },
         Parameter {
             key: "hold_ms",
             default: 500.0,
@@ -103,6 +111,12 @@ const LATE_MS: f64 = 1500.0;
 /// Output length expected before any answer ended, tokens, and weight of the newest: a memory of about fifty answers.
 const OUTPUT_START: f64 = 200.0;
 const OUTPUT_WEIGHT: f64 = 0.02;
+
+/// The slowest tenth begins here before any first token came, ms; how fast it follows what comes, and what makes no sense.
+const SLOW_START_MS: f64 = 1000.0;
+const SLOW_SHARE: f64 = 0.9;
+const SLOW_STEP: f64 = 0.05;
+const SLOW_BOUNDS_MS: (f64, f64) = (1.0, 3_600_000.0);
 
 /// Name of the term that says how long the engine keeps a request waiting.
 const WAIT: &str = "wait";
@@ -139,6 +153,8 @@ struct Predictive {
     turns: Turns,
     trust: Trust,
     output_tokens: f64,
+    /// TTFT of nine in ten, ms.
+    slow_ms: Quantile,
     /// Smallest decode floor known, for replicas without one: as good as the best, so that they are tried. Of the decision at hand.
     least_floor_ms: f64,
 }
@@ -160,6 +176,7 @@ impl Predictive {
             turns: Turns::default(),
             trust: Trust::default(),
             output_tokens: OUTPUT_START,
+            slow_ms: Quantile::new(SLOW_START_MS, SLOW_SHARE, SLOW_BOUNDS_MS),
             least_floor_ms: 0.0,
         }
     }
@@ -223,10 +240,12 @@ impl Predictive {
         let Weights { gamma, kappa, phi, tail, .. } = self.weights;
         let forecast = self.forecast(query, view, site);
         let Forecast { way_ms, wait_ms, service_ms: service, decoding } = forecast;
-        let pressure = site.tide.pressure(query.now);
+        let speed = site.speed(view.replica);
+        let usual = service_ms(speed, self.turns.any_uncached_tokens());
+        let pressure = site.pressure(query.now, view.others.decoding, usual);
         let floor = site.floor.ms().unwrap_or(self.least_floor_ms);
-        let next = service_ms(site.speed(view.replica), self.turns.uncached_tokens());
-        let mut terms = terms([
+        let next = service_ms(speed, self.turns.uncached_tokens());
+        terms([
             ("network", way_ms),
             (WAIT, wait_ms),
             ("prefill", service),
@@ -234,11 +253,8 @@ impl Predictive {
             ("stall", stall_ms(gamma, service, decoding, pressure)),
             ("later", later_ms(kappa, service, wait_ms, pressure)),
             ("home", home_ms(phi, self.turns.expected(), uncached_share(query, view), way_ms, next)),
-        ]);
-        if tail > 0.0 {
-            terms.push(Term { name: "tail", value: tail_ms(tail, forecast.ttft_ms()) });
-        }
-        terms
+            ("tail", tail_ms(tail, forecast.ttft_ms(), self.slow_ms.value())),
+        ])
     }
 }
 

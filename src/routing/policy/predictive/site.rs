@@ -5,6 +5,7 @@ use super::clock::{self, Reading, Waiting};
 use super::floor::Floor;
 use super::kv::Taken;
 use super::line::{Line, PRIOR, clamped, service_ms};
+use super::price::Pressure;
 use super::tide::Tide;
 use super::waits::{Occupancy, kv_wait_ms, room_wait_ms, slot_wait_ms};
 use super::way::ramp_ms;
@@ -102,6 +103,11 @@ impl Site {
         if ms.is_finite() && ms >= 0.0 {
             self.decode_ms += DECODE_WEIGHT * (ms - self.decode_ms);
         }
+    }
+
+    /// How much is sent there by all, others' requests that decode there by the way; `service_ms`: what a usual one takes.
+    pub(super) fn pressure(&self, now: Time, others_decoding: f64, service_ms: f64) -> Pressure {
+        self.tide.pressure(now).with_others(others_decoding, self.decode_ms, service_ms)
     }
 
     /// A request goes there.

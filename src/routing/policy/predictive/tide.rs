@@ -5,8 +5,6 @@ use crate::model::Time;
 
 /// Memory, ms.
 const MEMORY_MS: f64 = 30_000.0;
-/// Largest share of a replica's time that is believed to be filled: above, the terms that divide by what is left would know no bounds.
-const MOST_SHARE: f64 = 0.9;
 
 /// Dispatches and their predicted service at one replica.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +26,7 @@ impl Tide {
     /// Per ms, and as a share of the replica's time.
     pub(super) fn pressure(&self, now: Time) -> Pressure {
         let fade = self.fade(now) / MEMORY_MS;
-        Pressure { per_ms: self.dispatches * fade, share: (self.service_ms * fade).clamp(0.0, MOST_SHARE) }
+        Pressure::new(self.dispatches * fade, self.service_ms * fade)
     }
 
     fn fade(&self, now: Time) -> f64 {
