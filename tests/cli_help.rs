@@ -67,6 +67,7 @@ fn only_commands_that_exist_are_offered() {
         [
             "demo",
             "simulate",
+            "tune",
             "bench",
             "emulate",
             "available",

@@ -17,6 +17,7 @@ pub mod play;
 pub mod profile;
 pub mod simulate;
 pub mod tally;
+pub mod tune;
 
 pub use board::Board;
 pub use client::{Client, Target};

@@ -8,7 +8,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use super::{
-    account, agent, bench, cluster, completions, config, demo, emulate, instances, proxy, simulate, supervise, version,
+    account, agent, bench, cluster, completions, config, demo, emulate, instances, proxy, simulate, supervise, tune,
+    version,
 };
 use crate::config::ProviderKind;
 use crate::config::fleet::PROVIDERS;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Demo(Box<demo::Args>),
     /// Compare strategies on any fleet in virtual time
     Simulate(Box<simulate::Args>),
+    /// Search weights of a strategy in simulation, and check them where nothing was chosen
+    Tune(Box<tune::Args>),
     /// Load a target and measure it
     Bench(Box<bench::Args>),
     /// Emulate an inference engine, a wide-area network or Lambda's API

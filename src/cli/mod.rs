@@ -31,6 +31,7 @@ mod state;
 mod supervise;
 mod table;
 mod trace;
+mod tune;
 mod version;
 
 use std::ffi::OsString;
@@ -107,6 +108,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Emulate(command) => Box::pin(emulate::run(*command, context)).await,
         Command::Bench(args) => Box::pin(bench::run(*args, context)).await,
         Command::Simulate(args) => Box::pin(simulate::run(*args, context)).await,
+        Command::Tune(args) => Box::pin(tune::run(*args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(*args, context)).await,
         Command::Available(args) => Box::pin(instances::available::run(args, context)).await,
         Command::Launch(args) => Box::pin(instances::launch::run(*args, context)).await,

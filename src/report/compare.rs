@@ -100,7 +100,9 @@ fn kept(run: &Run) -> bool {
     lost_share(run) <= MAX_LOST_SHARE
 }
 
-fn compared(logs: &[f64]) -> Compared {
+/// The geometric mean of ratios given as natural logarithms, one per draw, and its 95 % interval if there are several. Never of none.
+#[must_use]
+pub fn compared(logs: &[f64]) -> Compared {
     let of = |log: f64| (log.exp() * 1e6).round() / 1e6;
     let mean = logs.iter().sum::<f64>() / logs.len() as f64;
     let half = spread(logs).map(|(_, half)| half);

@@ -16,8 +16,10 @@ mod ratios;
 pub mod sample;
 pub mod schema;
 pub mod seeds;
+pub mod strict;
 pub mod summary;
 pub mod table;
+pub mod tuning;
 
 pub use sample::{Outcome, Sample};
 pub use schema::{Report, Run, Slo, Window};

@@ -14,7 +14,7 @@ use super::ratios::{self, Ratios, live_rows, ratios};
 use super::schema::{Report, Run, Spread};
 
 /// Width at which notes wrap without a terminal, characters; the grid of five strategies is about as wide.
-const LINE: usize = 110;
+pub(super) const LINE: usize = 110;
 /// Columns that a narrow terminal does without, the most dispensable first: figure and part.
 const DISPENSABLE: [(&str, &str); 8] = [
     ("tpot_ms", "p50"),
@@ -154,7 +154,7 @@ fn comparison(report: &Report, shown: &[&Column]) -> String {
     table.trim_fmt()
 }
 
-fn plain_table() -> Table {
+pub(super) fn plain_table() -> Table {
     let mut table = Table::new();
     let style = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
     table.load_style(style).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
@@ -162,7 +162,7 @@ fn plain_table() -> Table {
 }
 
 /// Names to the left, numbers to the right.
-fn aligned(mut table: Table) -> String {
+pub(super) fn aligned(mut table: Table) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -197,7 +197,7 @@ fn value(value: Option<f64>, best: bool) -> String {
 }
 
 /// Appends `head` and `body` as lines of at most `line` characters; further lines stand below the body's begin.
-fn push_wrapped(text: &mut String, line: usize, head: &str, body: &str) {
+pub(super) fn push_wrapped(text: &mut String, line: usize, head: &str, body: &str) {
     let indent = head.chars().count();
     let mut width = indent;
     text.push_str(head);

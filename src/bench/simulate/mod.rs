@@ -26,8 +26,9 @@ use super::Board;
 use super::demo::fleet::ensure_one_model;
 use super::load::trace_info;
 use super::machine;
-use crate::report::compare::comparisons;
+use crate::report::compare::{Draws, comparisons};
 use crate::report::schema::{Capacity, Report, SCHEMA};
+use crate::report::strict::Strict;
 use crate::workload::{Arrivals, Fleet};
 
 /// What to simulate.
@@ -117,6 +118,25 @@ fn ensure_neighbours(fleet: &Fleet) -> Result<()> {
 /// # Errors
 /// Unknown strategies or parameters, and options that do not fit the trace.
 pub fn run(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> Result<Report> {
+    Ok(play(config, board, stop)?.report)
+}
+
+/// A finished simulation: its report, and what that does not hold.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// As [`run`] returns it.
+    pub report: Report,
+    /// By load and strategy, one run per draw; `None` where a stop came first.
+    pub draws: Vec<Vec<Draws>>,
+    /// The same of the latencies with the lost counted in.
+    pub strict: Vec<Vec<Vec<Option<Strict>>>>,
+}
+
+/// Runs everything, as [`run`] does, and keeps the draws apart, too.
+///
+/// # Errors
+/// As [`run`].
+pub fn play(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> Result<Finished> {
     ensure_reachable(&config.scene.fleet)?;
     let (loads, capacity) = loads(config, board, stop)?;
     let mut played = sweep::play(config, &loads, board, stop)?;
@@ -124,7 +144,7 @@ pub fn run(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> 
     let mut described = config.described.clone();
     described.insert("events".into(), serde_json::json!({ "handled": events.handled, "tokens": events.tokens }));
     played.remarks.dedup();
-    Ok(Report {
+    let report = Report {
         schema: SCHEMA.to_owned(),
         gorgo: env!("CARGO_PKG_VERSION").to_owned(),
         machine: machine::describe(),
@@ -138,7 +158,8 @@ pub fn run(config: &SimulateConfig, board: &Board, stop: &CancellationToken) -> 
         runs: sweep::runs(config, &played.loads),
         capacity,
         config: described,
-    })
+    };
+    Ok(Finished { report, draws: played.loads, strict: played.strict })
 }
 
 /// The loads to play, and the capacity that they are shares of, if it is searched.

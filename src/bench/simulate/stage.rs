@@ -13,6 +13,7 @@ use super::crew;
 use super::lot::Lot;
 use super::scene::{Contender, Draw, Scene};
 use crate::bench::Tally;
+use crate::report::strict::{Strict, strict};
 use crate::report::{Run, Sample};
 use crate::routing::Settings;
 use crate::sim::world::{self, Events, Observer, Played, Unobserved};
@@ -30,6 +31,8 @@ pub struct Stage<'a> {
 pub struct Evaluated {
     /// Its figures.
     pub run: Run,
+    /// Its latencies with the lost counted in.
+    pub strict: Strict,
     /// What it took to simulate.
     pub events: Events,
 }
@@ -118,7 +121,8 @@ impl<'a> Stage<'a> {
             return Ok(None);
         }
         let run = lot.judge(self.scene, &candidate.name, &played);
-        Ok(Some(Evaluated { run, events: played.events }))
+        let strict = strict(&played.samples, played.unsent);
+        Ok(Some(Evaluated { run, strict, events: played.events }))
     }
 
     /// The requests of a candidate on the draw of this index.

@@ -12,6 +12,7 @@ use super::{Planned, SimulateConfig};
 use crate::bench::Board;
 use crate::report::compare::Draws;
 use crate::report::schema::{Bound, Latency};
+use crate::report::strict::Strict;
 use crate::report::{Run, seeds};
 use crate::routing::Settings;
 use crate::sim::world::{Edge, Events, News};
@@ -21,6 +22,8 @@ use crate::sim::world::{Edge, Events, News};
 pub(super) struct Played {
     /// By load and strategy, one run per draw.
     pub(super) loads: Vec<Vec<Draws>>,
+    /// The same of the latencies with the lost counted in.
+    pub(super) strict: Vec<Vec<Vec<Option<Strict>>>>,
     pub(super) events: Events,
     pub(super) remarks: Vec<String>,
 }
@@ -59,8 +62,10 @@ pub(super) fn play(
 impl Played {
     /// What was evaluated under a load, by strategy and draw.
     fn add(&mut self, done: Vec<Vec<Option<Evaluated>>>, pooled_e2e_ms: &[Option<Latency>], load: &Planned) {
+        let strict = |draws: &Vec<Option<Evaluated>>| draws.iter().map(|one| Some(one.as_ref()?.strict)).collect();
+        self.strict.push(done.iter().map(strict).collect());
         let mut run = |(evaluated, pooled_e2e_ms): (Option<Evaluated>, &Option<Latency>)| {
-            let Evaluated { mut run, events } = evaluated?;
+            let Evaluated { mut run, events, .. } = evaluated?;
             run.bound = run.bound.map(|bound| Bound { pooled_e2e_ms: *pooled_e2e_ms, ..bound });
             self.events.handled += events.handled;
             self.events.tokens += events.tokens;

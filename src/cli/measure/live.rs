@@ -10,7 +10,6 @@ use crate::bench::board::Shown;
 use crate::cli::Context;
 use crate::cli::exit::Failure;
 use crate::cli::signal::Stops;
-use crate::report::Report;
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -19,17 +18,17 @@ const PLAIN: Duration = Duration::from_secs(10);
 
 /// Runs a measurement and shows `board` meanwhile. The first Ctrl-C fires `stop`: the work ends early and reports what it has; at the
 /// second one there is no report.
-pub(crate) async fn stoppable(
+pub(crate) async fn stoppable<T>(
     context: &Context,
     board: &Board,
     stop: &CancellationToken,
-    work: impl Future<Output = anyhow::Result<Report>>,
-) -> Result<Option<Report>, Failure> {
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> Result<Option<T>, Failure> {
     let mut stops = Stops::listen()?;
     let mut work = std::pin::pin!(while_shown(context, board, work));
     loop {
         tokio::select! {
-            report = &mut work => return Ok(Some(report?)),
+            result = &mut work => return Ok(Some(result?)),
             _ = stops.next() => {
                 if stop.is_cancelled() {
                     return Ok(None);

@@ -61,7 +61,9 @@ impl Output {
             let width = context.printer.stdout_width();
             context.printer.data(table::render(report, width, self.html.as_deref()).trim_end())
         };
-        let failed = self.write_files(report, title, context)?;
+        let json = self.json_file().map(|_| report.to_json()).transpose()?;
+        let html = self.html.as_ref().map(|_| html::page(report, title)).transpose()?;
+        let failed = self.write_files(json, html, context);
         match (shown, failed) {
             (Err(lost), _) => Err(lost),
             (Ok(()), _) if report.interrupted => Ok(Exit::Interrupted),
@@ -74,15 +76,33 @@ impl Output {
         }
     }
 
+    /// Prints `text`, or `json` where that goes to stdout, and writes the files. `page` is there unless nothing was measured that a page
+    /// could show. Returns whether a file could not be written.
+    pub(crate) fn publish(
+        &self,
+        (text, json, page): (String, String, Option<String>),
+        context: &Context,
+    ) -> Result<bool, Failure> {
+        let to_stdout = self.json.as_deref().is_some_and(is_stdout);
+        let shown = context.printer.data(if to_stdout { json.trim_end() } else { text.trim_end() });
+        let failed = self.write_files(Some(json), page, context);
+        shown.map(|()| failed)
+    }
+
+    /// Where the page goes.
+    pub(crate) fn page(&self) -> Option<&Path> {
+        self.html.as_deref()
+    }
+
+    fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| !is_stdout(path))
+    }
+
     /// Writes the files, names what was written and what was not. Returns whether one failed.
-    fn write_files(&self, report: &Report, title: &str, context: &Context) -> Result<bool, Failure> {
-        let json = self.json.as_deref().filter(|path| !is_stdout(path));
+    fn write_files(&self, json: Option<String>, html: Option<String>, context: &Context) -> bool {
         let mut written = Vec::new();
         let mut failed = false;
-        for (path, text) in [
-            (json, json.map(|_| report.to_json()).transpose()?),
-            (self.html.as_deref(), self.html.as_ref().map(|_| html::page(report, title)).transpose()?),
-        ] {
+        for (path, text) in [(self.json_file(), json), (self.html.as_deref(), html)] {
             let (Some(path), Some(text)) = (path, text) else { continue };
             match write_file(path, &text) {
                 Ok(()) => written.push(format!("`{}`", path.display())),
@@ -95,7 +115,7 @@ impl Output {
         if !written.is_empty() {
             context.printer.talk(format_args!("written: {}", written.join(", ")));
         }
-        Ok(failed)
+        failed
     }
 
     fn files(&self) -> impl Iterator<Item = &Path> {

@@ -14,7 +14,7 @@ const LIMITS: [(&str, &str); 4] = [
     ("heeds_others", "on = what other routers tell of engines that they share counts as load there (on)"),
 ];
 
-pub(super) fn after_help() -> String {
+pub(in crate::cli) fn after_help() -> String {
     let mut text = "Settings of the simulation for --set (default in brackets):\n".to_owned();
     for key in KEYS {
         text.push_str(&format!("  {}: {}\n", key.name, key.help));
