@@ -218,6 +218,6 @@ fn checked(config: TuneConfig) -> Result<TuneConfig, Failure> {
         .flat_map(|windows| Draw::all(windows, &[config.seed]))
         .collect();
     check_plans(&config.scene, &config.loads, &draws)?;
-    config.most_runs().map_err(|error| Failure::usage(error.context("`--budget`")))?;
+    config.most_runs().map_err(|error| Failure::usage(anyhow!("`--budget`: {error}")))?;
     Ok(config)
 }
