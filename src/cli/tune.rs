@@ -221,3 +221,62 @@ fn checked(config: TuneConfig) -> Result<TuneConfig, Failure> {
     config.most_runs().map_err(|error| Failure::usage(anyhow!("`--budget`: {error}")))?;
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::bench::simulate::{Loads, Pace};
+    use crate::bench::tune::TuneConfig;
+    use crate::cli::args::{Cli, Command};
+    use crate::workload::arrivals::Window;
+
+    fn meant(options: &[&str]) -> TuneConfig {
+        let line = ["gorgo", "tune"].iter().chain(options);
+        match Cli::try_parse_from(line).expect("parses").command {
+            Command::Tune(args) => args.meant().unwrap(),
+            other => panic!("not the search: {other:?}"),
+        }
+    }
+
+    fn windows(config: &TuneConfig) -> [Vec<String>; 2] {
+        [&config.windows, &config.held_out].map(|windows| windows.iter().map(Window::to_string).collect())
+    }
+
+    #[test]
+    fn without_a_word_three_loads_choose_among_the_paper_s_weights() {
+        let config = meant(&[]);
+        assert_eq!(config.loads, Loads::OfCapacity { fractions: vec![0.5, 0.7, 0.9], pace: Pace::Rate });
+        assert_eq!((config.space.points().len(), config.seeds, config.seed), (43, 3, 1));
+        assert_eq!((config.contender.name.as_str(), config.most_runs().unwrap()), ("gorgo", 43 * 9));
+        assert_eq!(windows(&config), [Vec::<String>::new(), Vec::new()], "a trace without a clock has no windows");
+    }
+
+    #[test]
+    fn a_trace_with_a_clock_chooses_in_one_part_and_checks_in_others() {
+        let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
+        let row = |s: u32| {
+            format!("{{\"timestamp\":{},\"input_length\":600,\"output_length\":1,\"hash_ids\":[1,{s}]}}\n", s * 1000)
+        };
+        std::fs::write(file.path(), (2..=92).map(row).collect::<String>()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let trace = ["--trace", path, "--time-scale", "2"];
+        let text = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
+        assert_eq!(windows(&meant(&trace)), [text(&["0..30"]), text(&["30..60", "60.."])]);
+        let given = meant(&[&trace[..], &["--tune-window", "0..20", "--hold-out", "20..40,50.."]].concat());
+        assert_eq!(windows(&given), [text(&["0..20"]), text(&["20..40", "50.."])]);
+        let poisson = meant(&["--trace", path, "--rate", "1,2"]);
+        assert_eq!(windows(&poisson), [text(&[]), text(&[])], "by rate there is no clock to divide");
+        let generated = meant(&["--generator", "wild-like", "--time-scale", "2"]);
+        assert_eq!(windows(&generated), [text(&[]), text(&[])], "other seeds are other requests");
+    }
+
+    #[test]
+    fn settings_are_the_start_of_the_search_and_hold_for_the_baseline_by_name() {
+        let options = ["--set", "gorgo.w_queue=0.3", "--baseline", "llm-d", "--set", "llm-d.w_queue=4"];
+        let config = meant(&options);
+        assert_eq!(config.space.start(), [1.0, 0.3]);
+        assert_eq!(config.contender.routing.parameters, [("w_queue".to_owned(), 0.3)]);
+        assert_eq!(config.baseline.unwrap().routing.parameters, [("w_queue".to_owned(), 4.0)]);
+    }
+}

@@ -10,7 +10,7 @@ use super::figures::{Figure, Objective};
 use super::search::{Arena as _, Kind, ranked};
 use super::space::Space;
 use super::{TuneConfig, tune};
-use crate::bench::demo::fleet::{resolve, specs};
+use crate::bench::demo::fleet::{default_fleet, resolve, specs};
 use crate::bench::simulate::{Contender, Loads, Scene, Source};
 use crate::bench::{Board, fleets};
 use crate::report::tuning::{Gain, Tuning};
@@ -18,7 +18,7 @@ use crate::routing::Settings;
 use crate::routing::policy::{Parameters, find};
 use crate::sim::world::Edge;
 use crate::workload::fleet::FleetFile;
-use crate::workload::{Arrivals, PlanOptions, Trace};
+use crate::workload::{Arrivals, Fleet, PlanOptions, Trace};
 
 fn space(strategy: &str, grid: &str) -> Space {
     let entry = find(strategy).unwrap();
@@ -26,10 +26,12 @@ fn space(strategy: &str, grid: &str) -> Space {
     Space::new(entry, &present, &[grid.parse().unwrap()]).unwrap()
 }
 
-/// `gorgo` on a built-in fleet with the bundled trace.
-fn config(fleet: &str, seconds: f64, rates: &[f64], grid: &str) -> TuneConfig {
-    let file = FleetFile::parse(fleet, fleets::find(fleet).unwrap().text).unwrap();
-    let fleet = resolve(&file, None).unwrap();
+fn built_in(name: &str) -> Fleet {
+    resolve(&FleetFile::parse(name, fleets::find(name).unwrap().text).unwrap(), None).unwrap()
+}
+
+/// `gorgo` on a fleet with the bundled trace.
+fn config(fleet: Fleet, seconds: f64, rates: &[f64], grid: &str) -> TuneConfig {
     let load = Arrivals::Poisson { per_s: rates[0] };
     let scene = Scene {
         specs: specs(&fleet).unwrap(),
@@ -69,7 +71,7 @@ fn run(config: &TuneConfig) -> Tuning {
 /// times as long.
 #[test]
 fn first_tokens_alone_drive_the_queue_weight_to_its_end_and_four_figures_do_not() {
-    let config = config("three-l40s", 60.0, &[3.0, 4.0], "w_queue=0.01,0.03,0.1,0.3");
+    let config = config(built_in("three-l40s"), 60.0, &[3.0, 4.0], "w_queue=0.01,0.03,0.1");
     let (board, stop, points) = (Board::default(), CancellationToken::new(), config.space.points());
     let Loads::Given(loads) = &config.loads else { panic!("{:?}", config.loads) };
     let mut arena = Simulated {
@@ -97,7 +99,7 @@ fn first_tokens_alone_drive_the_queue_weight_to_its_end_and_four_figures_do_not(
 
 #[test]
 fn a_search_is_checked_on_seeds_that_chose_nothing_and_repeats_its_bytes() {
-    let mut bad = config("three-a100-40", 10.0, &[4.0], "w_rtt=0.5,1");
+    let mut bad = config(default_fleet().unwrap(), 10.0, &[4.0], "w_rtt=0.5,1");
     bad.seeds = 3;
     // With a distance that outweighs everything all goes to the nearest engine.
     bad.contender.routing.parameters = vec![("w_rtt".into(), 1000.0), ("w_queue".into(), 0.2)];
@@ -125,7 +127,7 @@ fn a_search_is_checked_on_seeds_that_chose_nothing_and_repeats_its_bytes() {
 
 #[test]
 fn an_evolution_keeps_its_budget_and_a_stop_leaves_what_was_found() {
-    let mut config = config("three-a100-40", 5.0, &[2.0], "w_queue=0.01..1");
+    let mut config = config(default_fleet().unwrap(), 5.0, &[2.0], "w_queue=0.01..1");
     (config.kind, config.budget, config.baseline) = (Kind::Evolution, Some(20), None);
     let found = run(&config);
     assert!(found.search.runs <= 20 && found.search.ended.contains("budget"), "{:?}", found.search);

@@ -53,16 +53,17 @@ pub(in crate::cli) struct SceneArgs {
     /// Change a strategy's parameter or a setting of the simulation (listed by --help); `NAME.KEY=VALUE` is for one strategy
     #[arg(long, value_name = "KEY=VALUE")]
     pub(in crate::cli) set: Vec<String>,
-    /// Session starts per second, Poisson; several make a sweep [default: 2 for traces without a clock, else see --time-scale]
+    /// Session starts per second, Poisson; several make a sweep
     #[arg(long, value_name = "PER_SECOND,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
     pub(in crate::cli) rate: Vec<f64>,
-    /// Replay the trace's own times, stretched by this factor; 2 is half as fast [default: as much as the fleet needs to keep up]
+    /// Replay the trace's own times, stretched by this factor; 2 is half as fast
     #[arg(long, value_name = "X,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
     pub(in crate::cli) time_scale: Vec<f64>,
     /// A fixed number of sessions at once, each followed by the next, instead of starts by the clock
     #[arg(long, value_name = "N,…", value_parser = clap::value_parser!(u32).range(1..=65_536), value_delimiter = ',', num_args = 1)]
     pub(in crate::cli) concurrency: Vec<u32>,
     /// Loads as shares of the capacity, such as `0.5,0.7,0.9`: the load at which the best of the strategies just keeps up is searched first
+    /// [default of all these: `tune` 0.5,0.7,0.9; `simulate` as slow as the fleet needs, or 2 per second for a trace without a clock]
     #[arg(long, value_name = "SHARE,…", value_parser = positive, value_delimiter = ',', num_args = 1)]
     pub(in crate::cli) load: Vec<f64>,
     /// Send every request at its time in the trace, however late the replies before it in its session are
