@@ -132,11 +132,7 @@ impl Args {
         let (windows, held_out) = self.windows(&source, &trace)?;
         let loads = self.scene.loads(&trace, &specs, !windows.is_empty(), Otherwise::Shares(LOADS));
         drop(trace);
-        let objective = if self.objective.is_empty() {
-            Objective::default()
-        } else {
-            Objective::new(self.objective.clone()).map_err(|error| Failure::usage(anyhow!("`--objective`: {error}")))?
-        };
+        let objective = self.objective()?;
         let list = |windows: &[Window]| {
             (!windows.is_empty()).then(|| json!(windows.iter().map(Window::to_string).collect::<Vec<_>>()))
         };
@@ -192,6 +188,13 @@ impl Args {
             )));
         }
         Ok(space)
+    }
+
+    fn objective(&self) -> Result<Objective, Failure> {
+        if self.objective.is_empty() {
+            return Ok(Objective::default());
+        }
+        Objective::new(self.objective.clone()).map_err(|error| Failure::usage(anyhow!("`--objective`: {error}")))
     }
 
     /// Where to choose and where to check.

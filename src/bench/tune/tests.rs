@@ -71,7 +71,7 @@ fn run(config: &TuneConfig) -> Tuning {
 /// times as long.
 #[test]
 fn first_tokens_alone_drive_the_queue_weight_to_its_end_and_four_figures_do_not() {
-    let config = config(built_in("three-l40s"), 60.0, &[3.0, 4.0], "w_queue=0.01,0.03,0.1");
+    let config = config(built_in("three-l40s"), 60.0, &[3.0], "w_queue=0.01,0.03,0.1");
     let (board, stop, points) = (Board::default(), CancellationToken::new(), config.space.points());
     let Loads::Given(loads) = &config.loads else { panic!("{:?}", config.loads) };
     let mut arena = Simulated {

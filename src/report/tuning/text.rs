@@ -46,6 +46,7 @@ fn head(tuning: &Tuning) -> String {
         values => format!("{} {values:?}", axis.key),
     });
     let loads = search.loads.iter().map(|load| load.label()).collect::<Vec<_>>().join(", ");
+    let loads = if loads.is_empty() { "not known yet" } else { &loads };
     let windows = if search.windows_s.is_empty() { "all".to_owned() } else { search.windows_s.join(", ") };
     format!(
         "{} of {}: {}\nloads: {loads}; part of the trace: {windows}\n{} runs; {}\n",
