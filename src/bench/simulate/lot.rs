@@ -1,7 +1,8 @@
 //! One draw of a load: its plan, where its clients stand, and the bound of its requests.
 
 use super::scene::{Draw, Scene};
-use crate::bench::demo::{cost, fleet};
+use super::ways::Ways;
+use crate::bench::demo::cost;
 use crate::bench::limit::{Limit, limit};
 use crate::bench::load::load;
 use crate::report::{Rules, Run, Sample, summarise};
@@ -27,9 +28,10 @@ impl Lot {
         let from_ms = scene.warmup_s(&plan) * 1000.0;
         let to_ms = scene.options.seconds.map_or(f64::INFINITY, |seconds| seconds * 1000.0);
         let measured = Measured { from_ms, to_ms, drain_ms: scene.drain_s * 1000.0 };
-        let rtt_ms = |session: usize, replica: usize| fleet::rtt_ms(&scene.fleet, homes[session], replica);
+        let ways = Ways::new(scene);
+        let rtt_ms = |session: usize, kind: usize| ways.rtt_ms(homes[session], kind);
         // In a closed loop each strategy gets as far in the plan as it can: there is no common set of requests to bound.
-        let limit = plan.concurrency.is_none().then(|| limit(&plan, &scene.specs, rtt_ms, from_ms));
+        let limit = plan.concurrency.is_none().then(|| limit(&plan, &ways.specs, rtt_ms, from_ms));
         Ok(Self { draw, load, plan, homes, measured, limit })
     }
 

@@ -11,6 +11,7 @@ mod pooled;
 mod scene;
 mod stage;
 mod sweep;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
