@@ -474,7 +474,7 @@ mod tests {
         let text = "[cluster]\nstrategy = \"gorgoo\"\n[[replica]]\nname = \"a\"\n[[replica]]\nname = \"a\"\nurl = \"a\"\nregion = \"eu\"\n\
                     [proxy]\nlisten = \"8000\"\nadmin = \"0.0.0.0:8001\"\n";
         assert_snapshot!(lines(&resolved(text, &Flags::default()).1), @r"
-        line 2: cluster.strategy: unknown strategy `gorgoo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo`?
+        line 2: cluster.strategy: unknown strategy `gorgoo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-online, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo`?
         line 3: replica[0].url: is missing
         line 3: replica[0].region: is missing
         line 7: replica[1].url: `a` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000

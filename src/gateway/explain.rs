@@ -23,6 +23,7 @@ pub(super) fn decision(of: &routing::Decision, age_ms: f64) -> wire::Decision {
         unit: of.unit.as_str().to_owned(),
         verdict: verdict(of),
         kept_local: of.kept_local,
+        weights: of.weights.iter().map(term).collect(),
         predicted_ttft_ms: foreseen(of).ttft_ms,
         pruned: of.pruned,
         candidates: of.candidates.iter().map(candidate).collect(),
@@ -49,8 +50,12 @@ fn candidate(of: &routing::Candidate) -> wire::Candidate {
         cached_tokens: of.cached_tokens,
         uncached_tokens: of.uncached_tokens,
         score: of.score,
-        terms: of.terms.iter().map(|term| wire::Term { name: term.name.to_owned(), value: term.value }).collect(),
+        terms: of.terms.iter().map(term).collect(),
     }
+}
+
+fn term(of: &routing::Term) -> wire::Term {
+    wire::Term { name: of.name.to_owned(), value: of.value }
 }
 
 fn excluded(name: &str, reason: routing::Excluded) -> wire::Excluded {
@@ -183,6 +188,7 @@ mod tests {
             held_ms: 0.0,
             verdict: Verdict::Dispatch(ReplicaId(replicas - 1)),
             kept_local: false,
+            weights: Vec::new(),
             pruned: 0,
             candidates: (0..replicas).map(candidate).collect(),
             excluded: vec![(ReplicaId(99), "gone".into(), Excluded::Unhealthy)],

@@ -219,6 +219,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The target is the agent's own engine and was taken because it had room, whatever the scores say (`gorgo-v1`).
     pub kept_local: bool,
+    /// Weights in force that nobody set by hand: those of a rule that moves its own, and those on trial or found by the tuner.
+    pub weights: Vec<Term>,
     /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.
     pub pruned: usize,
     /// Who was scored, in fleet order.

@@ -25,6 +25,11 @@ impl Decision {
             "  prompt {} tokens, decided at {}, held {:.1} ms before",
             self.prompt_tokens, self.at, self.held_ms
         )?;
+        if !self.weights.is_empty() {
+            let weights: Vec<String> =
+                self.weights.iter().map(|weight| format!("{} {:.3}", weight.name, weight.value)).collect();
+            writeln!(out, "  weights in force: {}", weights.join(", "))?;
+        }
         let names = self
             .candidates
             .iter()
@@ -109,6 +114,7 @@ mod tests {
             held_ms: 17.25,
             verdict,
             kept_local: false,
+            weights: Vec::new(),
             pruned: 0,
             candidates: vec![
                 candidate(0, "us-east", 0, [("network", 40.0), ("prefill", 564.0), ("queue", 28.2)]),
@@ -134,6 +140,13 @@ mod tests {
           ap-south  excluded: not known to be healthy
         verdict: dispatch to eu
         ");
+    }
+
+    #[test]
+    fn weights_that_move_are_named() {
+        let weights = vec![Term { name: "w_rtt", value: 0.276 }, Term { name: "frozen", value: 1.0 }];
+        let decision = Decision { weights, ..decision(Verdict::Dispatch(ReplicaId(2))) };
+        assert_snapshot!(decision.explain().lines().nth(2).unwrap(), @"  weights in force: w_rtt 0.276, frozen 1.000");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod score;
 pub mod settings;
 mod ticket;
 pub mod tokens;
+pub mod tune;
 
 pub use decision::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
 pub use features::{BLOCK_BYTES, Features};

@@ -13,6 +13,7 @@ pub mod sharing;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::queue::Queue;
 use super::settings::{Settings, SettingsError};
 use super::ticket::{Attempt, Ticket};
 use super::tokens::TokenRatios;
+use super::tune::{End, Tuner};
 use crate::model::{ReplicaId, RequestId, Time};
 use guard::Watched;
 
@@ -98,6 +100,9 @@ impl Strategy {
 pub struct Router {
     settings: Settings,
     strategy: Strategy,
+    /// The same rule with other weights, while the tuner compares them.
+    rival: Option<Strategy>,
+    tuner: Option<Box<Tuner>>,
     /// For requests that nothing is known of (`Features::opaque`).
     opaque: Strategy,
     fleet: Fleet,
@@ -127,6 +132,8 @@ impl Router {
             opaque: Strategy::new(OPAQUE_STRATEGY, &[], settings.seed)?,
             settings,
             strategy,
+            rival: None,
+            tuner: None,
             fleet: Fleet::default(),
             ledger: Ledger::default(),
             index: PrefixIndex::new(),
@@ -143,7 +150,7 @@ impl Router {
     }
 
     /// Changes the strategy, or its parameters (those not given go back to their defaults). What is in flight or held stays; on an error
-    /// everything stays as it was.
+    /// everything stays as it was. A tuner ends.
     pub fn set_strategy(
         &mut self,
         now: Time,
@@ -153,6 +160,7 @@ impl Router {
         self.strategy = Strategy::new(strategy, parameters, self.settings.seed)?;
         self.settings.strategy = strategy.to_owned();
         self.settings.parameters = parameters.to_vec();
+        self.forget_rival(now);
         self.queue.unrank();
         Ok(self.release(now))
     }
@@ -210,6 +218,7 @@ impl Router {
     /// Ids are the caller's and unique; if one is still known here, that earlier request is taken for cancelled.
     pub fn arrive(&mut self, now: Time, request: RequestId, features: Arc<Features>) -> Arc<Decision> {
         self.drop_request(now, request);
+        self.tuner_arrives(now, request, &features);
         let ticket = Ticket { features, turn: self.turns, attempt: 1, tried: Vec::new(), held_ms: 0.0 };
         self.turns += 1;
         self.place(now, request, ticket)
@@ -235,6 +244,7 @@ impl Router {
         {
             replica.ttft_ms.push(predicted, now.since_ms(dispatched));
         }
+        self.tuner_first_token(now, request);
         self.observe(now, at, Event::FirstToken { request });
         let mut effects = self.credit(now, request);
         if self.strategy.policy.reconsiders() {
@@ -248,18 +258,19 @@ impl Router {
         let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
         self.watched.left(now, request, &attempt);
-        let event = match outcome {
+        let (event, end, usage) = match outcome {
             Outcome::Done(usage) => {
                 self.complete(now, &attempt, usage);
-                Event::Finished { request, usage }
+                (Event::Finished { request, usage }, End::Done, usage)
             }
-            Outcome::Cancelled => Event::Left { request },
+            Outcome::Cancelled => (Event::Left { request }, End::Left, Usage::default()),
             Outcome::Broken => {
                 self.blame(attempt.replica);
-                Event::Lost { request }
+                (Event::Lost { request }, End::Failed, Usage::default())
             }
         };
         self.observe(now, attempt.replica, event);
+        self.tuner_ends(now, request, end, usage);
         self.release(now)
     }
 
@@ -291,6 +302,7 @@ impl Router {
         let mut ticket = attempt.ticket;
         ticket.tried.push(attempt.replica);
         if ticket.attempt >= self.settings.max_attempts {
+            self.tuner_ends(now, request, End::Failed, Usage::default());
             return (Arc::new(self.refuse(now, request, &ticket, Refusal::AllTried)), self.release(now));
         }
         ticket.attempt += 1;
@@ -305,13 +317,17 @@ impl Router {
 
     /// Forgets a request, wherever it is. False if it was unknown.
     fn drop_request(&mut self, now: Time, request: RequestId) -> bool {
-        if let Some(attempt) = self.attempts.remove(&request) {
-            self.ledger.release(request);
-            self.watched.left(now, request, &attempt);
-            self.observe(now, attempt.replica, Event::Left { request });
-            return true;
-        }
-        self.queue.remove(now, request).is_some()
+        self.tuner_ends(now, request, End::Left, Usage::default());
+        self.take_from_replica(now, request) || self.queue.remove(now, request).is_some()
+    }
+
+    /// Its attempt is over, without an answer and nobody's fault. False if there was none.
+    fn take_from_replica(&mut self, now: Time, request: RequestId) -> bool {
+        let Some(attempt) = self.attempts.remove(&request) else { return false };
+        self.ledger.release(request);
+        self.watched.left(now, request, &attempt);
+        self.observe(now, attempt.replica, Event::Left { request });
+        true
     }
 }
 
@@ -383,10 +399,12 @@ impl Router {
         if serving { Ok(()) } else { Err(Refusal::NoneHealthy) }
     }
 
-    /// Tells the strategy.
+    /// Tells the strategy, and the one on trial.
     fn observe(&mut self, now: Time, replica: ReplicaId, event: Event<'_>) {
         if let Some(replica) = self.fleet.get(replica) {
-            self.strategy.policy.observe(now, &Observation { replica, event });
+            for strategy in std::iter::once(&mut self.strategy).chain(&mut self.rival) {
+                strategy.policy.observe(now, &Observation { replica, event });
+            }
         }
     }
 

@@ -91,6 +91,9 @@ pub struct Decision {
     /// The target is an agent's own engine, taken because it had room, whatever the scores say.
     #[serde(default)]
     pub kept_local: bool,
+    /// Weights in force that nobody set by hand: those of a rule that moves its own, and those that `proxy tune` tries or found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<Term>,
     /// TTFT foreseen at the chosen replica, ms; `null` where the score is not a time.
     pub predicted_ttft_ms: Option<f64>,
     /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.

@@ -289,7 +289,7 @@ mod tests {
         let shown = ["--strategy grogo", "--set w_rtt=1", "--set q=-1", "--set q=1 --set q=2"]
             .map(|line| args(line).over(&now, &now).expect_err(line).to_string());
         assert_snapshot!(shown.join("\n"), @r"
-        error: unknown strategy `grogo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
+        error: unknown strategy `grogo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-online, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         error: --set: strategy `gorgo-v1` has no parameter `w_rtt`; it has: prefill_ms_per_token, q, running_threshold, max_running, max_kv_usage
         error: --set: `q` is -1, wanted 0 to 100
         error: `--set q=…` is given twice

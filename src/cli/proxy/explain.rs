@@ -117,6 +117,10 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
     if let Some(predicted) = it.predicted_ttft_ms {
         text += &format!(", predicted ttft {}", human::ms(predicted));
     }
+    if !it.weights.is_empty() {
+        let weights = it.weights.iter().map(|weight| format!("{} {:.3}", weight.name, weight.value));
+        text += &format!("\nweights in force: {}", weights.collect::<Vec<_>>().join(", "));
+    }
     if !it.candidates.is_empty() {
         let rule = if it.kept_local {
             "kept local, where there was room: nothing was compared"
@@ -294,6 +298,7 @@ mod tests {
             unit: "ms".into(),
             verdict: Verdict::Dispatch { replica: "east".into() },
             kept_local: true,
+            weights: Vec::new(),
             pruned: 0,
             predicted_ttft_ms: Some(73.3),
             candidates: vec![
@@ -308,6 +313,7 @@ mod tests {
             held_ms: 12.0,
             verdict: Verdict::Dispatch { replica: "europe".into() },
             kept_local: false,
+            weights: vec![Term { name: "w_queue".into(), value: 0.25 }],
             pruned: 0,
             predicted_ttft_ms: Some(152.5),
             candidates: vec![first.candidates[1].clone()],
@@ -331,7 +337,7 @@ mod tests {
             ],
             outcome: Some(done()),
         };
-        assert_snapshot!(explain(&explanation), @r"
+        assert_snapshot!(explain(&explanation), @"
         request 00000000000000a1 (mistral-7b, client at 48.9,2.4)
 
         attempt 1, 4 s ago, by `gorgo`: to east
@@ -346,6 +352,7 @@ mod tests {
 
         attempt 2, 4 s ago, by `gorgo`: to europe
         prompt 4,086 tokens, held 12.0 ms, predicted ttft 152 ms
+        weights in force: w_queue 0.250
 
         CANDIDATE   SCORE  = SUM OF                                     CACHED  UNCACHED
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182

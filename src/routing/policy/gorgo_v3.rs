@@ -48,7 +48,7 @@ pub(super) const ENTRY: Entry = Entry {
     build: |parameters, _| Box::new(GorgoV3::new(parameters)),
 };
 
-struct GorgoV3 {
+pub(super) struct GorgoV3 {
     w_rtt: f64,
     prefill_rate: f64,
     queue_rate: f64,
@@ -57,7 +57,7 @@ struct GorgoV3 {
 }
 
 impl GorgoV3 {
-    fn new(parameters: &Parameters) -> Self {
+    pub(super) fn new(parameters: &Parameters) -> Self {
         Self {
             w_rtt: parameters.get("w_rtt"),
             prefill_rate: parameters.get("prefill_rate"),
@@ -65,6 +65,12 @@ impl GorgoV3 {
             w_queue: parameters.get("w_queue"),
             reference_ms_per_token: parameters.get("reference_ms_per_token"),
         }
+    }
+
+    /// Other weights, by [`super::gorgo_online`].
+    pub(super) fn reweigh(&mut self, w_rtt: f64, w_queue: f64) {
+        self.w_rtt = w_rtt;
+        self.w_queue = w_queue;
     }
 
     /// How much slower than the reference a replica is; 1 where nothing is configured.

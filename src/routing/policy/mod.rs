@@ -10,6 +10,7 @@ mod consistent_hash;
 mod dynamo;
 mod geo;
 mod gorgo;
+mod gorgo_online;
 mod gorgo_proxy;
 mod gorgo_v1;
 mod gorgo_v3;
@@ -207,6 +208,11 @@ pub trait Policy: Send {
     /// KV tokens that this router's requests take at a replica, what they share counted once, if the rule counts so.
     fn kv_tokens(&self, _replica: ReplicaId) -> Option<f64> {
         None
+    }
+
+    /// Weights that the rule moves by itself, as they are now, for the decision's record.
+    fn moved(&self) -> Terms {
+        Terms::new()
     }
 
     /// Something happened at a replica. Every rule in force sees every event, for the requests that it did not decide on, too.

@@ -2,9 +2,9 @@
 
 use super::parameters::{Parameter, Parameters};
 use super::{
-    Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_proxy, gorgo_v1, gorgo_v3, least_load,
-    least_request, llm_d, power_of_two, preble, predictive, prefix_tree, random, round_robin, session_affinity,
-    sglang_cache_aware, skywalker,
+    Policy, aibrix_prefix, consistent_hash, dynamo, geo, gorgo, gorgo_online, gorgo_proxy, gorgo_v1, gorgo_v3,
+    least_load, least_request, llm_d, power_of_two, preble, predictive, prefix_tree, random, round_robin,
+    session_affinity, sglang_cache_aware, skywalker,
 };
 use crate::model::spelling;
 use crate::routing::decision::Unit;
@@ -30,6 +30,7 @@ const REGISTRY: &[Entry] = &[
     gorgo::SCORE,
     gorgo_v1::ENTRY,
     gorgo_v3::ENTRY,
+    gorgo_online::ENTRY,
     gorgo_proxy::ENTRY,
     prefix_tree::ENTRY,
     least_load::ENTRY,
@@ -106,7 +107,7 @@ mod tests {
             let defaults = Parameters::resolve(entry.name, entry.parameters, &[]).unwrap();
             (entry.build)(&defaults, 0);
         }
-        assert_snapshot!(text, @r"
+        assert_snapshot!(text, @"
         predictive (ms): least predicted cost in ms by rates learned online, the delay that it causes others included
           gamma = 0.125 (0 to 10): ms of TTFT that one ms of decoding is worth; 0 leans to TTFT, 0.3 to whole answers
           kappa = 0.5 (0 to 10): weight of the delay of later arrivals; 1 is the textbook value of an M/G/1 queue
@@ -136,6 +137,21 @@ mod tests {
           prefill_rate = 1 (0 to 1000): weight of an uncached token
           queue_rate = 1 (0 to 1000): weight of a queued token before w_queue
           w_queue = 0.5 (0 to 100): weight of the queue
+          reference_ms_per_token = 0.094 (0.000001 to 1000): rate in ms per token of a replica that counts as 1, for replicas with rates of their own
+        gorgo-online (tokens): the paper's score, its weights moved by the paper's tuner on live requests
+          w_rtt = 0.5 (0.000001 to 1000): tokens per ms of round trip at the start
+          w_rtt_min = 0.05 (0.000001 to 1000): smallest that the tuner may set
+          w_rtt_max = 2 (0.000001 to 1000): largest that the tuner may set
+          w_queue = 0.1 (0.000001 to 100): weight of the queue at the start
+          w_queue_min = 0.05 (0.000001 to 100): smallest that the tuner may set
+          w_queue_max = 0.5 (0.000001 to 100): largest that the tuner may set
+          window = 128 (1 to 100000): answered requests in a score
+          hop = 32 (1 to 100000): answered requests between two scores
+          sigma = 0.5 (0.0001 to 10): first step size, natural logarithm
+          stop = 0.05 (0.0001 to 10): step size below which the weights stay
+          slip = 0 (0 to 1): share by which a score may be worse and is accepted (the authors' program: 0.005)
+          prefill_rate = 1 (0 to 1000): weight of an uncached token
+          queue_rate = 1 (0 to 1000): weight of a queued token before w_queue
           reference_ms_per_token = 0.094 (0.000001 to 1000): rate in ms per token of a replica that counts as 1, for replicas with rates of their own
         gorgo-proxy (ms): the paper's central proxy: round trip, running and uncached tokens in ms; holds requests at 10 running
           prefill_ms_per_token = 0.094 (0 to 1000): prefill time per token, ms; a replica's own rate overrides it
@@ -225,9 +241,9 @@ mod tests {
             error("gorgo", &[("w_queue", f64::NAN)]),
             error("gorgo-v3", &[("reference_ms_per_token", 0.0)]),
         ];
-        assert_snapshot!(errors.join("\n"), @r"
-        unknown strategy `gorgo-v2`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
-        unknown strategy `best`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
+        assert_snapshot!(errors.join("\n"), @"
+        unknown strategy `gorgo-v2`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-online, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo-v1`?
+        unknown strategy `best`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-online, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d
         strategy `gorgo` has no parameter `w_rrt`; it has: w_rtt, prefill_ms_per_token, queue_ms_per_token, w_queue; did you mean `w_rtt`?
         strategy `random` has no parameter `weight`; it has: none
         `w_rtt` is -1, wanted 0 to 1000

@@ -143,7 +143,7 @@ impl Router {
     pub fn recalled(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
         let late = self.attempts.get(&request).map(|attempt| (attempt.ticket.clone(), attempt.replica));
         let Some((mut ticket, late)) = late else { return self.failed(now, request) };
-        self.drop_request(now, request);
+        self.take_from_replica(now, request);
         ticket.attempt += 1;
         ticket.tried.push(late);
         let mut decision = self.place(now, request, ticket.clone());

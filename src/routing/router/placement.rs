@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::peers::Others;
-use super::{Attempt, Effect, Router, Ticket};
+use super::tuning::Decider;
+use super::{Attempt, Effect, Router, Ticket, Usage};
 use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Candidate, Decision, Excluded, Refusal, Verdict};
 use crate::routing::features::Features;
@@ -13,6 +14,7 @@ use crate::routing::index::{Audience, PrefixIndex};
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::policy::{Choice, Event, Query, Sent, View};
 use crate::routing::score::{Ranking, cached_tokens, rank};
+use crate::routing::tune::End;
 
 /// Output length expected before any request finished, tokens: the order of a chat answer. The first finished request replaces it.
 const EXPECTED_OUTPUT_TOKENS: f64 = 200.0;
@@ -36,7 +38,7 @@ impl Router {
         match decision.verdict {
             Verdict::Dispatch(_) => self.dispatch(now, ticket, &decision, matched),
             Verdict::Hold => self.hold(now, ticket, &decision),
-            Verdict::Reject { .. } => {}
+            Verdict::Reject { .. } => self.tuner_ends(now, request, End::Failed, Usage::default()),
         }
         Arc::new(decision)
     }
@@ -137,6 +139,7 @@ impl Router {
         let mut effects = Vec::new();
         while let Some(request) = self.queue.overdue(now, self.settings.queue_timeout_ms) {
             let Some(ticket) = self.queue.remove(now, request) else { break };
+            self.tuner_ends(now, request, End::Failed, Usage::default());
             effects.push(Effect::Released(Arc::new(self.refuse(now, request, &ticket, Refusal::QueueTimeout))));
         }
         effects
@@ -172,8 +175,11 @@ impl Router {
         let (views, matches): (Vec<View<'_>>, Vec<usize>) =
             known.views(features, prompt_tokens, &verdicts).into_iter().unzip();
         let query = self.query(now, request, ticket);
-        let opaque = self.decided_as_opaque(features);
-        let strategy = if opaque { &mut self.opaque } else { &mut self.strategy };
+        let strategy = match (self.decider(request, features), &mut self.rival) {
+            (Decider::Opaque, _) => &mut self.opaque,
+            (Decider::Rival, Some(rival)) => rival,
+            (Decider::Rival, None) | (Decider::Incumbent, _) => &mut self.strategy,
+        };
         let Ranking { candidates, positions, choice } = rank(&mut *strategy.policy, &query, &views);
         let pruned = views.len() - candidates.len();
         let verdict = match choice {
@@ -205,11 +211,6 @@ impl Router {
         }
     }
 
-    /// What nothing is known of goes where the load is least, but a rule that keeps its own engine busy first keeps that, too.
-    fn decided_as_opaque(&self, features: &Features) -> bool {
-        features.opaque && !self.strategy.policy.keeps_local()
-    }
-
     fn decision(
         &self,
         at: Time,
@@ -219,7 +220,7 @@ impl Router {
         candidates: Vec<Candidate>,
         excluded: Vec<(ReplicaId, Arc<str>, Excluded)>,
     ) -> Decision {
-        let strategy = if self.decided_as_opaque(&ticket.features) { &self.opaque } else { &self.strategy };
+        let strategy = self.strategy_of(self.decider(request, &ticket.features));
         Decision {
             request,
             at,
@@ -230,6 +231,7 @@ impl Router {
             held_ms: ticket.held_ms,
             verdict,
             kept_local: false,
+            weights: self.weights(strategy),
             pruned: 0,
             candidates,
             excluded,
@@ -267,6 +269,7 @@ impl Router {
         // What a peer said of its cache proves nothing about what this router knew of it, either.
         let unproven = self.index.matched(chosen.replica, &features.blocks) < matched
             || self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
+        self.tuner_dispatched(now, decision.request, chosen.replica, chosen.uncached_tokens);
         self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
         // What the engine's memory cannot hold it will refuse: to learn it would only push out what is cached there.
         let room = self.fleet.get(chosen.replica).and_then(Replica::kv_tokens);

@@ -5,6 +5,7 @@ mod guard;
 mod peers;
 mod properties;
 mod script;
+mod tuning;
 
 use insta::assert_snapshot;
 

@@ -6,6 +6,7 @@ mod faults;
 mod forms;
 mod guard;
 mod prediction;
+mod tuning;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -39,6 +39,7 @@ fn decision(at_us: u64, request: &str, verdict: Verdict) -> DecisionSpan {
         unit: "ms".into(),
         verdict,
         kept_local: false,
+        weights: Vec::new(),
         pruned: 0,
         predicted_ttft_ms: Some(9.5),
         candidates: vec![Candidate {
