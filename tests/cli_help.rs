@@ -175,7 +175,7 @@ fn usage_errors_say_what_was_wanted_and_end_with_2() {
     $ gorgo proxy start --replica name=a,url=a,regoin=eu --replica name=a --strategy gorgoo --set x=1
     error: 7 problems in the configuration
       --replica 1: unknown key `regoin`; did you mean `region`?
-      --strategy: unknown strategy `gorgoo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo`?
+      --strategy: unknown strategy `gorgoo`; known strategies: predictive, gorgo, gorgo-score, gorgo-v1, gorgo-v3, gorgo-online, gorgo-proxy, prefix-tree, least-load, least-request, session-affinity, consistent-hash, geo, power-of-two, round-robin, random, sglang-cache-aware, dynamo, aibrix-prefix, preble, skywalker, llm-d; did you mean `gorgo`?
       --replica 1: region: is missing
       --replica 1: url: `a` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
       --replica 2: url: is missing

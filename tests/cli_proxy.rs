@@ -237,6 +237,47 @@ fn a_proxy_is_started_watched_changed_and_stopped() {
 }
 
 #[test]
+fn weights_are_tuned_on_live_requests_frozen_and_given_back() {
+    let (east, west) = (engine(), engine());
+    let proxy = Proxy::start(&[("east", east), ("west", west)]);
+    proxy.until(&["status"], |status| status["replicas"]["healthy"] == 2);
+    assert_eq!(proxy.ask(&["tune", "status", "--watch"]).status.code(), Some(4), "none was started");
+    assert_eq!(proxy.ask(&["tune", "freeze"]).status.code(), Some(1));
+    proxy.json(&["policy", "gorgo"]);
+    let refused = proxy.ask(&["tune", "start", "--key", "w_queu"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("did you mean `w_queue`?"), "{}", text(&refused.stderr));
+
+    let start = ["tune", "start", "--key", "w_queue=0.01..1", "--block", "8", "--periods", "7", "--share", "0.5"];
+    let dry = proxy.ask(&[&start[..], &["--dry-run"]].concat());
+    assert!(text(&dry.stdout).contains(r#"{"tuner":{"action":"start","method":"evolution""#), "{}", text(&dry.stdout));
+    let tune = proxy.json(&start);
+    assert_eq!((&tune["tuner"]["state"], &tune["tuner"]["share"]), (&"waiting".into(), &0.5.into()));
+    // Both weights serve alike: a candidate is tried and dropped, and the weight stays.
+    let tried =
+        |tune: &Value| tune["tuner"]["rejected"].as_u64() > Some(0) || tune["tuner"]["rolled_back"].as_u64() > Some(0);
+    let mut sent = 0;
+    while !tried(&proxy.json(&["tune", "status"])) {
+        (0..8).for_each(|_| drop(proxy.chat("tell me")));
+        sent += 8;
+        assert!(sent < 1000, "no candidate has ended yet");
+    }
+    let status = proxy.ask(&["tune", "status"]);
+    assert!(text(&status.stdout).contains("proposed w_queue"), "{}", text(&status.stdout));
+    for (command, state) in [("freeze", "frozen"), ("resume", "waiting"), ("rollback", "frozen"), ("stop", "ended")] {
+        let tune = proxy.json(&["tune", command]);
+        assert_eq!(tune["tuner"]["state"], state, "{command}");
+        assert_eq!(tune["tuner"]["axes"][0]["value"], 0.1, "{command}");
+    }
+    let watched = proxy.ask(&["tune", "status", "--watch", "--json"]);
+    let lines: Vec<Value> =
+        text(&watched.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["what"], &lines[lines.len() - 1]["what"]), (&"started".into(), &"ended".into()));
+    let page = text(&proxy.ask(&["metrics"]).stdout);
+    assert!(page.contains("gorgo_tune_value{parameter=\"w_queue\"} 0.1"), "{page}");
+}
+
+#[test]
 fn replicas_come_and_go_while_requests_are_served() {
     let (east, west) = (engine(), engine());
     let proxy = Proxy::start(&[("east", east)]);

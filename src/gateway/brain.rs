@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) counts: RequestCounts,
     /// Limit of running requests per replica as set by people; `None` = the strategy's own rule.
     pub(super) max_concurrent: Option<u32>,
+    /// Number of the tuner's last entry that was told.
+    pub(super) tuning_told: u64,
     waiting: BTreeMap<RequestId, oneshot::Sender<Step>>,
     recalls: Arc<Recalls>,
 }
@@ -78,6 +80,7 @@ impl Brain {
             journal: Journal::new(settings.decisions_kept),
             counts: RequestCounts::default(),
             max_concurrent: settings.max_concurrent,
+            tuning_told: 0,
             waiting: BTreeMap::new(),
             recalls: recalls.clone(),
         };

@@ -27,6 +27,7 @@ use super::probe::Watching;
 use super::serve::{Shared, accept};
 use super::settings::{GatewayConfig, Limits, MutualConfig};
 use super::tls;
+use super::tuning::keep_log;
 use super::window::median;
 use crate::model::Part;
 use crate::routing::policy::on_agent;
@@ -72,6 +73,7 @@ impl Gateway {
             fleet.add(replica)?;
         }
         tokio::spawn(keep_time(shared.clone()));
+        tokio::spawn(keep_log(shared.clone()));
         tokio::spawn(accept(data, shared.clone()));
         if let (Some(keeper), Some(mutual)) = (keeper, &config.mutual) {
             welcome(&shared, keeper, peers, mutual);
@@ -361,6 +363,7 @@ impl GatewayHandle {
             replica.gone.cancel();
             replica.pool.close();
         }
+        self.shared.tell_tuning();
         self.shared.access.audit.flush();
     }
 }

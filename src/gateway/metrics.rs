@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
 use crate::routing::ReplicaKind;
+use crate::routing::tune::{Progress, What};
 use crate::wire::OutcomeKind;
 
 /// A gauge of any number.
@@ -60,6 +61,11 @@ struct CauseLabel {
     cause: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ParameterLabel {
+    parameter: &'static str,
+}
+
 #[derive(Clone)]
 struct Buckets(&'static [f64]);
 
@@ -92,7 +98,18 @@ pub(super) struct Metrics {
     pub(super) queue: Gauge,
     /// 1 while draining.
     pub(super) draining: Gauge,
+    /// What the tuner does.
+    pub(super) tuning: Tuning,
     per_replica: PerReplica,
+}
+
+/// What concerns the tuner; candidates and values are shown once there are any.
+#[derive(Clone, Default)]
+pub(super) struct Tuning {
+    candidates: Family<Outcome, Counter>,
+    active: Gauge,
+    step: Figure,
+    values: Family<ParameterLabel, Figure>,
 }
 
 /// What concerns certificates.
@@ -227,6 +244,7 @@ impl Metrics {
         r.register("queue_requests", "Requests held in the router's queue now", queue.clone());
         r.register("draining", "1 while the router refuses new requests", draining.clone());
         let links = Links::register(r);
+        let tuning = Tuning::register(r);
         let per_replica = PerReplica::register(r);
         let requests = OUTCOMES.map(|(_, outcome)| requests.get_or_create(&Outcome { outcome }).clone());
         Self {
@@ -241,6 +259,7 @@ impl Metrics {
             connections,
             queue,
             draining,
+            tuning,
             per_replica,
         }
     }
@@ -291,6 +310,34 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Tuning {
+    fn register(r: &mut Registry) -> Self {
+        let tuning = Self::default();
+        let candidates = "Weights that the tuner tried, by how they ended; reverted = accepted and taken back";
+        r.register("tune_candidates", candidates, tuning.candidates.clone());
+        r.register("tune_active", "1 while the tuner compares weights on live requests", tuning.active.clone());
+        r.register("tune_step", "Step size of the tuner, natural logarithm", tuning.step.clone());
+        r.register("tune_value", "Weight in force that the tuner may move", tuning.values.clone());
+        tuning
+    }
+
+    /// The tuner did something.
+    pub(super) fn noted(&self, what: What) {
+        if matches!(what, What::Accepted | What::Rejected | What::RolledBack | What::Reverted) {
+            self.candidates.get_or_create(&Outcome { outcome: what.as_str() }).inc();
+        }
+    }
+
+    /// Brings the figures that are read up to date.
+    pub(super) fn show(&self, progress: &Progress) {
+        self.active.set(i64::from(progress.rival.is_some()));
+        self.step.set(progress.sigma);
+        for (parameter, value) in &progress.incumbent {
+            self.values.get_or_create(&ParameterLabel { parameter }).set(*value);
+        }
     }
 }
 

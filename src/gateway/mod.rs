@@ -43,6 +43,7 @@ mod serve;
 pub mod settings;
 mod tls;
 mod trace;
+mod tuning;
 mod window;
 
 pub use audit::AuditTarget;

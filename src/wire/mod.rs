@@ -17,6 +17,7 @@ mod policy;
 mod replica;
 pub mod span;
 mod status;
+mod tune;
 
 pub use audit::{AuditEvent, AuditLine};
 pub use cache::{Cache, CacheReplica, ClearCache, Cleared};
@@ -28,11 +29,14 @@ pub use drain::{Drain, SetDrain};
 pub use error::{ErrorBody, ErrorObject};
 pub use latency::{HitRatio, Latency, LatencyReplica, Percentiles, Prediction};
 pub use peer::PeerState;
-pub use policy::{Parameter, Policy, SetPolicy, SetTune, StrategyInfo, Tune};
+pub use policy::{Parameter, Policy, SetPolicy, StrategyInfo};
 pub use replica::{
     AGENT, AddReplica, Gauges, Health, Ledger, Limits, Rates, Replica, ReplicaChange, ReplicaRequests, Replicas, Rtt,
 };
 pub use status::{QueueStatus, ReplicaCounts, RequestCounts, Status};
+pub use tune::{
+    Measured, SetTune, StartTuner, Tune, TuneEntry, TuneKey, TuneRecord, TuneTimes, TunedParameter, Tuner, TunerAction,
+};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! `policy` and `tune`: which strategy decides, and its weights.
+//! `policy`: which strategy decides.
 
 use std::collections::BTreeMap;
 
@@ -50,27 +50,4 @@ pub struct SetPolicy {
     /// Parameters that differ from their defaults.
     #[serde(default)]
     pub parameters: BTreeMap<String, f64>,
-}
-
-/// What can be turned without replacing the strategy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tune {
-    /// The strategy in charge.
-    pub strategy: String,
-    /// Its parameters with their present values.
-    pub parameters: Vec<Parameter>,
-    /// Most requests running per replica before the router holds back; `null` = the strategy's own rule.
-    pub max_concurrent: Option<u32>,
-}
-
-/// Body of `POST tune`: changes what it names, leaves the rest.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetTune {
-    /// New values by key.
-    #[serde(default)]
-    pub parameters: BTreeMap<String, f64>,
-    /// New limit of running requests per replica; 0 = back to the strategy's own rule; absent = as it is.
-    #[serde(default)]
-    pub max_concurrent: Option<u32>,
 }

@@ -489,6 +489,8 @@ async fn the_metrics_page_has_these_names() {
     gorgo_requests counter
     gorgo_retries counter
     gorgo_ttft_seconds histogram
+    gorgo_tune_active gauge
+    gorgo_tune_step gauge
     ");
     assert!(page.contains("gorgo_cached_tokens_total{replica=\"r0\",region=\"region-0\"} 16"), "{page}");
     assert!(page.contains("gorgo_replica_in_flight{replica=\"r0\",region=\"region-0\"} 0"));

@@ -23,3 +23,4 @@ mod stop;
 mod straggler;
 mod tls;
 mod trace;
+mod tuning;

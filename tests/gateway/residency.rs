@@ -304,7 +304,7 @@ async fn refusals_and_ways_over_the_border_are_written_down_without_words_of_the
             AuditEvent::Refused { code, status, classes, key, .. } => {
                 refused.push((code.as_str(), *status, classes.clone(), key.as_deref()));
             }
-            AuditEvent::Dropped { .. } => panic!("nothing was dropped"),
+            AuditEvent::Tune(_) | AuditEvent::Dropped { .. } => panic!("nothing was tuned or dropped"),
         }
     }
     let from_paris = (Some(PARIS.to_owned()), Some("free".to_owned()));

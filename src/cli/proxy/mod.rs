@@ -12,6 +12,7 @@ pub(super) mod start;
 mod status;
 mod stop;
 mod trace;
+mod tuner;
 
 use clap::Subcommand;
 
@@ -50,8 +51,8 @@ pub(crate) enum Command {
     Servers(servers::Args),
     /// Show the strategy and those that could be, or switch to another
     Policy(policy::PolicyArgs),
-    /// Show or change weights and limits of the strategy in charge
-    Tune(policy::TuneArgs),
+    /// Show or change weights and limits of the strategy in charge, or have them tuned on live requests
+    Tune(Box<policy::TuneArgs>),
     /// Empty the prefix index; the engines keep their caches
     ClearCache(cache::ClearArgs),
     /// Show what the prefix index holds and how often it is right

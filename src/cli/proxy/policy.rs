@@ -1,13 +1,12 @@
 //! `gorgo proxy policy` and `gorgo proxy tune`.
 
-use std::collections::BTreeMap;
-
 use super::super::Context;
 use super::super::assignment::{Assignment, by_key};
 use super::super::client::{Admin, Change, Client, Write};
 use super::super::exit::{Exit, Outcome};
 use super::super::human;
 use super::super::table::{Column, Table};
+use super::tuner;
 use crate::wire::{Parameter, Policy, SetPolicy, SetTune, Tune, paths};
 
 /// Arguments of `gorgo proxy policy`.
@@ -24,7 +23,10 @@ pub(crate) struct PolicyArgs {
 
 /// Arguments of `gorgo proxy tune`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TuneArgs {
+    #[command(subcommand)]
+    tuner: Option<tuner::Command>,
     /// New value of a weight or rate, e.g. `w_queue=0.1` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
@@ -51,8 +53,11 @@ pub(super) async fn run(args: &PolicyArgs, context: &Context) -> Outcome {
 
 /// Shows or changes weights and limits.
 pub(super) async fn run_tune(args: &TuneArgs, context: &Context) -> Outcome {
-    let set = SetTune { parameters: by_key(&args.set)?, max_concurrent: args.max_concurrent };
-    if set == (SetTune { parameters: BTreeMap::new(), max_concurrent: None }) {
+    if let Some(command) = &args.tuner {
+        return tuner::run(command, context).await;
+    }
+    let set = SetTune { parameters: by_key(&args.set)?, max_concurrent: args.max_concurrent, tuner: None };
+    if set == SetTune::default() {
         return show_document(&args.write.admin, paths::TUNE, args.write.json, context, show_tune).await;
     }
     let change = Change::new(paths::TUNE, &set)?;
@@ -90,7 +95,9 @@ fn show(policy: &Policy) -> String {
 
 fn show_tune(tune: &Tune) -> String {
     let limit = tune.max_concurrent.map_or_else(|| "the strategy's own rule".to_owned(), |limit| limit.to_string());
-    format!("strategy        {}\nmax-concurrent  {limit}\n\n{}", tune.strategy, parameters(&tune.parameters))
+    let tuner = tune.tuner.as_ref().filter(|tuner| tuner.state != "ended");
+    let tuner = tuner.map_or_else(String::new, |tuner| format!("tuner           {}\n", tuner.state));
+    format!("strategy        {}\nmax-concurrent  {limit}\n{tuner}\n{}", tune.strategy, parameters(&tune.parameters))
 }
 
 fn parameters(parameters: &[Parameter]) -> String {
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn tune_shows_limits_and_says_when_there_is_nothing_to_turn() {
-        let tune = Tune { strategy: "gorgo".into(), parameters: weights(), max_concurrent: Some(10) };
+        let tune = Tune { strategy: "gorgo".into(), parameters: weights(), max_concurrent: Some(10), tuner: None };
         assert_snapshot!(show_tune(&tune), @"
         strategy        gorgo
         max-concurrent  10
@@ -168,7 +175,7 @@ mod tests {
         w_rtt          1        1  0..    meaning of w_rtt
         w_queue      0.1        1  0..10  meaning of w_queue
         ");
-        let random = Tune { strategy: "random".into(), parameters: Vec::new(), max_concurrent: None };
+        let random = Tune { strategy: "random".into(), parameters: Vec::new(), max_concurrent: None, tuner: None };
         assert_snapshot!(show_tune(&random), @"
         strategy        random
         max-concurrent  the strategy's own rule

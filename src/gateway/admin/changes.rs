@@ -8,12 +8,15 @@ use http::StatusCode;
 use super::{Admin, bad_request};
 use crate::gateway::reject::Rejection;
 use crate::gateway::settings::ReplicaConfig;
+use crate::gateway::tuning;
 use crate::inference::engine::Engine;
-use crate::model::Secret;
+use crate::model::{Secret, Time};
 use crate::routing::policy::on_agent;
-use crate::routing::{Limits, Rates, ReplicaKind};
+use crate::routing::tune::{Command, TuneError};
+use crate::routing::{Limits, Rates, ReplicaKind, Router};
 use crate::wire::{
-    AGENT, AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune, Tune,
+    AGENT, AddReplica, ClearCache, Cleared, Drain, Policy, ReplicaChange, Replicas, SetDrain, SetPolicy, SetTune,
+    StartTuner, Tune, TunerAction,
 };
 
 impl Admin {
@@ -73,6 +76,13 @@ impl Admin {
     }
 
     pub(super) fn set_tune(&self, change: SetTune) -> Result<Tune, Rejection> {
+        if let Some(action) = change.tuner {
+            if !change.parameters.is_empty() || change.max_concurrent.is_some() {
+                return Err(bad_request("`tuner` stands alone in a change".to_owned()));
+            }
+            self.command_tuner(action)?;
+            return Ok(self.tune());
+        }
         // One event: what two people change at the same time adds up, and a change that is refused changes nothing.
         let set = self.shared.brain.event(|state, now| {
             let mut effects = Vec::new();
@@ -97,6 +107,36 @@ impl Admin {
         let tune = self.tune();
         tracing::info!(?tune, "tuned");
         Ok(tune)
+    }
+
+    /// Starts the tuner or tells it what to do. What it notes of that is in the audit log when the answer goes out.
+    fn command_tuner(&self, action: TunerAction) -> Result<(), Rejection> {
+        // What one that has ended noted must not be lost with it.
+        self.shared.tell_tuning();
+        let command = match action {
+            TunerAction::Start(start) => return self.start_tuner(start),
+            TunerAction::Freeze => Command::Freeze,
+            TunerAction::Resume => Command::Resume,
+            TunerAction::Rollback => Command::Rollback,
+            TunerAction::Stop => Command::Stop,
+        };
+        self.tune_event(|router, now| router.command_tuner(now, command))
+    }
+
+    fn start_tuner(&self, start: StartTuner) -> Result<(), Rejection> {
+        let settings = tuning::settings(start).map_err(bad_request)?;
+        self.tune_event(|router, now| router.start_tuning(now, settings))
+    }
+
+    fn tune_event(&self, event: impl FnOnce(&mut Router, Time) -> Result<(), TuneError>) -> Result<(), Rejection> {
+        let done = self.shared.brain.event(|state, now| (event(&mut state.router, now), state.router.tick(now)));
+        self.shared.tell_tuning();
+        done.map_err(|error| match error {
+            TuneError::Runs | TuneError::NeverRan | TuneError::Over { .. } => {
+                Rejection::new(StatusCode::CONFLICT, "tuner", error.to_string())
+            }
+            _ => bad_request(error.to_string()),
+        })
     }
 
     fn set_strategy(&self, strategy: &str, parameters: &[(String, f64)]) -> Result<(), Rejection> {

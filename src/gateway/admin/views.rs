@@ -10,11 +10,13 @@ use http::{HeaderValue, Response};
 use super::Admin;
 use crate::gateway::explain::{explanation, summary};
 use crate::gateway::replica::{Replica, UsageSums, WINDOW};
+use crate::gateway::tuning;
 use crate::gateway::window::percentiles;
 use crate::model::{ReplicaId, RequestId};
 use crate::routing::index::{CacheStats, IndexStats};
 use crate::routing::policy::{Parameter, strategies};
 use crate::routing::prediction::{Accuracy, Samples};
+use crate::routing::tune::Tuner;
 use crate::routing::{BLOCK_BYTES, Health, ReplicaKind, ReplicaSnapshot, Router, Snapshot};
 use crate::wire::{self, RequestCounts};
 
@@ -97,8 +99,11 @@ impl Admin {
     }
 
     pub(super) fn tune(&self) -> wire::Tune {
-        let Look { snapshot, max_concurrent, .. } = self.look();
-        wire::Tune { strategy: snapshot.strategy.name.to_owned(), parameters: parameters(&snapshot), max_concurrent }
+        let now = self.shared.brain.clock().now();
+        let (look, tuner) = self.look_further(|router| router.tuner().map(|it| tuning::tuner(it, now)));
+        let Look { snapshot, max_concurrent, .. } = look;
+        let strategy = snapshot.strategy.name.to_owned();
+        wire::Tune { strategy, parameters: parameters(&snapshot), max_concurrent, tuner }
     }
 
     pub(super) fn cache(&self) -> wire::Cache {
@@ -168,9 +173,15 @@ impl Admin {
 
     /// The page, with the figures that are read rather than counted brought up to date.
     pub(super) fn metrics(&self) -> Response<Bytes> {
-        let (Look { snapshot, replicas, index, .. }, predictions) =
-            self.look_further(|router| router.replicas().map(|replica| replica.ttft_ms.clone()).collect::<Vec<_>>());
+        let (look, (predictions, tuning)) = self.look_further(|router| {
+            let predictions: Vec<_> = router.replicas().map(|replica| replica.ttft_ms.clone()).collect();
+            (predictions, router.tuner().map(Tuner::progress))
+        });
+        let Look { snapshot, replicas, index, .. } = look;
         let metrics = self.shared.brain.metrics();
+        if let Some(progress) = tuning {
+            metrics.tuning.show(&progress);
+        }
         metrics.queue.set(snapshot.queue.len as i64);
         for (of, samples) in snapshot.replicas.iter().zip(&predictions) {
             let Some(replica) = find(&replicas, of.id) else { continue };
