@@ -281,6 +281,9 @@ fn configuration_is_shown_with_its_origins() {
     routing.max_attempts         3                 default
     routing.seed                 0                 default
     routing.inject_usage         false             default
+    slo.ttft_ms                  -                 default
+    slo.itl_ms                   -                 default
+    slo.late                     "refuse"          default
     proxy.listen                 "127.0.0.1:8000"  default
     proxy.admin                  "127.0.0.1:8001"  default
     proxy.admin_token_file       -                 default

@@ -8,11 +8,12 @@ use super::assignment::{Assignment, by_key};
 use super::config_file::ConfigFile;
 use super::exit::{Failure, Outcome};
 use super::face::FaceArgs;
-use super::proxy::start::{address, announce, gateway_config, log_to_stderr, replica_config, serve};
+use super::proxy::start::{address, announce, gateway_config, log_to_stderr, promised, replica_config, serve};
 use super::signal::Stops;
 use crate::config::fleet::AGENTS_STRATEGY;
 use crate::config::replica::{AGENT, ENGINES, check_names, in_flag};
 use crate::config::resolve::Proxy;
+use crate::config::slo::SloFlags;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, resolve};
 use crate::gateway::{AgentConfig, Gateway, GatewayConfig, MutualConfig, ReplicaConfig};
 use crate::model::Region;
@@ -71,6 +72,10 @@ pub(crate) struct Args {
     /// Weight or rate of the strategy, e.g. `q=1` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
+    /// Longest time to first token and longest mean gap between tokens, in ms: who cannot have the first within it is refused at once (429,
+    /// or as `[slo]` says), the second is counted only [default: nobody is late]
+    #[arg(long, value_name = "NAME=MS,…", value_parser = promised)]
+    slo: Option<SloFlags>,
 }
 
 /// Runs the agent until SIGTERM, Ctrl-C or `gorgo proxy stop`; each finishes what is in flight. A second signal ends it at once.
@@ -103,6 +108,7 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<(GatewayConfig, Vec<String>),
         strategy: Some(strategy),
         max_concurrent: args.max_concurrent,
         weights: by_key(&args.set)?,
+        slo: args.slo.unwrap_or_default(),
         face: args.face.flags(Some(&args.region)),
         ..Flags::default()
     };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::{HostEntry, NodeEntry};
 use super::replica::ReplicaEntry;
+use super::slo::SloSection;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct File {
     pub replica: Vec<ReplicaEntry>,
     /// `[routing]`.
     pub routing: RoutingSection,
+    /// `[slo]`.
+    pub slo: SloSection,
     /// `[residency]`: region patterns by class.
     pub residency: BTreeMap<String, Vec<String>>,
     /// `[residency_by_model]`: class by pattern of a model's name.

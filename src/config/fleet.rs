@@ -13,6 +13,7 @@ use super::keys::{self, Kind, Section};
 use super::problem::Problem;
 use super::read::Document;
 use super::resolve::{Origin, Resolver, Setting, parsed};
+use super::slo::SloSection;
 
 /// What agents, and the proxies beside them, decide by where nothing is said: `gorgo`, which is the paper's rule for agents there.
 pub const AGENTS_STRATEGY: &str = "gorgo";
@@ -123,6 +124,8 @@ pub struct Fleet {
     pub nodes: Vec<NodeEntry>,
     /// `[proxy]` as written: routers on nodes have its files, too.
     pub proxy: ProxySection,
+    /// `[slo]` as written.
+    pub slo: SloSection,
     /// Region patterns by residency class, as written: routers on nodes keep the same rules.
     pub residency: BTreeMap<String, Vec<String>>,
     /// Residency class by pattern of a model's name, as written.
@@ -169,6 +172,7 @@ pub fn fleet(document: &Document, provider: Option<ProviderKind>) -> (Fleet, Vec
         hosts: file.provider.hosts.clone(),
         nodes: file.node.clone(),
         proxy: file.proxy.clone(),
+        slo: file.slo.clone(),
         residency: file.residency.clone(),
         residency_by_model: file.residency_by_model.clone(),
         addresses,

@@ -2,6 +2,7 @@
 
 use super::fleet::PROVIDERS;
 use super::replica::{ENGINES, REPLICAS};
+use crate::routing::Late;
 
 /// A table of the file.
 pub struct Section {
@@ -56,6 +57,8 @@ pub enum Kind {
     Numbers,
     /// Tables with known keys, repeatable.
     Tables(&'static [Key]),
+    /// A table with names of the user's own and tables with known keys.
+    Named(&'static [Key]),
 }
 
 /// Longest time that can be configured, ms: a day.
@@ -76,8 +79,20 @@ const HOST_KEYS: [Key; 7] = [
     key("type", Kind::Text, "", "What it is, in words of your own, e.g. a GPU"),
 ];
 
+/// Keys of `[slo.class.NAME]`.
+const CLASS_KEYS: [Key; 3] = [
+    key("ttft_ms", Kind::Whole(1, DAY_MS), "", "Longest time to first token, ms; absent = that of `[slo]`"),
+    key(
+        "weight",
+        Kind::Number(0.001, 1000.0),
+        "1.0",
+        "Share of the service, to those of others, while requests wait in the router",
+    ),
+    key("late", Kind::OneOf(&Late::WORDS), "", "What becomes of those who cannot make it; absent = that of `[slo]`"),
+];
+
 /// Every table, in the order in which people are told.
-pub const SECTIONS: [Section; 10] = [
+pub const SECTIONS: [Section; 11] = [
     Section {
         name: "cluster",
         help: "What the nodes and replicas have in common",
@@ -238,6 +253,31 @@ pub const SECTIONS: [Section; 10] = [
                 "false",
                 "Ask engines for usage in streams whose clients did not, and take the extra event out again",
             ),
+        ]),
+    },
+    Section {
+        name: "slo",
+        help: "What is promised to requests, by class of service, for a strategy that predicts times; nothing by default. A request names its class in the header `x-gorgo-class`, or its API key has one",
+        shape: Shape::One(&[
+            key(
+                "ttft_ms",
+                Kind::Whole(1, DAY_MS),
+                "",
+                "Longest time to first token, ms, of requests without a class and of classes that name none; twice that for prompts that are cached for the most part. Absent = nobody is late",
+            ),
+            key(
+                "itl_ms",
+                Kind::Whole(1, DAY_MS),
+                "",
+                "Longest mean gap between the tokens of an answer, ms, for the metric `gorgo_slo_requests_total`; nobody is refused for it",
+            ),
+            key(
+                "late",
+                Kind::OneOf(&Late::WORDS),
+                "\"refuse\"",
+                "What becomes of a request whose first token is predicted to come too late: `refuse` answers 429 at once, `defer` lets it wait in the router behind those who can be in time",
+            ),
+            key("class", Kind::Named(&CLASS_KEYS), "", "Classes of service, each as `[slo.class.NAME]`"),
         ]),
     },
     Section {

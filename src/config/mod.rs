@@ -12,6 +12,7 @@ pub mod read;
 pub mod replica;
 pub mod resolve;
 pub mod schema;
+pub mod slo;
 
 pub use engine::EngineOptions;
 pub use exposure::exposed;

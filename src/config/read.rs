@@ -141,6 +141,12 @@ impl Reader<'_> {
             });
             return true;
         }
+        if let (Kind::Named(keys), DeValue::Table(table)) = (kind, &mut *value) {
+            keep(table, |name, offset, value| {
+                self.one(&format!("{path}.{name}"), line_of(self.text, offset), keys, value)
+            });
+            return true;
+        }
         if let (Kind::Tables(keys), DeValue::Array(entries)) = (kind, &mut *value) {
             return self.entries(path, keys, entries);
         }
@@ -203,6 +209,7 @@ pub(super) fn wanted(kind: Kind) -> String {
         Kind::Texts => "a list of texts, e.g. [\"a\", \"b\"]".to_owned(),
         Kind::Numbers => "a table of numbers, e.g. { w_rtt = 1.0 }".to_owned(),
         Kind::Tables(_) => "tables in double brackets".to_owned(),
+        Kind::Named(_) => "a table of tables".to_owned(),
     }
 }
 

@@ -14,6 +14,8 @@ use super::keys;
 use super::problem::Problem;
 use super::read::Document;
 use super::replica::{ReplicaEntry, check_names};
+use super::slo::SloFlags;
+use crate::routing::Slo;
 use crate::routing::policy::{Parameters, registry};
 
 /// What was given on the command line of `gorgo proxy start`.
@@ -31,6 +33,8 @@ pub struct Flags {
     pub weights: BTreeMap<String, f64>,
     /// `--replica`; if there are any, those of the file are left out.
     pub replicas: Vec<ReplicaEntry>,
+    /// `--slo`.
+    pub slo: SloFlags,
     /// About clients.
     pub face: FaceFlags,
 }
@@ -91,6 +95,8 @@ pub struct Proxy {
     pub seed: u64,
     /// Ask engines for usage.
     pub inject_usage: bool,
+    /// What is promised to requests.
+    pub slo: Slo,
     /// Region patterns by residency class.
     pub residency: BTreeMap<String, Vec<String>>,
     /// Residency class by pattern of a model's name.
@@ -170,6 +176,7 @@ impl<'a> Resolver<'a> {
         let max_attempts = self.or_default("routing.max_attempts", routing.max_attempts);
         let seed = self.or_default("routing.seed", routing.seed);
         let inject_usage = self.or_default("routing.inject_usage", routing.inject_usage);
+        let slo = self.slo(&flags.slo, &strategy);
         self.residency();
         let residency_by_model = self.residency_by_model();
         let (listen, admin) = self.addresses(flags);
@@ -187,6 +194,7 @@ impl<'a> Resolver<'a> {
             max_attempts,
             seed,
             inject_usage,
+            slo,
             residency: file.residency.clone(),
             residency_by_model,
             face,
@@ -436,6 +444,9 @@ mod tests {
         routing.max_attempts     3                        default
         routing.seed             3                        line 10
         routing.inject_usage     false                    default
+        slo.ttft_ms              null                     default
+        slo.itl_ms               null                     default
+        slo.late                 "refuse"                 default
         residency.eu             ["europe-*"]             line 13
         proxy.listen             "127.0.0.1:9000"         flag
         "#);

@@ -58,6 +58,7 @@ fn value(kind: Kind) -> Value {
         Kind::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Numbers => json!({ "type": "object", "additionalProperties": { "type": "number" } }),
+        Kind::Named(keys) => json!({ "type": "object", "additionalProperties": table("One of them", keys) }),
         Kind::Tables(keys) => json!({ "type": "array", "items": table("One of them", keys) }),
     }
 }

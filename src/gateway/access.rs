@@ -12,14 +12,15 @@ use super::reject::Rejection;
 use super::replica::Replica;
 use crate::model::{Region, RequestId};
 use crate::routing::residency::{Classes, Residency};
-use crate::routing::{Features, Refusal};
+use crate::routing::{Features, Refusal, Slo};
 use crate::wire::AuditEvent;
 
 /// Where some clients put their key instead of `authorization`.
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Codes of the refusals that are audited.
-const AUDITED: [&str; 5] = ["residency", "unknown_residency", "missing_api_key", "invalid_api_key", "invalid_token"];
+const AUDITED: [&str; 6] =
+    ["residency", "unknown_residency", "missing_api_key", "invalid_api_key", "invalid_token", "deadline"];
 /// Longest part of a client's text that is shown to it again, characters.
 const SHOWN: usize = 100;
 
@@ -29,6 +30,8 @@ pub(super) struct Access {
     pub(super) keys: Option<Arc<Keys>>,
     /// Which regions each class allows.
     pub(super) residency: Residency,
+    /// What is promised to which class.
+    pub(super) slo: Slo,
     /// Where this router stands, if it was told.
     pub(super) region: Option<Region>,
     /// The audit log.
@@ -64,6 +67,24 @@ impl Access {
             Some(key) => Ok(Caller { origin, key: Some(key) }),
             None => refused("invalid_api_key", "this API key is not known here, or it was revoked"),
         }
+    }
+
+    /// Gives a request the class of service of its key, which goes before one that it names itself, and says whose it is.
+    ///
+    /// # Errors
+    /// There is no such class here. A peer's request was let in where it came from.
+    pub(super) fn enlist(&self, features: &mut Features, caller: &Caller<'_>) -> Result<(), Rejection> {
+        if let Some(key) = &caller.key {
+            features.tenant = Some(key.name.clone());
+            features.class = key.class.clone().or(features.class.take());
+        }
+        let unknown = |class: &&Arc<str>| !features.forwarded && !self.slo.classes.contains_key(&***class);
+        let Some(class) = features.class.as_ref().filter(unknown) else { return Ok(()) };
+        let shown: String = class.chars().take(SHOWN).collect();
+        let known: Vec<&str> = self.slo.classes.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let message = format!("no class of service `{shown}` is configured here; known classes: {known}");
+        Err(Rejection::new(StatusCode::BAD_REQUEST, "unknown_class", message))
     }
 
     /// Adds the classes of the caller's key to a request; gives all that it has, that of its model among them.

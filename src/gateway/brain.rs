@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::clock::{Clock, wall_micros};
+use super::goodput;
 use super::journal::{Ended, Journal};
 use super::metrics::Metrics;
 use super::recalls::Recalls;
 use super::replica::Replica;
 use super::trace::Recording;
 use crate::model::{ReplicaId, RequestId, Time};
-use crate::routing::{Decision, Effect, Features, Outcome, Refusal, Router, Usage, Verdict};
+use crate::routing::{Decision, Effect, Features, Outcome, Refusal, Router, Slo, Usage, Verdict};
 use crate::wire::{OutcomeKind, RequestCounts};
 
 /// Bounds of the pause between two looks at the queue: a deadline can come nearer meanwhile, and one that has passed must not spin.
@@ -31,15 +32,18 @@ pub(super) struct Brain {
     next_request: AtomicU64,
     metrics: Arc<Metrics>,
     recalls: Arc<Recalls>,
+    slo: Slo,
 }
 
 /// What a brain is told at its start, the router's own settings apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BrainSettings {
     /// Most requests whose decisions are kept.
     pub(super) decisions_kept: usize,
     /// As the router was told.
     pub(super) max_concurrent: Option<u32>,
+    /// As the router was told.
+    pub(super) slo: Slo,
 }
 
 /// What the lock protects.
@@ -86,7 +90,7 @@ impl Brain {
         };
         // Ids differ between starts and grow within one: 51 bits of microseconds leave room for 4096 requests per microsecond.
         let next_request = AtomicU64::new(wall_micros() << 12);
-        Arc::new(Self { state: Mutex::new(state), clock, next_request, metrics, recalls })
+        Arc::new(Self { state: Mutex::new(state), clock, next_request, metrics, recalls, slo: settings.slo })
     }
 
     /// The clock that all times given to the router come from.
@@ -183,11 +187,17 @@ impl Brain {
         self.metrics.decision.observe(made.since_ms(now) / 1000.0);
         state.journal.open(request, &features, decision.clone());
         let stage = state.stage(&decision);
+        if decision.verdict == Verdict::Hold && state.router.deadline().is_some_and(|at| at <= now) {
+            // It is there for its turn, not for want of room: the next look need not wait for the clock.
+            let effects = state.router.tick(now);
+            state.deliver(now, effects);
+        }
         drop(state);
         if let Some(recording) = &mut recording {
             recording.decided(now, made, &decision);
         }
-        Ticket { brain: self.clone(), request, started, stage, sent: None, ended: Ended::default(), recording }
+        let class = features.class.clone();
+        Ticket { brain: self.clone(), request, class, started, stage, sent: None, ended: Ended::default(), recording }
     }
 }
 
@@ -278,6 +288,8 @@ enum Stage {
 pub(super) struct Ticket {
     brain: Arc<Brain>,
     request: RequestId,
+    /// Its class of service.
+    class: Option<Arc<str>>,
     started: Time,
     stage: Stage,
     /// Where it went last, and the decision that sent it there: kept here because the journal is bounded.
@@ -461,6 +473,9 @@ impl Ticket {
         state.counts.in_flight -= 1;
         self.ended.e2e_ms = now.since_ms(self.started);
         self.brain.count(&mut state.counts, kind, self.ended.e2e_ms);
+        if let Some(result) = goodput::result(&self.brain.slo, self.class.as_ref(), kind, &self.ended) {
+            self.brain.metrics.judged(self.class.as_deref().unwrap_or(goodput::NO_CLASS), result);
+        }
         let replica = self.sent.as_ref().map(|(_, replica)| replica);
         state.journal.close(self.request, kind, replica.map(|replica| replica.name.clone()), &self.ended);
         state.deliver(now, effects);
@@ -505,13 +520,13 @@ mod tests {
     use crate::gateway::pool::{Pool, PoolSettings};
     use crate::gateway::replica::Replica;
     use crate::gateway::settings::ReplicaConfig;
-    use crate::routing::{Features, Limits, Rates, ReplicaSpec, Router, Settings, Usage};
+    use crate::routing::{Features, Limits, Rates, ReplicaSpec, Router, Settings, Slo, Usage};
 
     fn brain(replicas: usize) -> Arc<Brain> {
         let settings =
             Settings { strategy: "random".into(), max_concurrent: Some(2), queue_limit: 4, ..Settings::default() };
         let router = Router::new(settings).unwrap();
-        let kept = BrainSettings { decisions_kept: 8, max_concurrent: Some(2) };
+        let kept = BrainSettings { decisions_kept: 8, max_concurrent: Some(2), slo: Slo::default() };
         let brain = Brain::new(router, Clock::start(), kept, Arc::new(Metrics::new()));
         for i in 0..replicas {
             let config = ReplicaConfig::new(&format!("r{i}"), "http://127.0.0.1:1", "here");

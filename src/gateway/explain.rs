@@ -26,8 +26,19 @@ pub(super) fn decision(of: &routing::Decision, age_ms: f64) -> wire::Decision {
         weights: of.weights.iter().map(term).collect(),
         predicted_ttft_ms: foreseen(of).ttft_ms,
         pruned: of.pruned,
+        deadline: of.deadline.as_ref().map(deadline),
         candidates: of.candidates.iter().map(candidate).collect(),
         excluded: of.excluded.iter().map(|(_, name, reason)| excluded(name, *reason)).collect(),
+    }
+}
+
+fn deadline(of: &routing::Deadline) -> wire::Deadline {
+    wire::Deadline {
+        class: of.class.as_deref().map(str::to_owned),
+        limit_ms: of.limit_ms,
+        waited_ms: of.waited_ms,
+        ttft_ms: of.ttft_ms,
+        late_by_ms: of.late_by_ms(),
     }
 }
 
@@ -190,6 +201,7 @@ mod tests {
             kept_local: false,
             weights: Vec::new(),
             pruned: 0,
+            deadline: None,
             candidates: (0..replicas).map(candidate).collect(),
             excluded: vec![(ReplicaId(99), "gone".into(), Excluded::Unhealthy)],
         }

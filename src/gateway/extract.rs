@@ -53,6 +53,7 @@ pub(super) fn extract(dialect: Dialect, headers: &HeaderMap, body: &[u8]) -> Res
     }
     features.priority = priority(headers)?;
     features.residency = residency(headers)?;
+    features.class = class(headers)?;
     Ok(Extracted { features, stream: parsed.stream, include_usage: parsed.include_usage })
 }
 
@@ -63,6 +64,8 @@ fn features_of(parsed: &Parsed<'_>) -> Features {
         model: model.map(Arc::from),
         session: parsed.session.as_ref().map(|key| xxh3_64(key.as_bytes())),
         residency: Classes::default(),
+        class: None,
+        tenant: None,
         place: None,
         priority: 0,
         forwarded: false,
@@ -86,6 +89,15 @@ fn priority(headers: &HeaderMap) -> Result<i32, BadHeader> {
     let Some(value) = headers.get(&headers::PRIORITY) else { return Ok(0) };
     let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     number.ok_or(BadHeader { header: "x-gorgo-priority", wanted: "wanted a whole number; larger is more urgent" })
+}
+
+/// The class of service; whether it is one here is for those to say who know the classes.
+fn class(headers: &HeaderMap) -> Result<Option<Arc<str>>, BadHeader> {
+    let bad = BadHeader { header: "x-gorgo-class", wanted: "wanted the name of one class of service" };
+    let mut values = headers.get_all(&headers::CLASS).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let name = value.to_str().ok().map(str::trim).filter(|name| !name.is_empty() && values.next().is_none());
+    name.map(|name| Some(name.into())).ok_or(bad)
 }
 
 /// Every class of every such field: each narrows, so none may be overlooked.
@@ -187,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_has_one_class_of_service() {
+        assert_eq!(of(&[("x-gorgo-class", " batch ")], "{}").features.class.as_deref(), Some("batch"));
+        assert_eq!(of(&[], "{}").features.class, None);
+        let mut map = HeaderMap::new();
+        for class in ["batch", "gold"] {
+            map.append("x-gorgo-class", class.parse().unwrap());
+        }
+        assert!(extract(Dialect::Chat, &map, b"{}").is_err(), "nobody knows which one is meant");
+    }
+
+    #[test]
     fn headers_of_ours_that_mean_nothing_are_refused() {
         for (name, value) in [
             ("x-gorgo-priority", "high"),
@@ -194,6 +217,7 @@ mod tests {
             ("x-gorgo-residency", " "),
             ("x-gorgo-residency", "eu,"),
             ("x-gorgo-residency", ",eu"),
+            ("x-gorgo-class", " "),
         ] {
             let mut map = HeaderMap::new();
             map.insert(name, value.parse().unwrap());

@@ -54,6 +54,8 @@ struct Job<'a> {
     caller: Caller<'a>,
     /// All of the request's residency classes.
     classes: Classes,
+    /// Its class of service.
+    class: Option<Arc<str>>,
     /// A peer sent it.
     forwarded: bool,
     /// Usage was asked for in the client's place.
@@ -84,6 +86,7 @@ pub(super) async fn forward(
     let Extracted { mut features, stream, include_usage } =
         extract(dialect, &parts.headers, &body).map_err(bad_header)?;
     describe(shared, &parts.headers, caller, &mut features)?;
+    shared.access.enlist(&mut features, caller)?;
     let classes = shared.access.classify(id, &mut features, caller)?;
     let forwarded = features.forwarded;
     let context = parts.headers.get(&headers::TRACE).filter(|_| forwarded).and_then(Context::parse);
@@ -106,6 +109,7 @@ pub(super) async fn forward(
         explain,
         caller: caller.clone(),
         classes,
+        class: features.class.clone(),
         forwarded,
         injected,
     };
@@ -313,7 +317,9 @@ impl Job<'_> {
         if peer {
             let via = self.shared.agent.as_ref().map_or(&headers::VIA_PROXY, Agent::via);
             let name = self.shared.agent.as_ref().map(Agent::name);
-            headers::for_peer(&mut headers, authority, &headers::Sender { via, name, classes });
+            let class = self.class.as_deref().map(HeaderValue::from_str).transpose();
+            let class = class.map_err(|error| no_answer(&error))?;
+            headers::for_peer(&mut headers, authority, &headers::Sender { via, name, classes, class });
         } else {
             self.shared.access.strip_key(&mut headers);
             headers::for_engine(&mut headers, authority, classes);
@@ -375,7 +381,8 @@ impl Job<'_> {
         // Nobody is left but those that may not serve it. A full queue stays one: its client may come back.
         let misdirected = matches!(failure, Some((Reason::Misdirected, ..))) && reason == Refusal::AllTried;
         let reason = if misdirected { Refusal::Residency } else { reason };
-        let mut rejection = Access::refusal(self.forwarded, reason, retry_after_ms);
+        let mut rejection =
+            Access::refusal(self.forwarded, reason, retry_after_ms).with_figures(decision.deadline.as_ref());
         let replica = match failure {
             Some((Reason::Status(response), sent, replica)) => {
                 ticket.failed_everywhere(response.status().as_u16());

@@ -54,8 +54,11 @@ impl Gateway {
     async fn begin(config: GatewayConfig) -> anyhow::Result<GatewayHandle> {
         let clock = Clock::start();
         let router = router(config.routing.clone(), config.agent.is_some())?;
-        let settings =
-            BrainSettings { decisions_kept: config.decisions_kept, max_concurrent: config.routing.max_concurrent };
+        let settings = BrainSettings {
+            decisions_kept: config.decisions_kept,
+            max_concurrent: config.routing.max_concurrent,
+            slo: config.routing.slo.clone(),
+        };
         let metrics = Arc::new(Metrics::new());
         let brain = Brain::new(router, clock, settings, metrics.clone());
         let stopped = CancellationToken::new();
@@ -159,7 +162,8 @@ fn access(config: &GatewayConfig, metrics: &Metrics, stopped: &CancellationToken
     let keys = config.api_keys.as_deref().map(|path| Keys::open(path, stopped.clone())).transpose()?;
     let audit = Audit::open(&config.audit, metrics.audit_dropped.clone())?;
     let region = config.agent.as_ref().map(|agent| agent.region.clone()).or_else(|| config.region.clone());
-    Ok(Access { keys, residency: config.routing.residency.clone(), region, audit })
+    let (residency, slo) = (config.routing.residency.clone(), config.routing.slo.clone());
+    Ok(Access { keys, residency, slo, region, audit })
 }
 
 /// The router of a proxy or an agent, which tells its peers what its engine holds.

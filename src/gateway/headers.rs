@@ -28,6 +28,8 @@ pub const LOCATION: HeaderName = HeaderName::from_static("x-gorgo-client-locatio
 pub const PRIORITY: HeaderName = HeaderName::from_static("x-gorgo-priority");
 /// Residency class.
 pub const RESIDENCY: HeaderName = HeaderName::from_static("x-gorgo-residency");
+/// Class of service.
+pub const CLASS: HeaderName = HeaderName::from_static("x-gorgo-class");
 /// Set between our own nodes; worth nothing from anybody else.
 pub const HOP: HeaderName = HeaderName::from_static("x-gorgo-hop");
 
@@ -60,6 +62,8 @@ pub static VIA_PROXY: HeaderValue = HeaderValue::from_static("1.1 gorgo");
 pub fn for_engine(headers: &mut HeaderMap, authority: &HeaderValue, classes: Option<HeaderValue>) {
     for_upstream(headers, authority, VIA_PROXY.clone());
     restrict(headers, classes);
+    // What stands there as an engine may be a router with classes of its own.
+    headers.remove(CLASS);
 }
 
 /// What a peer is told of the gateway that sends it a request, and of the request.
@@ -71,6 +75,8 @@ pub struct Sender<'a> {
     pub name: Option<&'a HeaderValue>,
     /// The request's residency classes, whoever gave them.
     pub classes: Option<HeaderValue>,
+    /// Its class of service, whoever gave it.
+    pub class: Option<HeaderValue>,
 }
 
 /// Turns a client's fields into those for a peer, which learns that this was the one hop, who made it, and where the request may go.
@@ -81,6 +87,10 @@ pub fn for_peer(headers: &mut HeaderMap, authority: &HeaderValue, sender: &Sende
         headers.insert(PEER, name.clone());
     }
     restrict(headers, sender.classes.clone());
+    headers.remove(CLASS);
+    if let Some(class) = &sender.class {
+        headers.insert(CLASS, class.clone());
+    }
 }
 
 fn restrict(headers: &mut HeaderMap, classes: Option<HeaderValue>) {
@@ -168,6 +178,7 @@ mod tests {
             ("x-gorgo-peer", "east"),
             ("x-gorgo-trace", "00000000000000a1-00000000000000a2"),
             ("x-gorgo-session", "s"),
+            ("x-gorgo-class", "batch"),
             ("traceparent", "00-1-2-01"),
             ("x-anything", "stays"),
         ]);
@@ -191,23 +202,25 @@ mod tests {
             ("x-gorgo-priority", "2"),
             ("x-gorgo-peer", "west"),
             ("x-gorgo-residency", "any"),
+            ("x-gorgo-class", "gold"),
         ];
         let mut headers = map(&forged);
-        let [authority, via, name, classes] =
-            ["peer:8000", "1.1 gorgo-1f", "east", "any,eu"].map(HeaderValue::from_static);
-        let sender = Sender { via: &via, name: Some(&name), classes: Some(classes) };
+        let [authority, via, name, classes, class] =
+            ["peer:8000", "1.1 gorgo-1f", "east", "any,eu", "batch"].map(HeaderValue::from_static);
+        let sender = Sender { via: &via, name: Some(&name), classes: Some(classes), class: Some(class) };
         for_peer(&mut headers, &authority, &sender);
         insta::assert_snapshot!(text(&headers), @r"
         host: peer:8000
         via: 1.1 front
         via: 1.1 gorgo-1f
+        x-gorgo-class: batch
         x-gorgo-hop: 1
         x-gorgo-peer: east
         x-gorgo-priority: 2
         x-gorgo-residency: any,eu
         ");
-        for_peer(&mut headers, &authority, &Sender { classes: None, ..sender });
-        assert!(!headers.contains_key("x-gorgo-residency"));
+        for_peer(&mut headers, &authority, &Sender { classes: None, class: None, ..sender });
+        assert!(!headers.contains_key("x-gorgo-residency") && !headers.contains_key("x-gorgo-class"));
     }
 
     #[test]

@@ -57,6 +57,12 @@ struct Code {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassResult {
+    class: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabel {
     cause: &'static str,
 }
@@ -84,6 +90,7 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: [Counter; 4],
     refused: Family<Code, Counter>,
+    slo: Family<ClassResult, Counter>,
     links: Links,
     duration: Histogram,
     /// Time of one routing decision; waiting for the lock is not in it.
@@ -231,6 +238,10 @@ impl Metrics {
         r.register("requests", "Requests by how they ended; an engine's 4xx is ok, its 5xx failed", requests.clone());
         let refused = Family::<Code, Counter>::default();
         r.register("refusals", "Refusals and failures of the router's own by their stable code", refused.clone());
+        let slo = Family::<ClassResult, Counter>::default();
+        let help =
+            "Requests with objectives by class and result: good, late (answered, but not within them), refused, failed";
+        r.register("slo_requests", help, slo.clone());
         let duration = Histogram::new(DURATION_BUCKETS);
         r.register("request_duration_seconds", "Taken in to last byte, seconds", duration.clone());
         let decision = Histogram::new(DECISION_BUCKETS);
@@ -251,6 +262,7 @@ impl Metrics {
             registry,
             requests,
             refused,
+            slo,
             links,
             duration,
             decision,
@@ -275,6 +287,11 @@ impl Metrics {
     /// An error object of ours was given out.
     pub(super) fn refused(&self, code: &'static str) {
         self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    /// A request that had objectives ended so.
+    pub(super) fn judged(&self, class: &str, result: &'static str) {
+        self.slo.get_or_create(&ClassResult { class: class.to_owned(), result }).inc();
     }
 
     /// A connection to the port for peers was refused.
@@ -516,10 +533,12 @@ mod tests {
         east.dispatched.inc();
         metrics.ended(OutcomeKind::Ok, 0.2);
         metrics.refused("unknown_path");
+        metrics.judged("batch", "refused");
         let page = metrics.page();
         for line in [
             "gorgo_requests_total{outcome=\"ok\"} 1",
             "gorgo_refusals_total{code=\"unknown_path\"} 1",
+            "gorgo_slo_requests_total{class=\"batch\",result=\"refused\"} 1",
             "gorgo_replica_healthy{replica=\"east\",region=\"us-east-1\"} 1",
             "gorgo_replica_dispatched_total{replica=\"east\",region=\"us-east-1\"} 1",
             "gorgo_peer_received_bytes_total{replica=\"west\",region=\"us-west-2\"} 7",

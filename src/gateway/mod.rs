@@ -19,6 +19,7 @@ mod explain;
 mod extract;
 pub mod fleet;
 mod forward;
+mod goodput;
 pub mod handle;
 pub mod headers;
 mod hearing;

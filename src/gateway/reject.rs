@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
-use crate::routing::Refusal;
+use crate::routing::{Deadline, Refusal};
 use crate::wire::ErrorBody;
 
 /// When a client is told to come back while no replica is healthy, ms: probes look about once a second.
@@ -60,9 +60,24 @@ impl Rejection {
             Refusal::AllTried => {
                 (StatusCode::BAD_GATEWAY, "every replica that the request was tried at failed before its first byte")
             }
+            Refusal::Deadline => {
+                (StatusCode::TOO_MANY_REQUESTS, "the first token cannot come within the limit of the request's class")
+            }
         };
         let retry_after_ms = retry_after_ms.or((reason == Refusal::NoneHealthy).then_some(NONE_HEALTHY_RETRY_MS));
         Self { retry_after_ms, ..Self::new(status, reason.as_str(), message) }
+    }
+
+    /// The same with what a decision says of the limit.
+    #[must_use]
+    pub(super) fn with_figures(self, deadline: Option<&Deadline>) -> Self {
+        let Some(deadline) = deadline.filter(|_| self.code == Refusal::Deadline.as_str()) else { return self };
+        let Deadline { limit_ms, waited_ms, ttft_ms, .. } = deadline;
+        let foreseen = ttft_ms.map_or(String::new(), |ms| format!(", {ms:.0} ms more are predicted"));
+        let message = format!(
+            "the first token cannot come within {limit_ms:.0} ms: {waited_ms:.0} ms were waited{foreseen}; try again later"
+        );
+        Self { message: message.into(), ..self }
     }
 
     /// 404 for a path that we do not serve.
@@ -139,7 +154,7 @@ mod tests {
     use http::StatusCode;
 
     use super::Rejection;
-    use crate::routing::Refusal;
+    use crate::routing::{Deadline, Refusal};
 
     #[test]
     fn refusals_have_a_status_a_class_and_a_code() {
@@ -151,11 +166,23 @@ mod tests {
             (Refusal::QueueFull, 429, "rate_limit_error", "queue_full"),
             (Refusal::QueueTimeout, 503, "server_error", "queue_timeout"),
             (Refusal::AllTried, 502, "server_error", "all_tried"),
+            (Refusal::Deadline, 429, "rate_limit_error", "deadline"),
         ];
         for (reason, status, kind, code) in cases {
             let rejection = Rejection::refused(reason, None);
             assert_eq!((rejection.status.as_u16(), rejection.kind(), rejection.code), (status, kind, code));
         }
+    }
+
+    #[test]
+    fn who_is_too_late_is_told_by_how_much() {
+        let deadline = Deadline { class: None, limit_ms: 10_000.0, waited_ms: 1200.0, ttft_ms: Some(9100.0) };
+        let message = |reason, deadline| Rejection::refused(reason, None).with_figures(deadline).message.into_owned();
+        insta::assert_snapshot!(message(Refusal::Deadline, Some(&deadline)), @"the first token cannot come within 10000 ms: 1200 ms were waited, 9100 ms more are predicted; try again later");
+        let waited = Deadline { ttft_ms: None, ..deadline.clone() };
+        insta::assert_snapshot!(message(Refusal::Deadline, Some(&waited)), @"the first token cannot come within 10000 ms: 1200 ms were waited; try again later");
+        let plain = "the router's queue is full; try again later";
+        assert_eq!(message(Refusal::QueueFull, Some(&deadline)), plain);
     }
 
     #[test]

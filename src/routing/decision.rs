@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use super::admission::Deadline;
 use crate::model::{ReplicaId, RequestId, Time};
 
 /// Most terms any policy's score has.
@@ -73,7 +74,8 @@ pub struct Candidate {
     pub uncached_tokens: u32,
     /// Sum of the terms; the smallest score wins.
     pub score: f64,
-    /// Time to first token foreseen there, ms: of the one that was chosen, by a rule that scores more than that.
+    /// Time to first token foreseen there, ms: of the one that was chosen, or will be when it has room, by a rule that scores more than
+    /// that.
     pub ttft_ms: Option<f64>,
     /// The terms in the order of the formula.
     pub terms: Terms,
@@ -149,11 +151,13 @@ pub enum Refusal {
     QueueTimeout,
     /// Every replica that could serve it was tried and failed before its first byte.
     AllTried,
+    /// Its first token cannot come within the limit of its class: [`Decision::deadline`] has the figures.
+    Deadline,
 }
 
 impl Refusal {
     /// Lower-case name, stable: `no_replica`, `none_healthy`, `unknown_model`, `residency`, `queue_full`, `queue_timeout`,
-    /// `all_tried`.
+    /// `all_tried`, `deadline`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -164,6 +168,7 @@ impl Refusal {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::AllTried => "all_tried",
+            Self::Deadline => "deadline",
         }
     }
 
@@ -178,6 +183,7 @@ impl Refusal {
             Self::QueueFull => "the router's queue is full",
             Self::QueueTimeout => "it waited in the router's queue for as long as allowed",
             Self::AllTried => "every replica that could serve it was tried and failed",
+            Self::Deadline => "its first token cannot come within the limit of its class",
         }
     }
 }
@@ -223,6 +229,8 @@ pub struct Decision {
     pub weights: Vec<Term>,
     /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.
     pub pruned: usize,
+    /// How it stands against the limit of its class, if that has one.
+    pub deadline: Option<Deadline>,
     /// Who was scored, in fleet order.
     pub candidates: Vec<Candidate>,
     /// Who was filtered, in fleet order, and why.
@@ -240,9 +248,21 @@ impl Decision {
     /// Time from this decision to the first token as foreseen, ms; `None` if it sends nobody, or its strategy foresees none.
     #[must_use]
     pub fn predicted_ttft_ms(&self) -> Option<f64> {
-        let chosen = self.chosen()?;
-        let score = (self.unit == Unit::Ms).then_some(chosen.score);
-        chosen.ttft_ms.or(score).filter(|ms| ms.is_finite())
+        self.foreseen_ms(self.chosen()?)
+    }
+
+    /// The candidate that it was given to, or that it would be given to if that one had room.
+    #[must_use]
+    pub fn best(&self) -> Option<&Candidate> {
+        let foreseen = || self.candidates.iter().find(|candidate| candidate.ttft_ms.is_some());
+        let least = || self.candidates.iter().min_by(|a, b| a.score.total_cmp(&b.score));
+        self.chosen().or_else(foreseen).or_else(least)
+    }
+
+    /// Time from this decision to the first token at a candidate as foreseen, ms; of those that were not chosen the score has to do.
+    pub(super) fn foreseen_ms(&self, candidate: &Candidate) -> Option<f64> {
+        let score = (self.unit == Unit::Ms).then_some(candidate.score);
+        candidate.ttft_ms.or(score).filter(|ms| ms.is_finite())
     }
 }
 
@@ -275,6 +295,11 @@ impl fmt::Display for Decision {
             f,
             " prompt={} candidates={candidates} excluded={excluded} held_ms={:.1}",
             self.prompt_tokens, self.held_ms
-        )
+        )?;
+        let Some(deadline) = &self.deadline else { return Ok(()) };
+        if let Some(class) = &deadline.class {
+            write!(f, " class={class}")?;
+        }
+        write!(f, " limit_ms={:.0} late_by_ms={:.0}", deadline.limit_ms, deadline.late_by_ms())
     }
 }

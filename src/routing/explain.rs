@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::admission::Deadline;
 use super::decision::{Candidate, Decision, Refusal, Verdict};
 
 impl Decision {
@@ -47,7 +48,20 @@ impl Decision {
         for (_, name, reason) in &self.excluded {
             writeln!(out, "  {name:<width$}  excluded: {}", reason.explained())?;
         }
+        self.write_deadline(out)?;
         self.write_verdict(out)
+    }
+
+    fn write_deadline(&self, out: &mut String) -> std::fmt::Result {
+        let Some(Deadline { class, limit_ms, waited_ms, ttft_ms }) = &self.deadline else { return Ok(()) };
+        write!(out, "  first token wanted within {limit_ms:.0} ms")?;
+        if let Some(class) = class {
+            write!(out, " (class {class})")?;
+        }
+        match ttft_ms {
+            Some(ttft_ms) => writeln!(out, ": waited {waited_ms:.0} ms, predicted {ttft_ms:.0} ms more"),
+            None => writeln!(out, ": waited {waited_ms:.0} ms, nothing predicted"),
+        }
     }
 
     fn write_verdict(&self, out: &mut String) -> std::fmt::Result {
@@ -59,6 +73,9 @@ impl Decision {
                 Some(chosen) => write!(out, "verdict: dispatch to {}", chosen.name),
                 None => write!(out, "verdict: dispatch to replica {}", target.0),
             },
+            Verdict::Hold if self.deadline.as_ref().is_some_and(Deadline::is_late) => {
+                write!(out, "verdict: hold in the router's queue behind those who can be in time")
+            }
             Verdict::Hold => write!(out, "verdict: hold in the router's queue until a replica has room"),
             Verdict::Reject { reason, retry_after_ms } => write_refusal(out, reason, retry_after_ms),
         }
@@ -116,6 +133,7 @@ mod tests {
             kept_local: false,
             weights: Vec::new(),
             pruned: 0,
+            deadline: None,
             candidates: vec![
                 candidate(0, "us-east", 0, [("network", 40.0), ("prefill", 564.0), ("queue", 28.2)]),
                 candidate(2, "eu", 5376, [("network", 110.0), ("prefill", 58.656), ("queue", 0.0)]),

@@ -19,6 +19,10 @@ pub struct Features {
     pub session: Option<u64>,
     /// Residency classes that it came with, apart from that of its model.
     pub residency: Classes,
+    /// Its class of service, if it names one or its key has one.
+    pub class: Option<Arc<str>>,
+    /// Name of the API key that it came with.
+    pub tenant: Option<Arc<str>>,
     /// Where the client is, if that is known.
     pub place: Option<Coordinates>,
     /// Larger is more urgent; 0 by default.

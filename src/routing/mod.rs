@@ -2,6 +2,7 @@
 //!
 //! [`Router`] owns all state. The gateway, the simulator and the tests feed it events with their times and carry out what it answers.
 
+pub mod admission;
 pub mod decision;
 pub mod estimate;
 mod explain;
@@ -19,10 +20,12 @@ pub mod residency;
 pub mod router;
 mod score;
 pub mod settings;
+mod share;
 mod ticket;
 pub mod tokens;
 pub mod tune;
 
+pub use admission::{Class, Deadline, Late, Slo};
 pub use decision::{Candidate, Decision, Excluded, Refusal, Term, Unit, Verdict};
 pub use features::{BLOCK_BYTES, Features};
 pub use fleet::{EngineLimits, Gauges, Limits, Rates, ReplicaKind, ReplicaSpec};

@@ -1,20 +1,25 @@
 //! The router's own queue: requests that wait because every replica that could serve them is at its gate.
 //!
-//! Order: higher priority first, then first come first served, or by a rank where the strategy gives one: shortest first, with age. A
-//! request whose replicas are all full does not hold up those behind it; [`super::Router`] walks the whole queue and skips it. Bounded in
-//! length and in age.
+//! Order: those who can still be in time before those who cannot ([`super::admission`]), the flow that has had the least ([`super::share`]), higher
+//! priority first, then first come first served, or by a rank where the strategy gives one: shortest first, with age. So the requests of one
+//! flow are in a fixed order, and flows take turns ([`Walk`]); where there is but one flow, this is the order. A request whose replicas are
+//! all full does not hold up those behind it; [`super::Router`] walks the whole queue and skips it. Bounded in length and in age.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::peer::Totals;
+use super::share::{Bill, Flow, Shares};
 use super::ticket::Ticket;
 use crate::model::{RequestId, Time};
 
-/// Place in the queue: priority, turned round so that the higher comes first, then the rank, then the order of first arrival.
+/// Place in the queue: among those who cannot be in time or not, by flow, then priority, turned round so that the higher comes first, then the
+/// rank, then the order of first arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    late: bool,
+    flow: Flow,
     priority: Reverse<i32>,
     rank: u64,
     turn: u64,
@@ -31,8 +36,32 @@ pub(super) struct Held {
     pub(super) ticket: Ticket,
     /// Its prompt as estimated when it was put here, tokens.
     prompt_tokens: u32,
+    /// What its flow will be charged for it, as estimated then.
+    bill: Bill,
+    /// When it is refused for having waited too long, whatever is predicted then.
+    give_up: Option<Time>,
     /// Since when it would be waiting if it had done all its waiting at one time: the age limit is over all attempts.
     since: Time,
+}
+
+/// A request on its way into the queue.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) request: RequestId,
+    pub(super) ticket: Ticket,
+    /// Length of its prompt.
+    pub(super) prompt_tokens: u32,
+    pub(super) bill: Bill,
+    pub(super) prospect: Prospect,
+}
+
+/// What is to be expected of a request's limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Prospect {
+    /// It cannot be in time, and waits behind those who can.
+    pub(super) late: bool,
+    /// When it is refused for having waited too long, if it is.
+    pub(super) give_up: Option<Time>,
 }
 
 /// The waiting requests.
@@ -42,6 +71,8 @@ pub(super) struct Queue {
     /// The same requests by id and by age: the three hold exactly the same places.
     places: BTreeMap<RequestId, Place>,
     ages: BTreeSet<(Time, Place)>,
+    /// Those of them that will be given up.
+    give_ups: BTreeSet<(Time, Place)>,
     /// Sum of their prompts.
     prompt_tokens: u64,
 }
@@ -79,65 +110,138 @@ impl Queue {
         self.ages.first().map(|(since, _)| *since)
     }
 
-    /// Puts a request with a prompt of this length in its place.
-    pub(super) fn push(&mut self, now: Time, request: RequestId, ticket: Ticket, prompt_tokens: u32) {
+    /// When the first request will be given up.
+    pub(super) fn first_give_up(&self) -> Option<Time> {
+        self.give_ups.first().map(|(at, _)| *at)
+    }
+
+    /// Puts a request in its place.
+    pub(super) fn push(&mut self, now: Time, entry: Entry) {
+        let Entry { request, ticket, prompt_tokens, bill, prospect } = entry;
         self.remove(now, request);
-        let place = Place { priority: Reverse(ticket.features.priority), rank: 0, turn: ticket.turn };
+        let priority = Reverse(ticket.features.priority);
+        let place = Place { late: prospect.late, flow: bill.flow(), priority, rank: 0, turn: ticket.turn };
         let since = Time::from_ms(now.ms() - ticket.held_ms);
         self.places.insert(request, place);
-        self.ages.insert((since, place));
         self.prompt_tokens += u64::from(prompt_tokens);
-        self.waiting.insert(place, Held { request, ticket, prompt_tokens, since });
+        self.enter(place, Held { request, ticket, prompt_tokens, bill, give_up: prospect.give_up, since });
     }
 
     /// Takes a request out, with the time it waited written on its ticket.
     pub(super) fn remove(&mut self, now: Time, request: RequestId) -> Option<Ticket> {
         let place = self.places.remove(&request)?;
-        let held = self.waiting.remove(&place)?;
-        self.ages.remove(&(held.since, place));
+        let held = self.leave(place)?;
         self.prompt_tokens -= u64::from(held.prompt_tokens);
         Some(Ticket { held_ms: now.since_ms(held.since).max(0.0), ..held.ticket })
+    }
+
+    fn enter(&mut self, place: Place, held: Held) {
+        self.ages.insert((held.since, place));
+        self.give_ups.extend(held.give_up.map(|at| (at, place)));
+        self.waiting.insert(place, held);
+    }
+
+    fn leave(&mut self, place: Place) -> Option<Held> {
+        let held = self.waiting.remove(&place)?;
+        self.ages.remove(&(held.since, place));
+        if let Some(at) = held.give_up {
+            self.give_ups.remove(&(at, place));
+        }
+        Some(held)
     }
 
     /// Ranks a request by the work it means, so many uncached tokens: each puts it back by a millisecond of waiting.
     pub(super) fn rank(&mut self, request: RequestId, uncached_tokens: u32) {
         let waiting = self.places.get(&request).and_then(|place| self.waiting.get(place));
         let since = waiting.map(|held| held.since.micros());
-        self.move_to(request, since.map_or(0, |since| since.saturating_add(US_PER_TOKEN * u64::from(uncached_tokens))));
+        let rank = since.map_or(0, |since| since.saturating_add(US_PER_TOKEN * u64::from(uncached_tokens)));
+        self.change(request, |place, _| place.rank = rank);
+    }
+
+    /// Notes what is to be expected of a request now.
+    pub(super) fn expect(&mut self, request: RequestId, prospect: Prospect) {
+        let place = self.places.get(&request);
+        let known = place.and_then(|place| Some((place.late, self.waiting.get(place)?.give_up)));
+        if known.is_none_or(|known| known == (prospect.late, prospect.give_up)) {
+            return;
+        }
+        self.change(request, |place, held| {
+            place.late = prospect.late;
+            held.give_up = prospect.give_up;
+        });
     }
 
     /// Forgets all ranks: first come first served.
     pub(super) fn unrank(&mut self) {
         let all: Vec<RequestId> = self.places.keys().copied().collect();
-        all.into_iter().for_each(|request| self.move_to(request, 0));
+        all.into_iter().for_each(|request| self.change(request, |place, _| place.rank = 0));
     }
 
-    fn move_to(&mut self, request: RequestId, rank: u64) {
-        let Some(place) = self.places.get_mut(&request) else { return };
-        let before = std::mem::replace(place, Place { rank, ..*place });
-        let after = *place;
-        if let Some(held) = self.waiting.remove(&before) {
-            self.ages.remove(&(held.since, before));
-            self.ages.insert((held.since, after));
-            self.waiting.insert(after, held);
-        }
+    fn change(&mut self, request: RequestId, change: impl FnOnce(&mut Place, &mut Held)) {
+        let Some(mut place) = self.places.get(&request).copied() else { return };
+        let Some(mut held) = self.leave(place) else { return };
+        change(&mut place, &mut held);
+        self.places.insert(request, place);
+        self.enter(place, held);
     }
 
     /// The first requests in order.
-    pub(super) fn first(&self, most: usize) -> Vec<RequestId> {
-        self.waiting.values().take(most).map(|held| held.request).collect()
+    pub(super) fn first(&self, most: usize, shares: &Shares) -> Vec<RequestId> {
+        let mut walk = self.walk(shares);
+        std::iter::from_fn(|| walk.next(self).map(|held| held.request)).take(most).collect()
     }
 
-    /// The ticket of a request.
-    pub(super) fn ticket(&self, request: RequestId) -> Option<&Ticket> {
-        let place = self.places.get(&request)?;
-        self.waiting.get(place).map(|held| &held.ticket)
+    /// The ticket of a request, with the time it has waited until now.
+    pub(super) fn ticket(&self, now: Time, request: RequestId) -> Option<Ticket> {
+        let held = self.waiting.get(self.places.get(&request)?)?;
+        Some(Ticket { held_ms: now.since_ms(held.since).max(0.0), ..held.ticket.clone() })
     }
 
-    /// The next request behind `after` in order, or the first.
-    pub(super) fn next(&self, after: Option<Place>) -> Option<(Place, &Held)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((from, Bound::Unbounded)).next().map(|(place, held)| (*place, held))
+    /// Begins a walk through the queue as it is now.
+    pub(super) fn walk(&self, shares: &Shares) -> Walk {
+        let lanes = self.lanes(None).map(|(late, flow)| Lane { late, flow, at: None, counter: shares.counter(flow) });
+        Walk { lanes: lanes.collect(), last: shares.last() }
+    }
+
+    /// The flows that have requests waiting.
+    pub(super) fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.lanes(None).map(|(_, flow)| flow)
+    }
+
+    /// The flows that have requests waiting that can be in time.
+    pub(super) fn flows_in_time(&self) -> impl Iterator<Item = Flow> {
+        self.lanes(None).take_while(|(late, _)| !late).map(|(_, flow)| flow)
+    }
+
+    /// Does somebody wait that can be in time, but for `request`?
+    pub(super) fn is_awaited_beside(&self, request: RequestId) -> bool {
+        let mut first = self.waiting.iter().take_while(|(place, _)| !place.late).take(2);
+        first.any(|(_, held)| held.request != request)
+    }
+
+    /// Groups of requests with an order of their own, behind `after`.
+    fn lanes(&self, mut after: Option<(bool, Flow)>) -> impl Iterator<Item = (bool, Flow)> {
+        std::iter::from_fn(move || {
+            let last = |(late, flow)| Place { late, flow, priority: Reverse(i32::MIN), rank: u64::MAX, turn: u64::MAX };
+            let from = after.map_or(Bound::Unbounded, |lane| Bound::Excluded(last(lane)));
+            let (place, _) = self.waiting.range((from, Bound::Unbounded)).next()?;
+            after = Some((place.late, place.flow));
+            after
+        })
+    }
+
+    /// The next request of a lane behind its position, or its first.
+    fn next(&self, lane: &Lane) -> Option<(Place, &Held)> {
+        let first = Place { late: lane.late, flow: lane.flow, priority: Reverse(i32::MAX), rank: 0, turn: 0 };
+        let from = lane.at.map_or(Bound::Included(first), Bound::Excluded);
+        let (place, held) = self.waiting.range((from, Bound::Unbounded)).next()?;
+        ((place.late, place.flow) == (lane.late, lane.flow)).then_some((*place, held))
+    }
+
+    /// A request whose time to be given up has come.
+    pub(super) fn given_up(&self, now: Time) -> Option<RequestId> {
+        let (_, place) = self.give_ups.first().filter(|(at, _)| *at <= now)?;
+        self.waiting.get(place).map(|held| held.request)
     }
 
     /// A request that has waited for at least `limit_ms`, the oldest first.
@@ -148,36 +252,78 @@ impl Queue {
     }
 }
 
+/// A way through the queue by turns: every request once, those who can be in time first, of the flows the one that has had the least,
+/// counting what it would have had by now on this way. What leaves the queue meanwhile is not met any more; what comes may be missed.
+#[derive(Clone, Debug)]
+pub(super) struct Walk {
+    lanes: Vec<Lane>,
+    /// The flow that was met last: of two that have had the same the other one goes first.
+    last: Flow,
+}
+
+/// How far the walk is in one flow.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    late: bool,
+    flow: Flow,
+    at: Option<Place>,
+    /// What the flow has had, and what it would have had for those that were passed.
+    counter: u64,
+}
+
+impl Walk {
+    /// The next request.
+    pub(super) fn next<'q>(&mut self, queue: &'q Queue) -> Option<&'q Held> {
+        let heads = self.lanes.iter().enumerate().filter_map(|(at, lane)| {
+            let (place, held) = queue.next(lane)?;
+            Some(((lane.late, lane.counter, lane.flow == self.last, place.turn), at, place, held))
+        });
+        let (_, at, place, held) = heads.min_by_key(|(order, ..)| *order)?;
+        let lane = &mut self.lanes[at];
+        (lane.at, self.last) = (Some(place), lane.flow);
+        lane.counter = lane.counter.saturating_add(held.bill.units());
+        Some(held)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::proptest;
 
-    use super::{Queue, Ticket};
+    use super::{Entry, Prospect, Queue, Ticket};
     use crate::model::{RequestId, Time};
     use crate::routing::Features;
+    use crate::routing::share::{Flow, Shares};
 
-    fn ticket(turn: u64, priority: i32) -> Ticket {
+    /// Of nobody in particular.
+    const ONE: Flow = Flow::new(0);
+
+    fn ticket(flow: Flow, turn: u64, priority: i32) -> Ticket {
         let features = Arc::new(Features { priority, ..Features::default() });
-        Ticket { features, turn, attempt: 1, tried: Vec::new(), held_ms: 0.0 }
+        Ticket { features, flow, turn, attempt: 1, tried: Vec::new(), held_ms: 0.0 }
     }
 
+    fn entry(request: u64, ticket: Ticket, prompt_tokens: u32) -> Entry {
+        let bill = Shares::bill(ticket.flow, 1.0, prompt_tokens);
+        Entry { request: RequestId(request), ticket, prompt_tokens, bill, prospect: Prospect::default() }
+    }
+
+    /// As the release of requests meets them.
     fn order(queue: &Queue) -> Vec<u64> {
-        let mut at = None;
-        std::iter::from_fn(|| {
-            let (place, held) = queue.next(at)?;
-            at = Some(place);
-            Some(held.request.0)
-        })
-        .collect()
+        ids(queue.first(usize::MAX, &Shares::default()))
+    }
+
+    fn ids(requests: Vec<RequestId>) -> Vec<u64> {
+        requests.into_iter().map(|request| request.0).collect()
     }
 
     #[test]
     fn priority_first_then_arrival_even_after_a_failed_attempt() {
         let mut queue = Queue::default();
         for (request, turn, priority) in [(1, 1, 0), (2, 2, 0), (3, 3, 5), (4, 4, -1), (5, 0, 0)] {
-            queue.push(Time::from_ms(turn as f64), RequestId(request), ticket(turn, priority), 100);
+            queue.push(Time::from_ms(turn as f64), entry(request, ticket(ONE, turn, priority), 100));
         }
         assert_eq!(order(&queue), [3, 5, 1, 2, 4]);
         assert!(queue.remove(Time::ZERO, RequestId(9)).is_none());
@@ -188,11 +334,12 @@ mod tests {
     #[test]
     fn the_age_limit_is_over_all_waits() {
         let mut queue = Queue::default();
-        queue.push(Time::from_ms(100.0), RequestId(1), ticket(0, 0), 70);
+        queue.push(Time::from_ms(100.0), entry(1, ticket(ONE, 0, 0), 70));
+        assert_eq!(queue.ticket(Time::from_ms(120.0), RequestId(1)).map(|ticket| ticket.held_ms), Some(20.0));
         let waited = queue.remove(Time::from_ms(140.0), RequestId(1)).unwrap();
         assert_eq!(waited.held_ms, 40.0);
-        queue.push(Time::from_ms(500.0), RequestId(2), ticket(1, 9), 30);
-        queue.push(Time::from_ms(500.0), RequestId(1), waited, 70);
+        queue.push(Time::from_ms(500.0), entry(2, ticket(ONE, 1, 9), 30));
+        queue.push(Time::from_ms(500.0), entry(1, waited, 70));
         assert_eq!([1, 2, 3].map(|request| queue.prompt_tokens_beside(RequestId(request))), [30, 70, 100]);
         assert_eq!(queue.oldest(), Some(Time::from_ms(460.0)));
         assert_eq!(queue.overdue(Time::from_ms(559.9), 100.0), None);
@@ -206,27 +353,73 @@ mod tests {
         for (request, at_ms, uncached) in
             [(1, 0.0, 5000), (2, 10.0, 100), (3, 3000.0, 2500), (4, 4980.0, 0), (5, 4900.0, 200)]
         {
-            queue.push(Time::from_ms(at_ms), RequestId(request), ticket(request, 0), 6000);
+            queue.push(Time::from_ms(at_ms), entry(request, ticket(ONE, request, 0), 6000));
             queue.rank(RequestId(request), uncached);
         }
         assert_eq!(order(&queue), [2, 4, 1, 5, 3]);
         queue.rank(RequestId(1), 4000);
         queue.rank(RequestId(9), 1);
-        assert_eq!((order(&queue), queue.first(2)), (vec![2, 1, 4, 5, 3], vec![RequestId(2), RequestId(1)]));
-        assert_eq!((queue.oldest(), queue.ticket(RequestId(3)).map(|ticket| ticket.turn)), (Some(Time::ZERO), Some(3)));
+        assert_eq!((order(&queue), ids(queue.first(2, &Shares::default()))), (vec![2, 1, 4, 5, 3], vec![2, 1]));
+        let turn = queue.ticket(Time::ZERO, RequestId(3)).map(|ticket| ticket.turn);
+        assert_eq!((queue.oldest(), turn), (Some(Time::ZERO), Some(3)));
         queue.unrank();
         assert_eq!(order(&queue), [1, 2, 3, 4, 5]);
     }
 
+    #[test]
+    fn flows_take_turns_by_what_they_have_had_and_the_late_come_last() {
+        let mut shares = Shares::default();
+        let flow =
+            |shares: &mut Shares, key: &str| shares.flow(&Features { tenant: Some(key.into()), ..Features::default() });
+        let [ann, bob] = ["ann", "bob"].map(|key| flow(&mut shares, key));
+        let mut queue = Queue::default();
+        // Ann floods; Bob sends two prompts twice as long.
+        for (request, flow, tokens) in
+            [(1, ann, 100), (2, ann, 100), (3, ann, 100), (4, ann, 100), (5, ann, 100), (6, bob, 200), (7, bob, 200)]
+        {
+            queue.push(Time::ZERO, entry(request, ticket(flow, request, 0), tokens));
+        }
+        assert_eq!(ids(queue.first(9, &shares)), [6, 1, 2, 7, 3, 4, 5], "Ann was met last");
+        shares.charge(Shares::bill(ann, 1.0, 250));
+        assert_eq!(ids(queue.first(9, &shares)), [6, 7, 1, 2, 3, 4, 5]);
+        queue.expect(RequestId(6), Prospect { late: true, give_up: None });
+        queue.expect(RequestId(9), Prospect { late: true, give_up: None });
+        assert_eq!(ids(queue.first(9, &shares)), [7, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(queue.flows().count(), 3, "Bob's both ways");
+        assert_eq!(queue.flows_in_time().collect::<Vec<_>>(), [ann, bob]);
+        for request in [1, 2, 3, 4, 5] {
+            queue.remove(Time::ZERO, RequestId(request));
+        }
+        assert!(queue.is_awaited_beside(RequestId(6)) && !queue.is_awaited_beside(RequestId(7)));
+    }
+
+    #[test]
+    fn who_is_given_up_is_known_by_the_clock() {
+        let mut queue = Queue::default();
+        let give_up = |ms| Prospect { late: false, give_up: Some(Time::from_ms(ms)) };
+        queue.push(Time::ZERO, Entry { prospect: give_up(100.0), ..entry(1, ticket(ONE, 1, 0), 1) });
+        queue.push(Time::ZERO, Entry { prospect: give_up(50.0), ..entry(2, ticket(ONE, 2, 0), 1) });
+        queue.push(Time::ZERO, entry(3, ticket(ONE, 0, 0), 1));
+        assert_eq!((queue.first_give_up(), queue.given_up(Time::from_ms(49.9))), (Some(Time::from_ms(50.0)), None));
+        assert_eq!(queue.given_up(Time::from_ms(50.0)), Some(RequestId(2)));
+        queue.expect(RequestId(2), give_up(200.0));
+        assert_eq!(queue.given_up(Time::from_ms(150.0)), Some(RequestId(1)));
+        queue.remove(Time::ZERO, RequestId(1));
+        queue.remove(Time::ZERO, RequestId(2));
+        assert_eq!((queue.first_give_up(), order(&queue)), (None, vec![3]));
+    }
+
     proptest! {
         #[test]
-        fn its_three_views_agree(steps in proptest::collection::vec((0..8u64, -2..2i32, proptest::bool::ANY), 0..60)) {
+        fn its_views_agree(steps in proptest::collection::vec((0..8u64, -2..2i32, 0..3u32, proptest::bool::ANY), 0..60)) {
             let mut queue = Queue::default();
-            for (turn, (request, priority, push)) in steps.into_iter().enumerate() {
+            for (turn, (request, priority, flow, push)) in steps.into_iter().enumerate() {
                 let now = Time::from_ms(turn as f64);
                 if push {
-                    queue.push(now, RequestId(request), ticket(turn as u64, priority), turn as u32);
+                    queue.push(now, entry(request, ticket(Flow::new(flow), turn as u64, priority), turn as u32));
                     queue.rank(RequestId(request / 2), turn as u32);
+                    let give_up = (flow > 0).then(|| Time::from_ms(f64::from(flow)));
+                    queue.expect(RequestId(request / 3), Prospect { late: priority > 0, give_up });
                 } else {
                     queue.remove(now, RequestId(request));
                 }
@@ -235,6 +428,11 @@ mod tests {
                 let tokens: u64 = queue.waiting.values().map(|held| u64::from(held.prompt_tokens)).sum();
                 assert_eq!(queue.prompt_tokens_beside(RequestId(99)), tokens);
                 assert!(held.iter().all(|(since, place, request)| queue.ages.contains(&(*since, *place)) && queue.waiting[place].request == *request));
+                let give_ups = queue.waiting.iter().filter_map(|(place, held)| Some((held.give_up?, *place)));
+                assert_eq!(give_ups.collect::<std::collections::BTreeSet<_>>(), queue.give_ups);
+                let mut met = order(&queue);
+                met.sort_unstable();
+                assert_eq!(met, held.iter().map(|(_, _, request)| request.0).collect::<Vec<_>>(), "everybody once");
             }
         }
     }

@@ -5,6 +5,7 @@
 //! failed: nobody can tell whether the engine got it before the connection broke, and a wrong belief costs one prefill, after which it
 //! is right.
 
+mod admit;
 mod guard;
 mod learning;
 mod peers;
@@ -29,6 +30,7 @@ use super::ledger::Ledger;
 use super::policy::{Entry, Event, Observation, Parameters, Policy, find};
 use super::queue::Queue;
 use super::settings::{Settings, SettingsError};
+use super::share::{Flow, Shares};
 use super::ticket::{Attempt, Ticket};
 use super::tokens::TokenRatios;
 use super::tune::{End, Tuner};
@@ -110,6 +112,7 @@ pub struct Router {
     index: PrefixIndex,
     ratios: TokenRatios,
     queue: Queue,
+    shares: Shares,
     /// Every request that is at a replica, and no other.
     attempts: BTreeMap<RequestId, Attempt>,
     output_tokens: Ewma,
@@ -139,6 +142,7 @@ impl Router {
             index: PrefixIndex::new(),
             ratios: TokenRatios::default(),
             queue: Queue::default(),
+            shares: Shares::default(),
             attempts: BTreeMap::new(),
             output_tokens: Ewma::new(OUTPUT_WEIGHT),
             releases: DecayedRate::new(RELEASE_RATE_TAU_MS),
@@ -219,9 +223,13 @@ impl Router {
     pub fn arrive(&mut self, now: Time, request: RequestId, features: Arc<Features>) -> Arc<Decision> {
         self.drop_request(now, request);
         self.tuner_arrives(now, request, &features);
-        let ticket = Ticket { features, turn: self.turns, attempt: 1, tried: Vec::new(), held_ms: 0.0 };
+        let flow = self.shares.flow(&features);
+        if self.queue.flows().all(|waiting| waiting != flow) {
+            self.shares.lift(flow, self.queue.flows());
+        }
+        let ticket = Ticket { features, flow, turn: self.turns, attempt: 1, tried: Vec::new(), held_ms: 0.0 };
         self.turns += 1;
-        self.place(now, request, ticket)
+        if self.is_preceded(flow) { self.queue_up(now, request, ticket) } else { self.place(now, request, ticket) }
     }
 
     /// Response headers (2xx) came back: also a success for the replica's health.
@@ -263,7 +271,13 @@ impl Router {
                 self.complete(now, &attempt, usage);
                 (Event::Finished { request, usage }, End::Done, usage)
             }
-            Outcome::Cancelled => (Event::Left { request }, End::Left, Usage::default()),
+            Outcome::Cancelled => {
+                // Who leaves an answer halfway has had the most of it, as far as anybody knows.
+                if attempt.answered {
+                    self.settle(&attempt, Usage::default());
+                }
+                (Event::Left { request }, End::Left, Usage::default())
+            }
             Outcome::Broken => {
                 self.blame(attempt.replica);
                 (Event::Lost { request }, End::Failed, Usage::default())
@@ -289,11 +303,13 @@ impl Router {
 
     fn elsewhere(&mut self, now: Time, request: RequestId, blame: bool) -> (Arc<Decision>, Vec<Effect>) {
         let Some(attempt) = self.attempts.remove(&request) else {
-            let nothing = Ticket { features: Arc::default(), turn: 0, attempt: 0, tried: Vec::new(), held_ms: 0.0 };
+            let (features, flow) = (Arc::default(), Flow::default());
+            let nothing = Ticket { features, flow, turn: 0, attempt: 0, tried: Vec::new(), held_ms: 0.0 };
             return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
         };
         self.ledger.release(request);
         self.watched.left(now, request, &attempt);
+        self.shares.take_back(attempt.bill);
         if blame {
             self.blame(attempt.replica);
         }
@@ -362,8 +378,9 @@ impl Router {
         if changed { self.release(now) } else { Vec::new() }
     }
 
-    /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit, a gate that KV use
-    /// keeps closed opens because its gauges are too old, the strategy expects room for what it holds, or a request is late.
+    /// When [`Self::tick`] has to be called at the latest, if ever: the oldest held request reaches its age limit or one the limit of its
+    /// class, a gate that KV use keeps closed opens because its gauges are too old, the strategy expects room for what it holds, or a
+    /// request is late.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         [self.queue_deadline(), self.watched.next()].into_iter().flatten().min()
@@ -372,7 +389,8 @@ impl Router {
     fn queue_deadline(&self) -> Option<Time> {
         let overdue = self.queue.oldest()?.plus_ms(self.settings.queue_timeout_ms);
         let opens = self.gate().and_then(|gate| self.first_stale_gate(gate));
-        Some([opens, self.look_again].into_iter().flatten().fold(overdue, Time::min))
+        let times = [opens, self.look_again, self.queue.first_give_up()];
+        Some(times.into_iter().flatten().fold(overdue, Time::min))
     }
 
     /// When the first gate that is closed by KV use opens for want of fresh gauges.

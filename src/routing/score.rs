@@ -46,8 +46,13 @@ pub(super) fn rank(policy: &mut dyn Policy, query: &Query<'_>, views: &[View<'_>
     let views: Vec<View<'_>> = positions.iter().map(|at| views[*at]).collect();
     let best = smallest(&candidates, &views, 0..views.len());
     let choice = best.map(|best| policy.choose(query, &views, &candidates, best));
-    if let Some(Choice::Best(chosen) | Choice::Local(chosen)) = choice {
-        candidates[chosen].ttft_ms = policy.ttft_ms(query, &views[chosen]);
+    let foreseen = match choice {
+        Some(Choice::Best(chosen) | Choice::Local(chosen)) => Some(chosen),
+        Some(Choice::Hold) => best,
+        None => None,
+    };
+    if let Some(at) = foreseen {
+        candidates[at].ttft_ms = policy.ttft_ms(query, &views[at]);
     }
     Ranking { candidates, positions, choice }
 }

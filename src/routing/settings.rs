@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::admission::Slo;
 use super::health::HealthThresholds;
 use super::policy::UnknownStrategy;
 use super::residency::Residency;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub seed: u64,
     /// What other routers tell of engines that they use as well counts as load. Default true.
     pub heeds_others: bool,
+    /// What is promised to requests, by class.
+    pub slo: Slo,
     /// Which regions each residency class allows.
     pub residency: Residency,
     /// Where regions are, for strategies that go by distance.
@@ -45,6 +48,7 @@ impl Default for Settings {
             max_attempts: 3,
             seed: 0,
             heeds_others: true,
+            slo: Slo::default(),
             residency: Residency::default(),
             places: Arc::default(),
             health: HealthThresholds::default(),
@@ -62,6 +66,7 @@ impl Settings {
         if let Some(limit) = self.max_concurrent {
             in_range("max_concurrent", f64::from(limit), 1.0, f64::from(u32::MAX))?;
         }
+        self.slo.check()?;
         in_range("max_attempts", f64::from(self.max_attempts), 1.0, f64::from(u32::MAX))?;
         in_range("failures_out", f64::from(self.health.failures_out), 1.0, f64::from(u32::MAX))?;
         in_range("successes_in", f64::from(self.health.successes_in), 1.0, f64::from(u32::MAX))

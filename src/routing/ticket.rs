@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::features::Features;
+use super::share::{Bill, Flow};
 use crate::model::{ReplicaId, Time};
 
 /// What stays the same or adds up from attempt to attempt.
 #[derive(Clone, Debug)]
 pub(super) struct Ticket {
     pub(super) features: Arc<Features>,
+    /// Whose it is.
+    pub(super) flow: Flow,
     /// Order of arrival at this router.
     pub(super) turn: u64,
     /// 1 for the first attempt.
@@ -42,6 +45,8 @@ pub(super) struct Attempt {
     /// The belief about its cached tokens rests on a prompt that was itself still waiting for its first token, which the engine may
     /// not have computed yet: no evidence for or against the index.
     pub(super) unproven: bool,
+    /// What its flow was charged for it.
+    pub(super) bill: Bill,
     /// Was the replica already credited with answering?
     pub(super) answered: bool,
     /// When it is to be looked at next, without a first token.

@@ -99,10 +99,28 @@ pub struct Decision {
     /// How many more could have had it, in a large fleet, but cost more at the least than the chosen one does: they were not scored.
     #[serde(default, skip_serializing_if = "none")]
     pub pruned: usize,
+    /// How it stood against the limit of its class; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
     /// Who was scored, in fleet order; the smallest score wins.
     pub candidates: Vec<Candidate>,
     /// Who was filtered before, in fleet order.
     pub excluded: Vec<Excluded>,
+}
+
+/// A request against the limit of its class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The class; `null` = none.
+    pub class: Option<String>,
+    /// Longest time to first token that it may have, ms.
+    pub limit_ms: f64,
+    /// How long it had waited in the router, ms.
+    pub waited_ms: f64,
+    /// Time to first token from then on, as predicted, ms; `null` = nothing was predicted.
+    pub ttft_ms: Option<f64>,
+    /// How much too late that is, ms; below 0 it is in time.
+    pub late_by_ms: f64,
 }
 
 fn none(count: &usize) -> bool {

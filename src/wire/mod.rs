@@ -22,8 +22,8 @@ mod tune;
 pub use audit::{AuditEvent, AuditLine};
 pub use cache::{Cache, CacheReplica, ClearCache, Cleared};
 pub use decision::{
-    Attempt, Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term,
-    Verdict,
+    Attempt, Candidate, Deadline, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind,
+    Term, Verdict,
 };
 pub use drain::{Drain, SetDrain};
 pub use error::{ErrorBody, ErrorObject};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gorgo::gateway::keys::file::change;
+use gorgo::gateway::keys::file::{Grant, change};
 use gorgo::gateway::keys::token::Token;
 use gorgo::gateway::{AuditTarget, GatewayConfig, GatewayHandle};
 use gorgo::model::Secret;
@@ -29,9 +29,18 @@ impl KeyRing {
 
     /// A new key; gives its text.
     pub(super) fn add(&self, name: &str, residency: &[&str]) -> String {
+        let residency = residency.iter().map(|class| (*class).to_owned()).collect();
+        self.grant(name, &Grant { residency, class: None })
+    }
+
+    /// A new key with a class of service of its own.
+    pub(super) fn of_class(&self, name: &str, class: &str) -> String {
+        self.grant(name, &Grant { residency: Vec::new(), class: Some(class.to_owned()) })
+    }
+
+    fn grant(&self, name: &str, grant: &Grant) -> String {
         let token = Token::generate().unwrap();
-        let residency: Vec<String> = residency.iter().map(|class| (*class).to_owned()).collect();
-        change(&self.path(), |file| file.add(name, &residency, &token, "now").map(|_| ())).unwrap();
+        change(&self.path(), |file| file.add(name, grant, &token, "now").map(|_| ())).unwrap();
         token.text().reveal().to_owned()
     }
 

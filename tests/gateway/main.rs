@@ -18,6 +18,7 @@ mod mutual;
 mod peers;
 mod perfetto;
 mod residency;
+mod slo;
 mod standstill;
 mod stop;
 mod straggler;

@@ -12,6 +12,7 @@ use crate::cli::exit::Failure;
 use crate::cli::measure::read_places;
 use crate::cluster::front::{Front, FrontFile, FrontKind};
 use crate::config::Fleet;
+use crate::config::slo::SloSection;
 use crate::gateway::{TlsFiles, check_tls, keys};
 use crate::model::Secret;
 
@@ -67,12 +68,14 @@ struct Rules<'a> {
     residency_by_model: &'a BTreeMap<String, String>,
 }
 
-/// What of `[proxy]` routers on nodes do without although it is written, in a sentence; `None` = nothing.
-pub(super) fn not_carried(fleet: &Fleet) -> Option<&'static str> {
-    fleet.proxy.admin_token_file.is_some().then_some(
-        "`proxy.admin_token_file` does not reach nodes: the admin API of routers there listens on loopback only and asks for no token; \
-         `gorgo proxy --remote NODE` reaches it through SSH",
-    )
+/// What routers on nodes do without although it is written, in sentences.
+pub(super) fn not_carried(fleet: &Fleet) -> impl Iterator<Item = &'static str> {
+    let token = "`proxy.admin_token_file` does not reach nodes: the admin API of routers there listens on loopback only and asks for no token; \
+                 `gorgo proxy --remote NODE` reaches it through SSH";
+    let slo =
+        "`[slo]` does not reach nodes: routers there refuse nobody for being late, and know no classes of service";
+    let told = [(fleet.proxy.admin_token_file.is_some(), token), (fleet.slo != SloSection::default(), slo)];
+    told.into_iter().filter_map(|(written, told)| written.then_some(told))
 }
 
 fn alone(found: &str, missing: &str) -> Failure {
@@ -121,10 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_stays_here_is_told() {
-        let told = |text: &str| not_carried(&fleet(&read(text).0, None).0);
-        assert_eq!(told("[proxy]\naudit = \"off\"\n"), None);
-        let token = told("[proxy]\nadmin_token_file = \"token\"\n").expect("it is not carried");
+    fn what_stays_here_is_told() {
+        let told = |text: &str| not_carried(&fleet(&read(text).0, None).0).collect::<Vec<_>>();
+        assert_eq!(told("[proxy]\naudit = \"off\"\n"), Vec::<&str>::new());
+        let [token, slo] = told("[proxy]\nadmin_token_file = \"token\"\n[slo]\nttft_ms = 9000\n")[..] else {
+            panic!("both stay here")
+        };
         assert!(token.starts_with("`proxy.admin_token_file` does not reach nodes"), "{token}");
+        assert!(slo.starts_with("`[slo]` does not reach nodes"), "{slo}");
     }
 }

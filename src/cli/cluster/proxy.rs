@@ -68,7 +68,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Outcome {
     let task = if args.remove { Task::RemoveProxy } else { Task::Proxy { exchange: args.agent_binary.is_some() } };
     let plans = plans(task, Some(&desired), &members, &lines, context).await;
     drop(lines);
-    if let Some(told) = not_carried(&scene.setup.fleet).filter(|_| !args.remove) {
+    for told in not_carried(&scene.setup.fleet).filter(|_| !args.remove) {
         context.printer.warn(told);
     }
     if args.consent.is_dry_run() {

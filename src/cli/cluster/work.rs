@@ -111,7 +111,7 @@ pub(super) async fn run(task: Task, choice: &Choice, args: Option<&Args>, contex
     if let Some(told) = told_otherwise(&desired).filter(|_| task == Task::Setup) {
         context.printer.talk(told);
     }
-    if let Some(told) = not_carried(&scene.setup.fleet).filter(|_| task == Task::Setup) {
+    for told in not_carried(&scene.setup.fleet).filter(|_| task == Task::Setup) {
         context.printer.warn(told);
     }
     if show_only {

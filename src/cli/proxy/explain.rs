@@ -8,7 +8,8 @@ use super::super::table::{Column, Table};
 use crate::model::RequestId;
 use crate::routing::Excluded;
 use crate::wire::{
-    Attempt, Candidate, Decision, DecisionSummary, Decisions, Explanation, Finished, OutcomeKind, Verdict, paths,
+    Attempt, Candidate, Deadline, Decision, DecisionSummary, Decisions, Explanation, Finished, OutcomeKind, Verdict,
+    paths,
 };
 
 /// Arguments of `gorgo proxy explain`.
@@ -121,6 +122,9 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
         let weights = it.weights.iter().map(|weight| format!("{} {:.3}", weight.name, weight.value));
         text += &format!("\nweights in force: {}", weights.collect::<Vec<_>>().join(", "));
     }
+    if let Some(deadline) = &it.deadline {
+        text += &limit(deadline);
+    }
     if !it.candidates.is_empty() {
         let rule = if it.kept_local {
             "kept local, where there was room: nothing was compared"
@@ -141,6 +145,17 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
         text += &attempt(replica, tried);
     }
     text
+}
+
+/// How it stood against the limit of its class.
+fn limit(it: &Deadline) -> String {
+    let class = it.class.as_ref().map_or(String::new(), |class| format!(" of class {class}"));
+    let late = if it.late_by_ms > 0.0 {
+        format!("{} too late", human::ms(it.late_by_ms))
+    } else {
+        format!("in time with {} left", human::ms(-it.late_by_ms))
+    };
+    format!("\nlimit{class} {}: {late}", human::ms(it.limit_ms))
 }
 
 /// A reason as it is called, and in words where that says more.
@@ -258,8 +273,8 @@ mod tests {
 
     use super::{explain, list};
     use crate::wire::{
-        Attempt, Candidate, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished, OutcomeKind, Term,
-        Verdict,
+        Attempt, Candidate, Deadline, Decision, DecisionSummary, Decisions, Excluded, Explanation, Finished,
+        OutcomeKind, Term, Verdict,
     };
 
     fn candidate(replica: &str, cached_tokens: u32, terms: &[(&str, f64)]) -> Candidate {
@@ -300,6 +315,7 @@ mod tests {
             kept_local: true,
             weights: Vec::new(),
             pruned: 0,
+            deadline: None,
             predicted_ttft_ms: Some(73.3),
             candidates: vec![
                 candidate("east", 3_328, &[("network", 2.0), ("prefill", 71.25), ("queue", 0.0)]),
@@ -315,6 +331,13 @@ mod tests {
             kept_local: false,
             weights: vec![Term { name: "w_queue".into(), value: 0.25 }],
             pruned: 0,
+            deadline: Some(Deadline {
+                class: Some("batch".into()),
+                limit_ms: 10_000.0,
+                waited_ms: 12.0,
+                ttft_ms: Some(152.5),
+                late_by_ms: -9_835.5,
+            }),
             predicted_ttft_ms: Some(152.5),
             candidates: vec![first.candidates[1].clone()],
             excluded: vec![Excluded { replica: "east".into(), reason: "tried".into() }],
@@ -353,6 +376,7 @@ mod tests {
         attempt 2, 4 s ago, by `gorgo`: to europe
         prompt 4,086 tokens, held 12.0 ms, predicted ttft 152 ms
         weights in force: w_queue 0.250
+        limit of class batch 10.0 s: in time with 9836 ms left
 
         CANDIDATE   SCORE  = SUM OF                                     CACHED  UNCACHED
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182

@@ -11,7 +11,7 @@ use super::super::Context;
 use super::super::config_file::ConfigFile;
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::table::{Column, Table};
-use crate::gateway::keys::file::{KeyEntry, KeyFile, change, read};
+use crate::gateway::keys::file::{Grant, KeyEntry, KeyFile, change, read};
 use crate::gateway::keys::token::Token;
 use crate::model::date::iso;
 
@@ -43,6 +43,9 @@ pub(crate) struct AddArgs {
     /// Residency class of all requests with this key (repeatable; every class narrows)
     #[arg(long = "residency", value_name = "CLASS")]
     residency: Vec<String>,
+    /// Class of service of all requests with this key, whatever they name themselves
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
     #[command(flatten)]
     place: Place,
     /// Check everything, make nothing
@@ -85,6 +88,8 @@ struct Shown<'a> {
     name: &'a str,
     id: &'a str,
     residency: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
     created: &'a str,
     revoked: Option<&'a str>,
     /// The key itself, right after it was made.
@@ -94,8 +99,8 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn new(entry: &'a KeyEntry) -> Self {
-        let KeyEntry { name, id, residency, created, revoked, .. } = entry;
-        Self { name, id, residency, created, revoked: revoked.as_deref(), key: None }
+        let KeyEntry { name, id, residency, class, created, revoked, .. } = entry;
+        Self { name, id, residency, class: class.as_deref(), created, revoked: revoked.as_deref(), key: None }
     }
 }
 
@@ -110,16 +115,17 @@ pub(super) fn run(command: &Command, context: &Context) -> Outcome {
 
 fn add(args: &AddArgs, context: &Context) -> Outcome {
     let path = args.place.path(context)?;
-    known_classes(&args.residency, context)?;
+    known_classes(args, context)?;
+    let grant = Grant { residency: args.residency.clone(), class: args.class.clone() };
     let token = Token::generate()?;
     let now = now();
     if args.dry_run {
         let mut file = if path.exists() { read(&path)? } else { KeyFile::default() };
-        file.add(&args.name, &args.residency, &token, &now).map_err(Failure::usage)?;
+        file.add(&args.name, &grant, &token, &now).map_err(Failure::usage)?;
         context.printer.data(format_args!("would add key `{}` to {}", args.name, path.display()))?;
         return Ok(Exit::Done);
     }
-    let made = change(&path, |file| file.add(&args.name, &args.residency, &token, &now).cloned());
+    let made = change(&path, |file| file.add(&args.name, &grant, &token, &now).cloned());
     let entry = made.map_err(Failure::usage)?;
     if args.json {
         context.printer.json(&Shown { key: Some(token.text().reveal()), ..Shown::new(&entry) })?;
@@ -146,12 +152,19 @@ fn list(args: &ListArgs, context: &Context) -> Outcome {
 }
 
 fn rows(keys: &[Shown<'_>]) -> String {
-    let mut table = Table::new(&["name", "id", "residency", "created", "revoked"].map(Column::Text));
+    // Who has no classes need not read of any.
+    let classes = keys.iter().any(|key| key.class.is_some());
+    let columns = ["name", "id", "residency", "class", "created", "revoked"];
+    let columns: Vec<Column> =
+        columns.into_iter().filter(|name| classes || *name != "class").map(Column::Text).collect();
+    let mut table = Table::new(&columns);
     for key in keys {
         let day = |date: &str| date.split_once('.').map_or(date, |(date, _)| date).to_owned();
         let residency = if key.residency.is_empty() { "-".to_owned() } else { key.residency.join(", ") };
         let revoked = key.revoked.map_or_else(|| "-".to_owned(), day);
-        table.row([key.name.to_owned(), key.id.to_owned(), residency, day(key.created), revoked]);
+        let class = classes.then(|| key.class.unwrap_or("-").to_owned());
+        let first = [key.name.to_owned(), key.id.to_owned(), residency];
+        table.row(first.into_iter().chain(class).chain([day(key.created), revoked]));
     }
     table.to_string()
 }
@@ -193,14 +206,22 @@ impl Place {
 }
 
 /// Where there is a configuration, a class that it does not have would only make a key that nobody can use.
-fn known_classes(classes: &[String], context: &Context) -> Result<(), Failure> {
+fn known_classes(args: &AddArgs, context: &Context) -> Result<(), Failure> {
     let file = ConfigFile::find(context.config.as_deref())?;
-    let known = &file.document.file.residency;
-    let unknown = classes.iter().find(|class| file.path.is_some() && !known.contains_key(*class));
-    let Some(unknown) = unknown else { return Ok(()) };
-    let names: Vec<&str> = known.keys().map(String::as_str).collect();
-    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Err(Failure::usage(anyhow!("no class `{unknown}` in [residency] of {}; known classes: {known}", file.name())))
+    if file.path.is_none() {
+        return Ok(());
+    }
+    let check = |class: &String, table: &str, known: Vec<&str>| {
+        if known.contains(&class.as_str()) {
+            return Ok(());
+        }
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(Failure::usage(anyhow!("no class `{class}` in {table} of {}; known classes: {known}", file.name())))
+    };
+    let (residency, slo) = (&file.document.file.residency, &file.document.file.slo.class);
+    let residency = |class| check(class, "[residency]", residency.keys().map(String::as_str).collect());
+    args.residency.iter().try_for_each(residency)?;
+    args.class.iter().try_for_each(|class| check(class, "[slo.class]", slo.keys().map(String::as_str).collect()))
 }
 
 /// UTC.
@@ -224,6 +245,7 @@ mod tests {
                 name: "ann",
                 id: "0123456789abcdef",
                 residency: &classes,
+                class: None,
                 created: "2026-11-20T12:00:00.000000Z",
                 revoked: None,
                 key: None,
@@ -232,6 +254,7 @@ mod tests {
                 name: "bob",
                 id: "1123456789abcdef",
                 residency: &[],
+                class: None,
                 created: "2026-11-20T12:00:00.000000Z",
                 revoked: Some("2026-11-21T12:00:00.000000Z"),
                 key: None,

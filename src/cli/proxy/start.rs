@@ -15,9 +15,11 @@ use super::super::config::settings;
 use super::super::config_file::ConfigFile;
 use super::super::exit::{Exit, Failure, Outcome};
 use super::super::face::{self, FaceArgs};
+use super::super::measure::slo;
 use super::super::signal::Stops;
 use crate::config::replica::AGENT;
 use crate::config::resolve::Proxy;
+use crate::config::slo::SloFlags;
 use crate::config::{Flags, Problem, Problems, ReplicaEntry, Resolved, resolve};
 use crate::gateway::{Gateway, GatewayConfig, GatewayHandle, Limits, MutualConfig, ReplicaConfig};
 use crate::inference::Engine;
@@ -59,6 +61,10 @@ pub(crate) struct Args {
     /// Weight or rate of the strategy, e.g. `w_queue=0.1` (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Assignment>,
+    /// Longest time to first token and longest mean gap between tokens, in ms: who cannot have the first within it is refused at once (429,
+    /// or as `[slo]` says), the second is counted only [default: nobody is late]
+    #[arg(long, value_name = "NAME=MS,…", value_parser = promised)]
+    slo: Option<SloFlags>,
     /// Check everything, print what would apply, and start nothing
     #[arg(long)]
     dry_run: bool,
@@ -75,6 +81,16 @@ fn strategies() -> String {
         }
     }
     text.trim_end().to_owned()
+}
+
+/// `ttft=10000,itl=50`, as a router can keep to it.
+pub(in crate::cli) fn promised(text: &str) -> Result<SloFlags, String> {
+    let slo = slo(text)?;
+    if slo.e2e_ms.is_some() {
+        return Err("a router knows nothing of whole answers before they end; wanted ttft, itl or both".to_owned());
+    }
+    let whole = |ms: Option<f64>| ms.map(|ms| ms.ceil() as u64);
+    Ok(SloFlags { ttft_ms: whole(slo.ttft_ms), itl_ms: whole(slo.itl_ms) })
 }
 
 /// An address as a flag takes it.
@@ -116,6 +132,7 @@ fn meant(args: &Args, file: &ConfigFile) -> Result<Resolved, Failure> {
         strategy: args.strategy.clone(),
         max_concurrent: args.max_concurrent,
         weights: by_key(&args.set)?,
+        slo: args.slo.unwrap_or_default(),
         face: args.face.flags(args.region.as_deref()),
     };
     let (resolved, more) = resolve(&file.document, &flags);
@@ -149,6 +166,7 @@ pub(in crate::cli) fn gateway_config(proxy: Proxy) -> Result<GatewayConfig, Fail
         queue_timeout_ms: proxy.queue_timeout_ms as f64,
         max_attempts: proxy.max_attempts,
         seed: proxy.seed,
+        slo: proxy.slo,
         residency: Residency { classes: proxy.residency, models: proxy.residency_by_model },
         ..Settings::default()
     };
@@ -261,6 +279,7 @@ mod tests {
             strategy: None,
             max_concurrent: None,
             set: Vec::new(),
+            slo: None,
             dry_run: false,
         }
     }

@@ -38,11 +38,23 @@ pub struct KeyEntry {
     /// Residency classes of all its requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub residency: Vec<String>,
+    /// Class of service of all its requests; `None` = the one that each names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// When it was made, UTC.
     pub created: String,
     /// Since when it is not taken any more, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<String>,
+}
+
+/// What a key brings to all of its requests.
+#[derive(Clone, Debug, Default)]
+pub struct Grant {
+    /// Residency classes.
+    pub residency: Vec<String>,
+    /// Class of service, if it is fixed.
+    pub class: Option<String>,
 }
 
 impl KeyEntry {
@@ -60,7 +72,7 @@ impl KeyFile {
     ///
     /// # Errors
     /// A bad name, or one that another key in force has.
-    pub fn add(&mut self, name: &str, residency: &[String], token: &Token, now: &str) -> anyhow::Result<&KeyEntry> {
+    pub fn add(&mut self, name: &str, grant: &Grant, token: &Token, now: &str) -> anyhow::Result<&KeyEntry> {
         check_name(name)?;
         ensure!(
             self.active(name).is_none(),
@@ -70,7 +82,8 @@ impl KeyFile {
             name: name.to_owned(),
             id: token.id().to_owned(),
             sha256: token.hash().to_string(),
-            residency: residency.to_vec(),
+            residency: grant.residency.clone(),
+            class: grant.class.clone(),
             created: now.to_owned(),
             revoked: None,
         });
@@ -184,7 +197,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::super::token::Token;
-    use super::{KeyFile, change, read};
+    use super::{Grant, KeyFile, change, read};
 
     const NOON: &str = "2026-11-20T12:00:00.000000Z";
 
@@ -196,7 +209,8 @@ mod tests {
 
     fn add(path: &std::path::Path, name: &str, residency: &[String]) -> anyhow::Result<Token> {
         let token = Token::generate()?;
-        change(path, |file| file.add(name, residency, &token, NOON).map(|_| ()))?;
+        let grant = Grant { residency: residency.to_vec(), class: (name == "ann").then(|| "gold".to_owned()) };
+        change(path, |file| file.add(name, &grant, &token, NOON).map(|_| ()))?;
         Ok(token)
     }
 
@@ -216,6 +230,7 @@ mod tests {
         [[key]]
         name = "ann"
         residency = ["eu-only"]
+        class = "gold"
         created = "2026-11-20T12:00:00.000000Z"
 
         [[key]]

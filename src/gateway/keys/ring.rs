@@ -18,6 +18,8 @@ pub(in crate::gateway) struct Key {
     pub(in crate::gateway) name: Arc<str>,
     /// The residency classes of all requests that come with it.
     pub(in crate::gateway) residency: Classes,
+    /// The class of service of all of them, if it fixes one.
+    pub(in crate::gateway) class: Option<Arc<str>>,
     hash: Hash,
 }
 
@@ -79,7 +81,8 @@ fn ring(file: &KeyFile) -> anyhow::Result<Ring> {
     active
         .map(|entry| {
             let residency = entry.residency.iter().map(String::as_str).collect();
-            let key = Key { name: entry.name.as_str().into(), residency, hash: entry.hash()? };
+            let class = entry.class.as_deref().map(Arc::from);
+            let key = Key { name: entry.name.as_str().into(), residency, class, hash: entry.hash()? };
             Ok((entry.id.clone(), Arc::new(key)))
         })
         .collect()

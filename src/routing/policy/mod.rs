@@ -174,6 +174,11 @@ pub trait Policy: Send {
         None
     }
 
+    /// Are the times that it foresees to be believed, as far as it has seen what came of them?
+    fn foresees(&self) -> bool {
+        true
+    }
+
     /// Does the rule decide anew on what waits in the router's queue, after every event?
     fn reconsiders(&self) -> bool {
         self.keeps_local()

@@ -141,9 +141,10 @@ impl Router {
     /// The attempt was called back ([`Effect::Recall`]): where next? Its replica is as healthy as before, and takes the request again if
     /// by now nobody else would. A request that is not at a replica is refused, as by [`Self::failed`].
     pub fn recalled(&mut self, now: Time, request: RequestId) -> (Arc<Decision>, Vec<Effect>) {
-        let late = self.attempts.get(&request).map(|attempt| (attempt.ticket.clone(), attempt.replica));
-        let Some((mut ticket, late)) = late else { return self.failed(now, request) };
+        let late = self.attempts.get(&request).map(|attempt| (attempt.ticket.clone(), attempt.replica, attempt.bill));
+        let Some((mut ticket, late, bill)) = late else { return self.failed(now, request) };
         self.take_from_replica(now, request);
+        self.shares.take_back(bill);
         ticket.attempt += 1;
         ticket.tried.push(late);
         let mut decision = self.place(now, request, ticket.clone());

@@ -38,6 +38,7 @@ impl Router {
             self.observe_health(attempt.replica, true);
         }
         self.learn(now, attempt, usage);
+        self.settle(attempt, usage);
     }
 
     /// Learns from the usage of a finished request.

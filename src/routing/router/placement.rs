@@ -13,6 +13,7 @@ use crate::routing::fleet::{Fleet, Replica, ReplicaKind};
 use crate::routing::index::{Audience, PrefixIndex};
 use crate::routing::ledger::{Demand, Ledger};
 use crate::routing::policy::{Choice, Event, Query, Sent, View};
+use crate::routing::queue::Entry;
 use crate::routing::score::{Ranking, cached_tokens, rank};
 use crate::routing::tune::End;
 
@@ -26,12 +27,13 @@ const RETRY_AFTER_MIN_MS: f64 = 1_000.0;
 const RECONSIDERED: usize = 48;
 
 /// Shortest time between two looks at the queue for no other reason than that time passes, ms: a late replica puts its room off as fast.
-const SHORTEST_LOOK_MS: f64 = 10.0;
+pub(super) const SHORTEST_LOOK_MS: f64 = 10.0;
 
 impl Router {
     /// Decides on a request and does what was decided: sends it on its way, holds it or forgets it.
     pub(super) fn place(&mut self, now: Time, request: RequestId, ticket: Ticket) -> Arc<Decision> {
         let (mut decision, matched) = self.decide(now, request, &ticket);
+        self.admit(&ticket, &mut decision);
         if decision.verdict == Verdict::Hold && self.queue.len() >= self.settings.queue_limit {
             decision.verdict = self.reject(now, Refusal::QueueFull);
         }
@@ -50,10 +52,10 @@ impl Router {
             effects.extend(self.reconsider(now));
             return effects;
         }
+        self.look_again = None;
         let mut blocked: Vec<Ticket> = Vec::new();
-        let mut at = None;
-        while let Some((place, held)) = self.queue.next(at) {
-            at = Some(place);
+        let mut walk = self.queue.walk(&self.shares);
+        while let Some(held) = walk.next(&self.queue) {
             if blocked.iter().any(|other| other.same_filters(&held.ticket)) {
                 continue;
             }
@@ -66,6 +68,9 @@ impl Router {
                 blocked.push(ticket);
                 continue;
             }
+            if self.stays_late(now, request, &ticket) {
+                continue;
+            }
             effects.extend(self.release_one(now, request));
         }
         effects
@@ -75,9 +80,10 @@ impl Router {
     fn reconsider(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.look_again = None;
-        for request in self.queue.first(RECONSIDERED) {
-            let Some(ticket) = self.queue.ticket(request).cloned() else { continue };
-            let decision = self.decide(now, request, &ticket).0;
+        for request in self.queue.first(RECONSIDERED, &self.shares) {
+            let Some(ticket) = self.queue.ticket(now, request) else { continue };
+            let mut decision = self.decide(now, request, &ticket).0;
+            self.admit(&ticket, &mut decision);
             let waits = match decision.verdict {
                 Verdict::Hold => true,
                 // A moment without a healthy replica is no reason to refuse what is already waiting.
@@ -86,7 +92,8 @@ impl Router {
             };
             if !waits {
                 effects.extend(self.release_one(now, request));
-            } else if self.note_wait(now, &decision) {
+                self.look_soon_after(now, decision.verdict);
+            } else if self.note_wait(now, &ticket, &decision) {
                 break;
             }
         }
@@ -94,17 +101,26 @@ impl Router {
     }
 
     /// Puts a request in the queue.
-    fn hold(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
-        self.queue.push(now, decision.request, ticket, decision.prompt_tokens);
-        self.note_wait(now, decision);
+    pub(super) fn hold(&mut self, now: Time, ticket: Ticket, decision: &Decision) {
+        let request = decision.request;
+        let (bill, prospect) = (self.bill(&ticket, decision), self.prospect(now, &ticket, decision));
+        let entry = Entry { request, ticket: ticket.clone(), prompt_tokens: decision.prompt_tokens, bill, prospect };
+        self.queue.push(now, entry);
+        self.note_wait(now, &ticket, decision);
     }
 
     /// Notes of a request that waits how much work it means and when there may be room for it. True if there is room for nobody.
-    fn note_wait(&mut self, now: Time, decision: &Decision) -> bool {
+    fn note_wait(&mut self, now: Time, ticket: &Ticket, decision: &Decision) -> bool {
+        let prospect = self.prospect(now, ticket, decision);
+        self.queue.expect(decision.request, prospect);
         let policy = &self.strategy.policy;
         if policy.shortest_first() {
             let uncached = decision.candidates.iter().map(|candidate| candidate.uncached_tokens).min();
             self.queue.rank(decision.request, uncached.unwrap_or(decision.prompt_tokens));
+        }
+        if prospect.late && self.queue.is_awaited_beside(decision.request) {
+            // It is not the time that it waits for: the sum of what it has waited and what is predicted never falls by time alone.
+            return false;
         }
         let best = decision.candidates.iter().min_by(|a, b| a.score.total_cmp(&b.score));
         let Some(room_in_ms) = best.and_then(|best| policy.room_in_ms(best)) else { return false };
@@ -135,12 +151,17 @@ impl Router {
         Some(Effect::Released(self.place(now, request, ticket)))
     }
 
+    /// Requests that time alone makes too late, whatever anybody waits for.
     fn expire(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(request) = self.queue.overdue(now, self.settings.queue_timeout_ms) {
             let Some(ticket) = self.queue.remove(now, request) else { break };
             self.tuner_ends(now, request, End::Failed, Usage::default());
             effects.push(Effect::Released(Arc::new(self.refuse(now, request, &ticket, Refusal::QueueTimeout))));
+        }
+        while let Some(request) = self.queue.given_up(now) {
+            let Some(ticket) = self.queue.remove(now, request) else { break };
+            effects.push(Effect::Released(Arc::new(self.refuse_late(now, request, &ticket))));
         }
         effects
     }
@@ -233,6 +254,7 @@ impl Router {
             kept_local: false,
             weights: self.weights(strategy),
             pruned: 0,
+            deadline: None,
             candidates,
             excluded,
         }
@@ -245,24 +267,29 @@ impl Router {
     }
 
     /// A full queue names when its last place may be free: its length at the rate at which it has been emptying.
-    fn reject(&self, now: Time, reason: Refusal) -> Verdict {
+    pub(super) fn reject(&self, now: Time, reason: Refusal) -> Verdict {
         let waits = matches!(reason, Refusal::QueueFull | Refusal::QueueTimeout);
         let rate = self.releases.per_ms(now);
         let drained_ms = (waits && rate > 0.0).then(|| self.queue.len() as f64 / rate);
-        let longest = self.settings.queue_timeout_ms.max(RETRY_AFTER_MIN_MS);
-        Verdict::Reject { reason, retry_after_ms: drained_ms.map(|ms| ms.clamp(RETRY_AFTER_MIN_MS, longest)) }
+        Verdict::Reject { reason, retry_after_ms: drained_ms.map(|ms| self.retry_after_ms(ms)) }
+    }
+
+    /// Neither at once nor later than the queue's own limit.
+    pub(super) fn retry_after_ms(&self, ms: f64) -> f64 {
+        ms.clamp(RETRY_AFTER_MIN_MS, self.settings.queue_timeout_ms.max(RETRY_AFTER_MIN_MS))
     }
 
     /// Books a request on the replica that was chosen for it, which is believed to hold its first `matched` blocks.
     fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision, matched: usize) {
         let Some(chosen) = decision.chosen() else { return };
         let features = Arc::clone(&ticket.features);
-        let expected = self.output_tokens.value().unwrap_or(EXPECTED_OUTPUT_TOKENS) as u32;
         let demand = Demand {
             prompt_tokens: decision.prompt_tokens,
             uncached_tokens: chosen.uncached_tokens,
-            output_tokens: features.max_tokens.map_or(expected, |limit| limit.min(expected)),
+            output_tokens: self.expected_output(&features),
         };
+        let bill = self.bill(&ticket, decision);
+        self.shares.charge(bill);
         let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
         let rtt_ms = rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms());
         let arrival = now.plus_ms(rtt_ms / 2.0);
@@ -287,6 +314,7 @@ impl Router {
             cached_tokens: chosen.cached_tokens,
             ttft_ms,
             unproven,
+            bill,
             answered: false,
             look_at: None,
             called: false,
@@ -302,6 +330,12 @@ impl Router {
         };
         self.observe(now, chosen.replica, Event::Dispatched(sent));
         self.watch(decision.request);
+    }
+
+    /// Output length to be reckoned with, tokens.
+    pub(super) fn expected_output(&self, features: &Features) -> u32 {
+        let expected = self.output_tokens.value().unwrap_or(EXPECTED_OUTPUT_TOKENS) as u32;
+        features.max_tokens.map_or(expected, |limit| limit.min(expected))
     }
 
     /// Does this prefix, which the index believes cached at `replica`, belong to a request that waits for its first token there?

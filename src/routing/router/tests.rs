@@ -1,10 +1,12 @@
 //! Scripted days in the life of a router: events in, decisions out, as text.
 
+mod fair;
 mod field;
 mod guard;
 mod peers;
 mod properties;
 mod script;
+mod slo;
 mod tuning;
 
 use insta::assert_snapshot;

@@ -33,7 +33,7 @@ pub(super) fn worth_another_try(reason: Refusal) -> bool {
 /// As `gateway::reject` answers.
 fn status(reason: Refusal) -> u16 {
     match reason {
-        Refusal::QueueFull => 429,
+        Refusal::QueueFull | Refusal::Deadline => 429,
         Refusal::NoReplica | Refusal::NoneHealthy | Refusal::QueueTimeout => 503,
         Refusal::UnknownModel => 404,
         Refusal::Residency => 403,

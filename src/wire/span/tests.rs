@@ -41,6 +41,7 @@ fn decision(at_us: u64, request: &str, verdict: Verdict) -> DecisionSpan {
         kept_local: false,
         weights: Vec::new(),
         pruned: 0,
+        deadline: None,
         predicted_ttft_ms: Some(9.5),
         candidates: vec![Candidate {
             replica: "west".into(),

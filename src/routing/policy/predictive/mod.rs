@@ -300,6 +300,11 @@ impl Policy for Predictive {
         Some(self.forecast(query, candidate, site).ttft_ms())
     }
 
+    fn foresees(&self) -> bool {
+        // Who is late by a prediction that is too low is late all the more.
+        !self.trust.is_lost() || !self.trust.is_too_high()
+    }
+
     fn choose(&self, query: &Query<'_>, _views: &[View<'_>], candidates: &[Candidate], best: usize) -> Choice {
         let full = query.central && self.room_in_ms(&candidates[best]).is_some_and(|ms| ms > 0.0);
         if full { Choice::Hold } else { Choice::Best(best) }

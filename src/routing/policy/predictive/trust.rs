@@ -17,6 +17,8 @@ const NOISE_MS: f64 = 20.0;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trust {
     errors: VecDeque<f64>,
+    /// Of the same predictions: was it too high?
+    high: VecDeque<bool>,
     lost: bool,
 }
 
@@ -24,6 +26,11 @@ impl Trust {
     /// Is the fallback in force?
     pub(super) fn is_lost(&self) -> bool {
         self.lost
+    }
+
+    /// What was predicted is mostly more than what came.
+    pub(super) fn is_too_high(&self) -> bool {
+        2 * self.high.iter().filter(|high| **high).count() > self.high.len()
     }
 
     /// A first token came after `actual_ms` instead of `predicted_ms`.
@@ -35,8 +42,10 @@ impl Trust {
         }
         if self.errors.len() == WINDOW {
             self.errors.pop_front();
+            self.high.pop_front();
         }
         self.errors.push_back(error);
+        self.high.push_back(predicted_ms > actual_ms);
         if self.errors.len() == WINDOW {
             let bound = if self.lost { FOUND } else { LOST };
             // More than half of them.
@@ -65,5 +74,15 @@ mod tests {
         assert!(learn(100, 100.0, 160.0), "not yet good enough");
         assert!(!learn(100, 1.0, 10.0), "a few ms are noise");
         assert!(!learn(200, f64::NAN, 100.0), "nonsense is ignored");
+    }
+
+    #[test]
+    fn it_knows_on_which_side_predictions_are_wrong() {
+        let mut trust = Trust::default();
+        assert!(!trust.is_too_high(), "nothing is known");
+        (0..50).for_each(|_| trust.learn(900.0, 100.0));
+        assert!(trust.is_lost() && trust.is_too_high());
+        (0..25).for_each(|_| trust.learn(100.0, 900.0));
+        assert!(trust.is_lost() && !trust.is_too_high());
     }
 }

@@ -8,12 +8,13 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::policy::names;
 use crate::routing::{
-    Effect, Features, Gauges, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
+    Class, Effect, Features, Gauges, Late, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Slo,
+    Usage, Verdict,
 };
 
 #[derive(Clone, Debug)]
 enum Event {
-    Arrive { request: u64, model: bool, priority: i32, blocks: u64 },
+    Arrive { request: u64, model: bool, priority: i32, blocks: u64, who: u8 },
     Headers(u64),
     FirstToken(u64),
     Finish(u64, u8),
@@ -34,8 +35,8 @@ fn events() -> impl Strategy<Value = Event> {
     let request = 0..30u64;
     let replica = 0..6u32;
     prop_oneof![
-        8 => (request.clone(), any::<bool>(), -1..2i32, 0..20u64)
-            .prop_map(|(request, model, priority, blocks)| Event::Arrive { request, model, priority, blocks }),
+        8 => (request.clone(), any::<bool>(), -1..2i32, 0..20u64, 0..6u8)
+            .prop_map(|(request, model, priority, blocks, who)| Event::Arrive { request, model, priority, blocks, who }),
         3 => request.clone().prop_map(Event::Headers),
         3 => request.clone().prop_map(Event::FirstToken),
         4 => (request.clone(), 0..3u8).prop_map(|(request, how)| Event::Finish(request, how)),
@@ -103,8 +104,9 @@ impl World {
         let now = self.now;
         let router = &mut self.router;
         let effects = match event {
-            Event::Arrive { request, model, priority, blocks } => {
-                let decision = router.arrive(now, RequestId(request), Arc::new(features(model, priority, blocks)));
+            Event::Arrive { request, model, priority, blocks, who } => {
+                let features = Features { priority, ..features(model, blocks, who) };
+                let decision = router.arrive(now, RequestId(request), Arc::new(features));
                 self.seen.remove(&request);
                 self.note(decision.request, decision.verdict);
                 Vec::new()
@@ -167,10 +169,13 @@ impl World {
     }
 }
 
-fn features(model: bool, priority: i32, blocks: u64) -> Features {
+/// Of nobody, of one of two keys, or of one of two classes, forwarded or not.
+fn features(model: bool, blocks: u64, who: u8) -> Features {
     Features {
         model: model.then(|| "m".into()),
-        priority,
+        tenant: ["ann", "bob"].get(usize::from(who)).map(|key| (*key).into()),
+        class: (who > 2).then(|| if who > 3 { "defer".into() } else { "other".into() }),
+        forwarded: who == 5,
         blocks: (0..blocks).collect(),
         prompt_bytes: blocks * 256 + 17,
         ..Features::default()
@@ -188,10 +193,22 @@ fn spec(name: u8, any_model: bool) -> ReplicaSpec {
     }
 }
 
+/// No limits, or some that some of the requests meet.
+fn slo() -> impl Strategy<Value = Slo> {
+    let class = |ttft_ms, late| Class { ttft_ms, late, weight: 2.0 };
+    proptest::option::of(100.0..5000.0).prop_map(move |ttft_ms| Slo {
+        default: class(ttft_ms, Late::Refuse),
+        classes: [("defer".to_owned(), class(ttft_ms, Late::Defer))].into(),
+        itl_ms: None,
+    })
+}
+
 proptest! {
     #[test]
-    fn no_request_is_lost_or_counted_twice(events in proptest::collection::vec(events(), 0..150)) {
-        let settings = Settings { queue_limit: 5, queue_timeout_ms: 20_000.0, max_concurrent: Some(2), ..Settings::default() };
+    fn no_request_is_lost_or_counted_twice(
+        events in proptest::collection::vec(events(), 0..150), slo in slo(), max_concurrent in proptest::option::of(1..3u32),
+    ) {
+        let settings = Settings { queue_limit: 5, queue_timeout_ms: 20_000.0, max_concurrent, slo, ..Settings::default() };
         let mut world = World { router: Router::new(settings).expect("settings"), seen: BTreeMap::new(), now: Time::ZERO };
         for event in events {
             world.play(event);

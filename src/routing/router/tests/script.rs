@@ -180,6 +180,8 @@ fn features(arguments: &Arguments<'_>) -> Features {
         session: arguments.number("session"),
         place: None,
         residency: arguments.text("residency").into_iter().collect(),
+        class: arguments.text("class").map(Into::into),
+        tenant: arguments.text("key").map(Into::into),
         priority: arguments.number("priority").unwrap_or(0),
         blocks: hash_blocks([text.as_slice()], 0).into(),
         prompt_bytes: text.len() as u64,
