@@ -118,6 +118,9 @@ fn finish(tuning: &Tuning, output: &Output, require_gain: bool, context: &Contex
 impl Args {
     /// From what was typed to what is meant; everything that can be wrong is found before anything starts.
     fn meant(self) -> Result<TuneConfig, Failure> {
+        if self.scene.objectives().admit {
+            return Err(Failure::usage(anyhow!("`--slo …,admit`: `tune` refuses nobody; leave `admit` out")));
+        }
         let names = self.names()?;
         let fleet = self.scene.real_fleet(&names)?;
         let names = meant_there(names, &fleet, "--strategy")?;

@@ -71,6 +71,14 @@ pub const FIGURES: &[Figure] = &[
          only.",
     ),
     figure(
+        "requests.refused",
+        "refused",
+        "",
+        Better::Neither,
+        "Of these refused. They are not good: goodput counts them as missed. TTFT and E2E are those of the served requests alone, and say \
+         nothing of how long a refused client had to wait elsewhere.",
+    ),
+    figure(
         "ttft_ms",
         "TTFT",
         "ms",
@@ -332,6 +340,12 @@ pub const COLUMNS: &[Column] = &[
     Column { figure: "e2e_ms", part: "p95", read: |run| run.e2e_ms.p95, bound: None },
     Column { figure: "tpot_ms", part: "p50", read: |run| run.tpot_ms.p50, bound: None },
     Column { figure: "cache.hit_ratio", part: "", read: |run| percent(run.cache.hit_ratio), bound: None },
+    Column {
+        figure: "requests.refused",
+        part: "",
+        read: |run| (run.requests.refused > 0).then_some(run.requests.refused as f64),
+        bound: None,
+    },
     Column { figure: "goodput", part: "", read: |run| percent(run.goodput.and_then(|good| good.share)), bound: None },
     Column {
         figure: "routing.cross_region_share",
@@ -368,12 +382,14 @@ pub fn display(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-/// The value of a run's column if it may be compared: nobody interrupted the run, it lost few requests, and its sample is large
-/// enough for the percentile.
+/// The value of a run's column if it may be compared: nobody interrupted the run, it lost few requests (or the figure counts them), and its
+/// sample is large enough for the percentile.
 #[must_use]
 pub fn comparable(column: &Column, run: &Run, report: &Report) -> Option<f64> {
     let enough = run.requests.ok >= least_sample(column.part);
-    (column.read)(run).filter(|_| enough && !report.interrupted && lost_share(run) <= MAX_LOST_SHARE)
+    // Goodput counts what was lost as missed.
+    let whole = column.figure == "goodput" || lost_share(run) <= MAX_LOST_SHARE;
+    (column.read)(run).filter(|_| enough && !report.interrupted && whole)
 }
 
 /// Requests below which a percentile is not compared: with fewer, its nearest rank is the largest value or close to it.
@@ -409,7 +425,7 @@ fn level(best: f64, value: f64) -> bool {
 mod tests {
     use super::{COLUMNS, FIGURES, best, display, find, markdown};
     use crate::report::example;
-    use crate::report::schema::{Latency, Report, Requests, Run};
+    use crate::report::schema::{Goodput, Latency, Report, Requests, Run};
 
     fn run(p50: f64, total: u64, ok: u64) -> Run {
         Run {
@@ -448,6 +464,21 @@ mod tests {
             assert_eq!(best(p50, &report), expected, "{:?}", report.runs);
             assert!(!best(p50, &Report { interrupted: true, ..report }).contains(&true));
         }
+    }
+
+    #[test]
+    fn goodput_counts_what_was_lost_and_is_compared_whatever_was() {
+        let goodput = COLUMNS.iter().find(|column| column.figure == "goodput").unwrap();
+        let good = |share, ok| Run {
+            goodput: Some(Goodput { share: Some(share), ..Goodput::default() }),
+            requests: Requests { total: 100, ok, refused: 100 - ok, ..Requests::default() },
+            ..Run::default()
+        };
+        let runs = vec![good(0.7, 100), good(0.9, 92)];
+        let report = Report { runs, ..example::report() };
+        assert_eq!(best(goodput, &report), [false, true]);
+        let refused = COLUMNS.iter().find(|column| column.figure == "requests.refused").unwrap();
+        assert_eq!(report.runs.iter().map(refused.read).collect::<Vec<_>>(), [None, Some(8.0)]);
     }
 
     #[test]

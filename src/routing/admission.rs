@@ -188,6 +188,7 @@ mod tests {
             held_ms,
             verdict,
             kept_local: false,
+            weights: Vec::new(),
             pruned: 0,
             deadline: None,
             candidates,

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::report::{Slo, seeds};
-use crate::routing::Settings;
+use crate::report::{self, seeds};
+use crate::routing::admission::predicts;
+use crate::routing::{Class, Settings, Slo, policy};
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
 use crate::sim::world::{Edge, News};
@@ -31,6 +32,17 @@ impl Contender {
     #[must_use]
     pub fn new(routing: Settings, edge: Edge) -> Self {
         Self { name: routing.strategy.clone(), routing, edge }
+    }
+
+    /// The same with routers that refuse who is predicted to have its first token later than `ttft_ms`; `None` for a strategy that predicts
+    /// nothing.
+    #[must_use]
+    pub fn admitting(&self, ttft_ms: f64) -> Option<Self> {
+        let entry = policy::find(&self.routing.strategy).ok().filter(|entry| predicts(entry))?;
+        let default = Class { ttft_ms: Some(ttft_ms), ..Class::default() };
+        let slo = Slo { default, ..self.routing.slo.clone() };
+        let routing = Settings { slo, ..self.routing.clone() };
+        Some(Self { name: format!("{} (admit)", entry.name), routing, edge: self.edge })
     }
 
     /// The same with routers that know everything of each other at once: the bound of what news can give.
@@ -61,7 +73,7 @@ pub struct Scene {
     /// Longest virtual time after the last start, s.
     pub drain_s: f64,
     /// Objectives.
-    pub slo: Option<Slo>,
+    pub slo: Option<report::Slo>,
 }
 
 /// One draw of what is random: the requests, where their clients stand, the network. Strategies that play the same draw can be paired.
@@ -148,8 +160,43 @@ impl Scene {
 
 #[cfg(test)]
 mod tests {
-    use super::Draw;
+    use super::{Draw, Scene, Source};
+    use crate::bench::simulate::evaluate;
+    use crate::bench::simulate::stage::tests::{scene, strategy};
+    use crate::report::{Run, Slo};
     use crate::workload::arrivals::Window;
+    use crate::workload::{Arrivals, Generator, PlanOptions};
+
+    /// Short prompts, each at its time, three times as many as the fleet can do; of those that come back each is judged by its first time.
+    #[test]
+    fn beyond_capacity_refusing_the_late_serves_more_in_time_unless_they_come_back() {
+        let load = Arrivals::Replay { time_scale: 0.3, window: None };
+        let base = scene();
+        let options = PlanOptions { seconds: Some(20.0), max_output: Some(50), open_loop: true, ..base.options };
+        let scene = Scene {
+            source: Source::Generated { generator: Generator::WildLike, max_input: 20_000 },
+            options,
+            slo: Some(Slo { ttft_ms: Some(1000.0), ..Slo::default() }),
+            drain_s: 600.0,
+            ..base
+        };
+        let run = |contender| -> Run {
+            evaluate(&scene, &contender, load, &[Draw { seed: 1, window: None }]).unwrap().swap_remove(0)
+        };
+        let plain = strategy("predictive");
+        let admitting = plain.admitting(1000.0).unwrap();
+        assert_eq!(admitting.name, "predictive (admit)");
+        let mut coming_back = admitting.clone();
+        coming_back.edge.come_back_ms = 2000.0;
+        let [plain, admitted, returned] = [plain, admitting, coming_back].map(run);
+        let good = |run: &Run| run.goodput.and_then(|good| good.share).unwrap();
+        let refused = [&plain, &admitted, &returned].map(|run| run.requests.refused);
+        assert!(refused[0] == 0 && refused[1] > 0 && refused[2] == 0, "{refused:?}");
+        assert!(good(&admitted) > good(&plain) + 0.1, "{} and {}", good(&admitted), good(&plain));
+        assert!(good(&returned) < good(&admitted), "{} and {}", good(&returned), good(&admitted));
+        assert!(returned.ttft_ms.p99 > admitted.ttft_ms.p99, "{:?} and {:?}", returned.ttft_ms, admitted.ttft_ms);
+        assert!(strategy("random").admitting(1000.0).is_none(), "it predicts nothing");
+    }
 
     #[test]
     fn draws_are_every_seed_in_every_window() {

@@ -1,5 +1,6 @@
 //! `gorgo simulate`: strategies on a whole fleet in virtual time.
 
+mod objectives;
 mod scene;
 mod set;
 
@@ -18,6 +19,7 @@ use super::measure::{Output, json_values, meant_there, stoppable, strategies};
 use crate::bench::Board;
 use crate::bench::demo::fleet;
 use crate::bench::simulate::{self, Contender, Draw, Loads, SimulateConfig, against_live, ensure_both};
+use crate::routing::admission::predicting;
 use crate::sim::world::News;
 use crate::workload::Fleet;
 use crate::workload::arrivals::Window;
@@ -118,7 +120,29 @@ impl Args {
             }
             contenders.insert(1, contenders[0].omniscient());
         }
-        Ok(contenders)
+        self.admitting(contenders)
+    }
+
+    /// Behind every strategy that can tell who will be late the same with routers that refuse those, if that is wanted.
+    fn admitting(&self, contenders: Vec<Contender>) -> Result<Vec<Contender>, Failure> {
+        let objectives = self.scene.objectives();
+        let Some(ttft_ms) = objectives.of.ttft_ms.filter(|_| objectives.admit) else { return Ok(contenders) };
+        let both = |plain: Contender| {
+            // The oracle is about news alone.
+            let news = self.oracle && plain.name != plain.routing.strategy;
+            let admitting = plain.admitting(ttft_ms).filter(|_| !news);
+            std::iter::once(plain).chain(admitting)
+        };
+        let before = contenders.len();
+        let all: Vec<Contender> = contenders.into_iter().flat_map(both).collect();
+        if all.len() == before {
+            let known: Vec<&str> = predicting().collect();
+            return Err(Failure::usage(anyhow!(
+                "`--slo …,admit`: none of the strategies predicts times; those that do: {}",
+                known.join(", ")
+            )));
+        }
+        Ok(all)
     }
 
     fn baseline(&self, contenders: &[Contender]) -> Result<usize, Failure> {
@@ -141,6 +165,7 @@ impl Args {
             ("strategies", Some(json!(strategies))),
             ("oracle", self.oracle.then_some(Value::Bool(true))),
             ("windows_s", (!windows.is_empty()).then(|| json!(windows))),
+            ("admit", self.scene.objectives().admit.then_some(Value::Bool(true))),
             ("seeds", Some(json!(self.seeds))),
         ]);
         self.scene.described(fleet, loads, max_input).into_iter().chain(own).collect()
@@ -244,6 +269,22 @@ mod tests {
         assert_eq!(oracle.routing.parameters, told.routing.parameters);
         assert!(error(&["--oracle"]).contains("a single router has no peers"));
         assert!(error(&agents(&["--oracle", "--set", "news=oracle"])).contains("holds for all"));
+    }
+
+    #[test]
+    fn who_predicts_plays_once_more_with_routers_that_refuse() {
+        let options = ["--strategy", "predictive,random,gorgo", "--slo", "ttft=9000,itl=80,admit"];
+        let config = meant(&options).unwrap();
+        assert_eq!(names(&config), ["predictive", "predictive (admit)", "random", "gorgo", "gorgo (admit)"]);
+        let limits: Vec<_> = config.contenders.iter().map(|contender| contender.routing.slo.default.ttft_ms).collect();
+        assert_eq!(limits, [None, Some(9000.0), None, None, Some(9000.0)]);
+        let objectives = config.scene.slo.unwrap();
+        assert_eq!((objectives.ttft_ms, objectives.itl_ms), (Some(9000.0), Some(80.0)));
+        assert_eq!(names(&meant(&["--strategy", "predictive", "--slo", "ttft=9000"]).unwrap()), ["predictive"]);
+        assert!(error(&["--strategy", "random", "--slo", "ttft=9,admit"]).contains("those that do: predictive, gorgo"));
+        for bad in ["admit", "itl=50,admit", "ttft=0,admit"] {
+            assert!(super::objectives::objectives(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

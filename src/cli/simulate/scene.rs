@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
+use super::objectives::{Objectives, objectives};
 use super::set;
 use crate::bench::demo::{fleet, pace};
 use crate::bench::profile;
 use crate::bench::simulate::{Draw, Loads, Pace, Scene, Source, ensure_reachable};
 use crate::cli::exit::Failure;
-use crate::cli::measure::{TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds, slo};
-use crate::report::Slo;
+use crate::cli::measure::{TraceArgs, describe_fleet, json_values, positive, read_fleet, seconds};
 use crate::routing::{Router, Settings};
 use crate::sim::engine::EngineSpec;
 use crate::sim::fault::Fault;
@@ -22,8 +22,6 @@ use crate::workload::{Arrivals, Fleet, Generator, PlanOptions, ReadOptions, Trac
 
 /// Session starts per second when nothing is said of a trace without a clock: as in `gorgo demo`.
 const DEFAULT_RATE: f64 = 2.0;
-/// Objectives when none are given: those of the paper's authors (TTFT under 2 s, 50 ms between tokens).
-const DEFAULT_SLO: Slo = Slo { ttft_ms: Some(2000.0), itl_ms: Some(50.0), e2e_ms: None };
 
 /// Loads where none were asked for.
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +91,10 @@ pub(in crate::cli) struct SceneArgs {
     /// What the engines really are, whatever the fleet says: `chunk`, `max_running`, `kv_tokens`, `block`, `scheduler` or `order` of all
     #[arg(long, value_name = "KEY=VALUE")]
     pub(in crate::cli) engine: Vec<String>,
-    /// Objectives for goodput in ms [default: ttft=2000,itl=50]
-    #[arg(long, value_name = "NAME=MS,…", value_parser = slo)]
-    pub(in crate::cli) slo: Option<Slo>,
+    /// Objectives for goodput in ms; `admit`: play each strategy that predicts times once more with routers that refuse at once who is
+    /// predicted to miss `ttft` (`simulate` only) [default: ttft=2000,itl=50]
+    #[arg(long, value_name = "NAME=MS,…[,admit]", value_parser = objectives)]
+    pub(in crate::cli) slo: Option<Objectives>,
     /// Seed of everything that is random
     #[arg(long, default_value_t = 1)]
     pub(in crate::cli) seed: u64,
@@ -131,6 +130,11 @@ impl SceneArgs {
             fault.check(&fleet).map_err(|error| Failure::usage(anyhow!("`--fault` {error}")))?;
         }
         Ok(fleet)
+    }
+
+    /// What counts as good.
+    pub(in crate::cli) fn objectives(&self) -> Objectives {
+        self.slo.unwrap_or_default()
     }
 
     /// How plans are made; arrivals come with the load.
@@ -204,6 +208,7 @@ impl SceneArgs {
 
     /// What is simulated, of a fleet, its engines and the requests.
     pub(in crate::cli) fn scene(self, fleet: Fleet, specs: Vec<EngineSpec>, source: Source) -> Scene {
+        let objectives = self.objectives();
         Scene {
             options: self.options(),
             fleet,
@@ -213,7 +218,7 @@ impl SceneArgs {
             faults: self.fault,
             warmup_s: self.warmup,
             drain_s: self.drain,
-            slo: Some(self.slo.unwrap_or(DEFAULT_SLO)),
+            slo: Some(objectives.of),
         }
     }
 
@@ -235,7 +240,7 @@ impl SceneArgs {
             ("drift", self.drift.map(|regions| json!(regions))),
             ("engines", list(self.engine.clone())),
             ("faults", list(self.fault.iter().map(Fault::to_string).collect())),
-            ("slo", serde_json::to_value(self.slo.unwrap_or(DEFAULT_SLO)).ok()),
+            ("slo", serde_json::to_value(self.objectives().of).ok()),
             ("seed", Some(json!(self.seed))),
         ])
     }

@@ -66,6 +66,13 @@ impl World<'_> {
 
     /// A router refuses a request: its client is told, or the peer that forwarded it, which may try elsewhere.
     pub(super) fn refuse(&mut self, request: u32, hop: usize, reason: Refusal) {
+        let comes_back = hop == 0 && reason == Refusal::Deadline && self.scenario.edge.come_back_ms.is_finite();
+        if comes_back {
+            // Its way to the client and back is in the pause.
+            self.request_mut(request).legs[hop].stage = Stage::Held;
+            let at = self.now.plus_ms(self.scenario.edge.come_back_ms);
+            return self.schedule.at(at, Event::Arrive { request });
+        }
         self.request_mut(request).legs[hop].stage = Stage::Over;
         if hop == 0 {
             return self.close(request, refused(reason));

@@ -56,6 +56,11 @@ pub const KEYS: &[Key] = &[
         set: |edge, text| put(&mut edge.usage, text.parse().ok().filter(|share| (0.0..=1.0).contains(share))),
     },
     Key {
+        name: "come_back_ms",
+        help: "clients that are refused because they would be late send the request again after so long; their TTFT counts from the first time (never)",
+        set: |edge, text| put(&mut edge.come_back_ms, interval(text)),
+    },
+    Key {
         name: "rates",
         help: "on = routers are told each replica's prefill rate, as by an operator who knows the GPUs (on)",
         set: |edge, text| put(&mut edge.rates, switch(text)),

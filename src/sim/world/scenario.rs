@@ -49,6 +49,8 @@ pub struct Edge {
     pub clocks_apart_ms: f64,
     /// Share of the answers that carry usage, 0..=1.
     pub usage: f64,
+    /// Clients that are refused because they would be late send the same request again after so long, ms; infinite = never.
+    pub come_back_ms: f64,
     /// Routers are told each replica's prefill rate, as an operator would who knows the GPUs.
     pub rates: bool,
     /// How routers know of each other.
@@ -82,6 +84,7 @@ impl Default for Edge {
             upstream_timeout_ms: 600_000.0,
             clocks_apart_ms: 0.0,
             usage: 1.0,
+            come_back_ms: f64::INFINITY,
             rates: true,
             news: News::Told,
             slow_start: true,

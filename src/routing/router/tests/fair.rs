@@ -54,8 +54,11 @@ impl World {
     }
 
     fn deliver(&mut self, effects: Vec<Effect>) {
-        for Effect::Released(decision) in effects {
-            self.note(&decision);
+        for effect in effects {
+            match effect {
+                Effect::Released(decision) => self.note(&decision),
+                Effect::Recall(request) => panic!("{request:?} is called back from the only engine"),
+            }
         }
     }
 
