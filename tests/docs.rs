@@ -69,6 +69,7 @@ fn every_command_and_flag_in_the_documents_exists() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/six-regions.md",
+        "docs/overload.md",
         "examples/proxy.toml",
         "examples/production.toml",
         "examples/lambda.toml",
