@@ -242,7 +242,7 @@ impl Router {
     pub fn first_token(&mut self, now: Time, request: RequestId) -> Vec<Effect> {
         let Some(attempt) = self.attempts.get_mut(&request) else { return Vec::new() };
         let (at, dispatched, predicted) = (attempt.replica, attempt.dispatched, attempt.ttft_ms);
-        self.watched.left(now, request, attempt);
+        self.watched.left(request, attempt);
         attempt.look_at = None;
         if !self.ledger.first_token(request) {
             return self.credit(now, request);
@@ -254,6 +254,7 @@ impl Router {
         }
         self.tuner_first_token(now, request);
         self.observe(now, at, Event::FirstToken { request });
+        self.watched.learned(at, self.strategy.policy.speed(at));
         let mut effects = self.credit(now, request);
         if self.strategy.policy.reconsiders() {
             effects.extend(self.release(now));
@@ -265,7 +266,7 @@ impl Router {
     pub fn finish(&mut self, now: Time, request: RequestId, outcome: Outcome) -> Vec<Effect> {
         let Some(attempt) = self.attempts.remove(&request) else { return self.withdraw(now, request) };
         self.ledger.release(request);
-        self.watched.left(now, request, &attempt);
+        self.watched.left(request, &attempt);
         let (event, end, usage) = match outcome {
             Outcome::Done(usage) => {
                 self.complete(now, &attempt, usage);
@@ -285,6 +286,7 @@ impl Router {
         };
         self.observe(now, attempt.replica, event);
         self.tuner_ends(now, request, end, usage);
+        self.watched.learned(attempt.replica, self.strategy.policy.speed(attempt.replica));
         self.release(now)
     }
 
@@ -308,7 +310,7 @@ impl Router {
             return (Arc::new(self.refuse(now, request, &nothing, Refusal::AllTried)), Vec::new());
         };
         self.ledger.release(request);
-        self.watched.left(now, request, &attempt);
+        self.watched.left(request, &attempt);
         self.shares.take_back(attempt.bill);
         if blame {
             self.blame(attempt.replica);
@@ -341,7 +343,7 @@ impl Router {
     fn take_from_replica(&mut self, now: Time, request: RequestId) -> bool {
         let Some(attempt) = self.attempts.remove(&request) else { return false };
         self.ledger.release(request);
-        self.watched.left(now, request, &attempt);
+        self.watched.left(request, &attempt);
         self.observe(now, attempt.replica, Event::Left { request });
         true
     }

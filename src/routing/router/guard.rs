@@ -2,18 +2,16 @@
 //! certainly not begun it. Never is anything computed twice on its account.
 //!
 //! What an engine has begun it does not say. It is certain that it has not where the engine serves in the order of arrival (the default
-//! of SGLang and of vLLM) and what comes before is more than it can have got through until the call reaches it, even if it were
-//! [`SPEED_MARGIN`] times as fast as was learned: the rest of the step under way, one further step, and what is done while news and
-//! call are under way.
+//! of SGLang and of vLLM) and what came before and has shown nothing is more than it can have got through until the call reaches it: the
+//! step under way, one further step, and what is done while news and call are under way, even if it were [`SPEED_MARGIN`] times as
+//! fast as was ever learned. Of one prompt nearly all may be done, for long ones are computed piece by piece; so the longest does not count:
 //!
 //! ```text
-//! Σ uncached tokens of the waiting before it  >  tokens of a step + SPEED_MARGIN · (2 · rtt + LATE_MS) / (learned ms per token)
+//! Σ uncached tokens before it, less the most of one  >  2 · tokens of a step + SPEED_MARGIN · (2 · rtt + LATE_MS) / (least ms per token ever learned)
 //! ```
 //!
-//! Who waits says the engine: of its requests those that came last, as many as its gauges count. A page of gauges counts if it was made
-//! since the request came, and if nobody has left the line since; with an older one, or without any where something decodes, all that
-//! has shown nothing may be in the step under way, and two steps have to be full. In every other case it waits, and is looked at again.
-//! Peers are never called back from: what they have in front of it nobody knows here.
+//! and its gauges do not contradict. In every other case it waits, and is looked at again. Peers are never called back from: what they have in
+//! front of it nobody knows here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +22,7 @@ use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::decision::{Decision, Verdict};
 use crate::routing::fleet::{Replica, ReplicaKind};
 use crate::routing::ledger::Pending;
+use crate::routing::peer::Speed;
 use crate::routing::policy::ramp_ms;
 
 /// Until a request that could not be called back is looked at again, ms.
@@ -40,14 +39,15 @@ const STEP_TOKENS: f64 = 16_384.0;
 /// itself is lost, just when a late engine goes on, is left to chance.)
 const LATE_MS: f64 = 50.0;
 
-/// Faster than this times what was learned no engine is.
+/// Faster than this times the best that was learned no engine is.
 const SPEED_MARGIN: f64 = 2.0;
 
-/// When which request is to be looked at, and when a replica's line moved last.
+/// When which request is to be looked at, and how fast replicas can be.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watched {
     looks: BTreeSet<(Time, RequestId)>,
-    moved: BTreeMap<ReplicaId, Time>,
+    /// Least time per token that was ever learned of a replica, ms: one that is slow may be as fast again at any moment.
+    fastest: BTreeMap<ReplicaId, f64>,
 }
 
 impl Watched {
@@ -57,8 +57,7 @@ impl Watched {
     }
 
     /// An attempt has shown its first token, or is over: it has left the line of its replica.
-    pub(super) fn left(&mut self, now: Time, request: RequestId, attempt: &Attempt) {
-        self.moved.insert(attempt.replica, now);
+    pub(super) fn left(&mut self, request: RequestId, attempt: &Attempt) {
         if let Some(at) = attempt.look_at {
             self.looks.remove(&(at, request));
         }
@@ -66,7 +65,15 @@ impl Watched {
 
     /// A replica is gone.
     pub(super) fn forget_replica(&mut self, replica: ReplicaId) {
-        self.moved.remove(&replica);
+        self.fastest.remove(&replica);
+    }
+
+    /// This was learned of a replica by now.
+    pub(super) fn learned(&mut self, replica: ReplicaId, speed: Option<Speed>) {
+        if let Some(Speed { ms_per_token, .. }) = speed {
+            let fastest = self.fastest.entry(replica).or_insert(ms_per_token);
+            *fastest = fastest.min(ms_per_token);
+        }
     }
 
     fn look(&mut self, at: Time, request: RequestId, attempt: &mut Attempt) {
@@ -78,17 +85,6 @@ impl Watched {
         self.next().filter(|at| *at <= now)?;
         self.looks.pop_first().map(|(_, request)| request)
     }
-}
-
-/// What an engine's gauges say of those before a request.
-#[derive(Clone, Copy, Debug)]
-enum Word {
-    /// Nobody of them waits; or nothing speaks for it.
-    Against,
-    /// What they say is too old to tell who, but contradicts nothing.
-    Old,
-    /// So many wait.
-    Waiting(usize),
 }
 
 impl Router {
@@ -158,9 +154,7 @@ impl Router {
     fn has_certainly_not_begun(&self, now: Time, request: RequestId) -> bool {
         let Some(attempt) = self.attempts.get(&request) else { return false };
         let Some(replica) = self.fleet.get(attempt.replica) else { return false };
-        let Some(speed) = self.strategy.policy.speed(replica.id).filter(|speed| speed.ms_per_token > 0.0) else {
-            return false;
-        };
+        let Some(fastest) = self.watched.fastest.get(&replica.id).filter(|ms| **ms > 0.0) else { return false };
         let load = self.ledger.load(replica.id);
         let Some((turn, own)) = load.pending.iter().find(|(_, pending)| pending.request == request) else {
             return false;
@@ -170,21 +164,20 @@ impl Router {
             true => f64::from(other.uncached_tokens),
             false => 0.0,
         };
-        let before: Vec<f64> = load.pending.range(..turn).map(|(_, other)| tokens(other)).collect();
         let behind = load.pending.range(turn + 1..).map(|(_, other)| other.arrival);
-        let (steps, waiting) = match self.word(now, replica, own.arrival, behind) {
-            Word::Against => return false,
-            Word::Old => (2.0, before.len()),
-            Word::Waiting(waiting) => (1.0, waiting),
-        };
-        let ahead: f64 = before.iter().rev().take(waiting).sum();
+        if !self.engine_agrees(now, replica, own.arrival, behind) {
+            return false;
+        }
+        let before: Vec<f64> = load.pending.range(..turn).map(|(_, other)| tokens(other)).collect();
+        let ahead = before.iter().sum::<f64>() - before.iter().copied().fold(0.0, f64::max);
         let step = replica.told.batch_tokens.map_or(STEP_TOKENS, f64::from);
-        let meanwhile = SPEED_MARGIN * (2.0 * rtt_ms + LATE_MS) / speed.ms_per_token;
-        replica.told.in_order != Some(false) && ahead > steps * step + meanwhile
+        let meanwhile = SPEED_MARGIN * (2.0 * rtt_ms + LATE_MS) / fastest;
+        replica.told.in_order != Some(false) && ahead > 2.0 * step + meanwhile
     }
 
-    /// What the engine's gauges say of the line before a request that came at `arrival`.
-    fn word(&self, now: Time, replica: &Replica, arrival: Time, behind: impl Iterator<Item = Time>) -> Word {
+    /// Do the engine's gauges, read since a request came at `arrival`, show somebody waiting before it? Without them, or where they are older than what is
+    /// there, does anything decode?
+    fn engine_agrees(&self, now: Time, replica: &Replica, arrival: Time, behind: impl Iterator<Item = Time>) -> bool {
         let rtt_ms = self.rtt_ms(replica);
         let since = arrival.plus_ms(rtt_ms + LATE_MS);
         let read = replica.gauges.filter(|(at, _)| *at >= since && *at <= now);
@@ -195,17 +188,9 @@ impl Router {
         // Engines that are busy may show old figures: such that not all of ours are in them.
         let told =
             told.filter(|(at, waiting, running)| running.is_none_or(|running| running + waiting >= there(*at) as f64));
-        let Some((at, waiting, _)) = told else {
-            return if load.decoding > 0 { Word::Old } else { Word::Against };
-        };
+        let Some((at, waiting, _)) = told else { return load.decoding > 0 };
         let behind = behind.filter(|arrival| *arrival <= at).count();
-        let before = waiting - behind as f64 - 1.0;
-        let moved = self.watched.moved.get(&replica.id).is_some_and(|moved| at < moved.plus_ms(rtt_ms + LATE_MS));
-        match before >= 1.0 {
-            true if moved => Word::Old,
-            true => Word::Waiting(before as usize),
-            false => Word::Against,
-        }
+        waiting >= behind as f64 + 2.0
     }
 
     /// Was the other at the engine before this one, with all of its prompt, and is to stay there? And will its first token be seen?
