@@ -63,7 +63,7 @@ pub(crate) struct Args {
     admin: Option<SocketAddr>,
     #[command(flatten)]
     face: FaceArgs,
-    /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here, `gorgo-score` a central `gorgo` [default: gorgo]
+    /// Strategy that decides where a request goes; `gorgo` means `gorgo-v1` here, `gorgo-score` a central `gorgo` [default: predictive]
     #[arg(long, value_name = "NAME")]
     strategy: Option<String>,
     /// Hold requests while engine and peers have this many running [default: the strategy's own rule]
@@ -238,7 +238,7 @@ mod tests {
             .collect();
         assert_eq!(shown, ["east http://127.0.0.1:30000 us-east-1 Engine", "west http://10.0.1.5:8000 us-west-1 Peer"]);
         assert_eq!(config.replicas.iter().filter(|replica| replica.kind == ReplicaKind::Peer).count(), 1);
-        assert_eq!((config.routing.strategy.as_str(), config.routing.queue_limit), ("gorgo-v1", 1_000));
+        assert_eq!((config.routing.strategy.as_str(), config.routing.queue_limit), ("predictive", 1_000));
         assert_eq!(config.routing.queue_timeout_ms, 60_000.0);
         assert_eq!(left_out, Vec::<String>::new());
     }
@@ -283,7 +283,7 @@ mod tests {
         }
         assert_snapshot!(shown, @r"
         error: 4 problems in the configuration
-          --set w_rtt: strategy `gorgo-v1` has no parameter `w_rtt`; it has: prefill_ms_per_token, q, running_threshold, max_running, max_kv_usage
+          --set w_rtt: strategy `predictive` has no parameter `w_rtt`; it has: gamma, kappa, phi, tail, hold_ms, max_running, guard
           --engine: `127.0.0.1:30000` does not begin with http:// or https:// and a host; wanted e.g. http://10.0.0.5:30000
           --engine-kind: unknown engine `tgi`; known: sglang, vllm, emulator
           --peer 1: the name `a` is taken by --name

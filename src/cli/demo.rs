@@ -36,7 +36,7 @@ const HTML_FILE: &str = "demo.html";
 /// Arguments of `gorgo demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Strategies to compare, separated by commas; on agents `gorgo` means `gorgo-v1` [default: gorgo,prefix-tree,least-load,session-affinity,round-robin]
+    /// Strategies to compare, separated by commas; on agents `gorgo` means `gorgo-v1` [default: predictive,gorgo,prefix-tree,least-load,session-affinity,round-robin]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 1)]
     strategies: Vec<String>,
     #[command(flatten)]
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
-        let wanted = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
+        let wanted = ["predictive", "gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
         assert_eq!(names(&config), wanted);
         assert_eq!((config.options.seconds, config.warmup_s, config.seed), (Some(40.0), 8.0, 1));
         assert_eq!(config.options.arrivals, Arrivals::Poisson { per_s: 2.0 });

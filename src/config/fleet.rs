@@ -15,8 +15,8 @@ use super::read::Document;
 use super::resolve::{Origin, Resolver, Setting, parsed};
 use super::slo::SloSection;
 
-/// What agents, and the proxies beside them, decide by where nothing is said: `gorgo`, which is the paper's rule for agents there.
-pub const AGENTS_STRATEGY: &str = "gorgo";
+/// What agents, and the proxies beside them, decide by where nothing is said.
+pub const AGENTS_STRATEGY: &str = "predictive";
 
 /// Kinds of provider that can be named.
 pub const PROVIDERS: [&str; 3] = ["lambda", "hosts", "local"];

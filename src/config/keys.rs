@@ -107,7 +107,7 @@ pub const SECTIONS: [Section; 11] = [
                 "strategy",
                 Kind::Text,
                 "\"predictive\"",
-                "Strategy that decides where a request goes; `gorgo proxy policy` lists them. Agents take `gorgo` (which is `gorgo-v1` there) where this is absent",
+                "Strategy that decides where a request goes; `gorgo proxy policy` lists them. On agents `gorgo` means `gorgo-v1`",
             ),
             key(
                 "engine",

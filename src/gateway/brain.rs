@@ -93,6 +93,11 @@ impl Brain {
         Arc::new(Self { state: Mutex::new(state), clock, next_request, metrics, recalls, slo: settings.slo })
     }
 
+    /// What is promised to requests.
+    pub(super) fn slo(&self) -> &Slo {
+        &self.slo
+    }
+
     /// The clock that all times given to the router come from.
     #[must_use]
     pub(super) fn clock(&self) -> Clock {
@@ -197,7 +202,18 @@ impl Brain {
             recording.decided(now, made, &decision);
         }
         let class = features.class.clone();
-        Ticket { brain: self.clone(), request, class, started, stage, sent: None, ended: Ended::default(), recording }
+        let judged = !features.forwarded;
+        Ticket {
+            brain: self.clone(),
+            request,
+            class,
+            judged,
+            started,
+            stage,
+            sent: None,
+            ended: Ended::default(),
+            recording,
+        }
     }
 }
 
@@ -290,6 +306,8 @@ pub(super) struct Ticket {
     request: RequestId,
     /// Its class of service.
     class: Option<Arc<str>>,
+    /// It counts for objectives here: a peer's request counts there.
+    judged: bool,
     started: Time,
     stage: Stage,
     /// Where it went last, and the decision that sent it there: kept here because the journal is bounded.
@@ -473,7 +491,8 @@ impl Ticket {
         state.counts.in_flight -= 1;
         self.ended.e2e_ms = now.since_ms(self.started);
         self.brain.count(&mut state.counts, kind, self.ended.e2e_ms);
-        if let Some(result) = goodput::result(&self.brain.slo, self.class.as_ref(), kind, &self.ended) {
+        let result = goodput::result(&self.brain.slo, self.class.as_ref(), kind, &self.ended);
+        if let Some(result) = result.filter(|_| self.judged) {
             self.brain.metrics.judged(self.class.as_deref().unwrap_or(goodput::NO_CLASS), result);
         }
         let replica = self.sent.as_ref().map(|(_, replica)| replica);

@@ -1,19 +1,19 @@
-//! The sentences under a table: where `gorgo` does not win, how far the limit is, and what makes the figures doubtful.
+//! The sentences under a table: where our strategy does not win, how far the limit is, and what makes the figures doubtful.
 //!
 //! They are derived from the report alone, so table, HTML and a later reader of the JSON say the same.
 
 use super::figures::{self, Better, COLUMNS, Column, MAX_LOST_SHARE, best, comparable, display, lost_share};
 use super::schema::{Report, Run};
 
-/// The strategy whose standing the notes describe.
-pub const SUBJECT: &str = "gorgo";
+/// The strategies whose standing the notes describe: the first of them that plays.
+pub const SUBJECTS: [&str; 2] = ["predictive", "gorgo"];
 /// Most lag of the load generator and most lateness of the emulator that leave the figures trustworthy, ms at p95.
 pub const MAX_LAG_MS: f64 = 5.0;
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where [`SUBJECT`] is ahead.
+    /// Where the first of [`SUBJECTS`] is ahead.
     Best,
     /// Where it is level with somebody.
     Level,
@@ -89,12 +89,13 @@ pub fn notes(report: &Report) -> Vec<Note> {
 /// Who is where in a report of one load.
 fn results(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
-    if let Some(subject) = report.runs.iter().position(|run| run.strategy == SUBJECT) {
+    if let Some(subject) = SUBJECTS.iter().find_map(|name| report.runs.iter().position(|run| run.strategy == *name)) {
         let run = &report.runs[subject];
         let several = report.runs.len() > 1 && !report.interrupted;
         let lost = lost_share(run) > MAX_LOST_SHARE;
         if several && lost && run.requests.total > 0 {
-            let text = format!("{SUBJECT} lost {:.1} % of its requests and is not compared", lost_share(run) * 100.0);
+            let text =
+                format!("{} lost {:.1} % of its requests and is not compared", run.strategy, lost_share(run) * 100.0);
             notes.push(Note::new(Kind::Beaten, text));
         } else if several {
             notes.extend(standing(report, subject));
@@ -149,7 +150,8 @@ fn standing(report: &Report, subject: usize) -> Vec<Note> {
         }
     }
     let list = |kind, head: &str, items: Vec<String>| {
-        (!items.is_empty()).then(|| Note::new(kind, format!("{SUBJECT} {head} {}", items.join(", "))))
+        (!items.is_empty())
+            .then(|| Note::new(kind, format!("{} {head} {}", report.runs[subject].strategy, items.join(", "))))
     };
     [
         list(Kind::Best, "wins", won),
@@ -175,7 +177,8 @@ fn distance(subject: &Run) -> Option<Note> {
     let bound = subject.bound.as_ref()?.ttft_ms;
     let times = |own: Option<f64>, limit: Option<f64>| Some(own? / limit.filter(|limit| *limit > 0.0)?);
     let (p50, p95) = (times(subject.ttft_ms.p50, bound.p50)?, times(subject.ttft_ms.p95, bound.p95)?);
-    let text = format!("{SUBJECT}'s TTFT is {p50:.2} times the lower bound at the median, {p95:.2} times at p95");
+    let name = &subject.strategy;
+    let text = format!("{name}'s TTFT is {p50:.2} times the lower bound at the median, {p95:.2} times at p95");
     Some(Note::new(Kind::Limit, text))
 }
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Beyond capacity no routing helps: all that is taken waits, and the few long prompts that will be late anyway are what the others wait
-//! for. Looked at when a request arrives and whenever the router looks at its queue. What waits there counts from its arrival, over all
-//! of its attempts, without the time that a replica that failed took. Where nothing is predicted (every replica is at its gate, the
+//! for. Looked at when a request arrives and whenever the router looks at its queue, until it is sent for the first time: who was
+//! at a replica that failed, or was called back from one, is not refused for the time that took. Where nothing is predicted (every replica is at its gate, the
 //! body cannot be read, the strategy has lost trust in its predictions) only a wait that is too long by itself makes a request late.
 //!
 //! Each router judges what clients send to it. What a peer has forwarded was judged there, with the way here in the prediction.
@@ -22,7 +22,7 @@ use super::policy::{Entry, strategies};
 use super::settings::{SettingsError, in_range};
 
 /// How much more time a prompt has that is cached for the most part.
-const PATIENCE_WITH_CACHED: f64 = 2.0;
+pub(super) const PATIENCE_WITH_CACHED: f64 = 2.0;
 
 /// Shares of one class to another, the least and the most.
 const WEIGHTS: (f64, f64) = (0.001, 1000.0);

@@ -25,6 +25,9 @@ pub(super) struct Place {
     turn: u64,
 }
 
+/// Most that are looked through for somebody: every event may have to look.
+const SOUGHT: usize = 1_000;
+
 /// One second of waiting outweighs a thousand uncached tokens: few enough that long prompts get their turn, enough that one of them does not
 /// keep many short ones waiting.
 const US_PER_TOKEN: u64 = 1000;
@@ -191,6 +194,13 @@ impl Queue {
         std::iter::from_fn(|| walk.next(self).map(|held| held.request)).take(most).collect()
     }
 
+    /// The first of those behind the first `most` that are wanted, as many of them at most; it is not looked for them for ever.
+    pub(super) fn behind(&self, most: usize, shares: &Shares, wanted: impl Fn(&Ticket) -> bool) -> Vec<RequestId> {
+        let mut walk = self.walk(shares);
+        let all = std::iter::from_fn(|| walk.next(self)).take(SOUGHT).skip(most);
+        all.filter(|held| wanted(&held.ticket)).map(|held| held.request).take(most).collect()
+    }
+
     /// The ticket of a request, with the time it has waited until now.
     pub(super) fn ticket(&self, now: Time, request: RequestId) -> Option<Ticket> {
         let held = self.waiting.get(self.places.get(&request)?)?;
@@ -208,15 +218,21 @@ impl Queue {
         self.lanes(None).map(|(_, flow)| flow)
     }
 
-    /// The flows that have requests waiting that can be in time.
-    pub(super) fn flows_in_time(&self) -> impl Iterator<Item = Flow> {
-        self.lanes(None).take_while(|(late, _)| !late).map(|(_, flow)| flow)
+    /// Does somebody wait for the same replicas that can be in time, but for `request`?
+    pub(super) fn is_awaited_beside(&self, request: RequestId, ticket: &Ticket) -> bool {
+        let mut first = self.in_time().take(SOUGHT);
+        first.any(|held| held.request != request && held.ticket.same_filters(ticket))
     }
 
-    /// Does somebody wait that can be in time, but for `request`?
-    pub(super) fn is_awaited_beside(&self, request: RequestId) -> bool {
-        let mut first = self.waiting.iter().take_while(|(place, _)| !place.late).take(2);
-        first.any(|(_, held)| held.request != request)
+    /// Does somebody of another flow, of whom `before` holds, wait for the same replicas and can be in time?
+    pub(super) fn is_preceded(&self, ticket: &Ticket, before: impl Fn(Flow) -> bool) -> bool {
+        let mut others = self.in_time().take(SOUGHT).filter(|held| held.ticket.flow != ticket.flow);
+        others.any(|held| held.ticket.same_filters(ticket) && before(held.ticket.flow))
+    }
+
+    /// Those who can be in time.
+    fn in_time(&self) -> impl Iterator<Item = &Held> {
+        self.waiting.iter().take_while(|(place, _)| !place.late).map(|(_, held)| held)
     }
 
     /// Groups of requests with an order of their own, behind `after`.
@@ -369,8 +385,7 @@ mod tests {
     #[test]
     fn flows_take_turns_by_what_they_have_had_and_the_late_come_last() {
         let mut shares = Shares::default();
-        let flow =
-            |shares: &mut Shares, key: &str| shares.flow(&Features { tenant: Some(key.into()), ..Features::default() });
+        let flow = |shares: &mut Shares, key: &str| shares.flow(Some(&key.into()), None);
         let [ann, bob] = ["ann", "bob"].map(|key| flow(&mut shares, key));
         let mut queue = Queue::default();
         // Ann floods; Bob sends two prompts twice as long.
@@ -386,11 +401,15 @@ mod tests {
         queue.expect(RequestId(9), Prospect { late: true, give_up: None });
         assert_eq!(ids(queue.first(9, &shares)), [7, 1, 2, 3, 4, 5, 6]);
         assert_eq!(queue.flows().count(), 3, "Bob's both ways");
-        assert_eq!(queue.flows_in_time().collect::<Vec<_>>(), [ann, bob]);
+        let cyd = ticket(flow(&mut shares, "cyd"), 10, 0);
+        assert!(queue.is_preceded(&cyd, |other| other == bob) && !queue.is_preceded(&cyd, |_| false));
+        let features = Arc::new(Features { model: Some("other".into()), ..Features::default() });
+        assert!(!queue.is_preceded(&Ticket { features, ..cyd }, |_| true), "nobody waits for its replicas");
         for request in [1, 2, 3, 4, 5] {
             queue.remove(Time::ZERO, RequestId(request));
         }
-        assert!(queue.is_awaited_beside(RequestId(6)) && !queue.is_awaited_beside(RequestId(7)));
+        let beside = |request| queue.is_awaited_beside(RequestId(request), &ticket(bob, request, 0));
+        assert!(beside(6) && !beside(7));
     }
 
     #[test]

@@ -223,13 +223,14 @@ impl Router {
     pub fn arrive(&mut self, now: Time, request: RequestId, features: Arc<Features>) -> Arc<Decision> {
         self.drop_request(now, request);
         self.tuner_arrives(now, request, &features);
-        let flow = self.shares.flow(&features);
+        let known = features.class.as_ref().filter(|class| self.settings.slo.classes.contains_key(&***class));
+        let flow = self.shares.flow(features.tenant.as_ref(), known);
         if self.queue.flows().all(|waiting| waiting != flow) {
             self.shares.lift(flow, self.queue.flows());
         }
         let ticket = Ticket { features, flow, turn: self.turns, attempt: 1, tried: Vec::new(), held_ms: 0.0 };
         self.turns += 1;
-        if self.is_preceded(flow) { self.queue_up(now, request, ticket) } else { self.place(now, request, ticket) }
+        if self.is_preceded(&ticket) { self.queue_up(now, request, ticket) } else { self.place(now, request, ticket) }
     }
 
     /// Response headers (2xx) came back: also a success for the replica's health.

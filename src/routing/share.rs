@@ -17,8 +17,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::features::Features;
-
 /// What an output token counts in prompt tokens: the ratio of the paper's evaluation, and of common prices.
 const OUTPUT_TOKEN: u64 = 2;
 
@@ -65,7 +63,7 @@ enum Name {
     Key(Arc<str>),
 }
 
-/// All flows that were seen. They are as many as keys and classes are configured.
+/// All flows that were seen. They are as many as keys and classes are configured: others count as no class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shares {
     flows: BTreeMap<Name, Flow>,
@@ -75,9 +73,9 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// The flow of a request.
-    pub(super) fn flow(&mut self, features: &Features) -> Flow {
-        let name = match (&features.tenant, &features.class) {
+    /// The flow of a key and a class.
+    pub(super) fn flow(&mut self, tenant: Option<&Arc<str>>, class: Option<&Arc<str>>) -> Flow {
+        let name = match (tenant, class) {
             (Some(key), _) => Name::Key(Arc::clone(key)),
             (None, Some(class)) => Name::Class(Arc::clone(class)),
             (None, None) => Name::Nobody,
@@ -147,20 +145,21 @@ fn units(weight: f64, uncached_tokens: u32, output_tokens: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     use proptest::prelude::{Strategy, prop, prop_assert, proptest};
 
     use super::{Flow, Shares};
-    use crate::routing::Features;
 
-    fn features(key: Option<&str>, class: Option<&str>) -> Features {
-        Features { tenant: key.map(Into::into), class: class.map(Into::into), ..Features::default() }
+    fn of(shares: &mut Shares, key: Option<&str>, class: Option<&str>) -> Flow {
+        let name = |text: &str| Arc::<str>::from(text);
+        shares.flow(key.map(name).as_ref(), class.map(name).as_ref())
     }
 
     #[test]
     fn a_flow_is_a_key_or_else_a_class() {
         let mut shares = Shares::default();
-        let mut flow = |key, class| shares.flow(&features(key, class));
+        let mut flow = |key, class| of(&mut shares, key, class);
         let nobody = flow(None, None);
         let (ann, batch) = (flow(Some("ann"), None), flow(None, Some("batch")));
         assert!(ann != nobody && batch != nobody && ann != batch);
@@ -171,7 +170,7 @@ mod tests {
     #[test]
     fn tokens_are_charged_by_weight_and_put_right() {
         let mut shares = Shares::default();
-        let ann = shares.flow(&features(Some("ann"), None));
+        let ann = of(&mut shares, Some("ann"), None);
         let bill = Shares::bill(ann, 2.0, 1000);
         shares.charge(bill);
         assert_eq!(shares.counter(ann), 500_000, "1000 tokens at twice the weight");
@@ -192,7 +191,7 @@ mod tests {
     #[test]
     fn what_was_not_used_is_not_saved_up() {
         let mut shares = Shares::default();
-        let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(|key| shares.flow(&features(Some(key), None)));
+        let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(|key| of(&mut shares, Some(key), None));
         for (flow, tokens) in [(ann, 900), (bob, 500)] {
             shares.charge(Shares::bill(flow, 1.0, tokens));
         }
@@ -209,7 +208,7 @@ mod tests {
     /// has had, in units, after every request.
     fn serve(weights: &[f64], requests: &[Vec<u32>]) -> Vec<(usize, Vec<u64>)> {
         let mut shares = Shares::default();
-        let flows: Vec<Flow> = (0..weights.len()).map(|i| shares.flow(&features(Some(&i.to_string()), None))).collect();
+        let flows: Vec<Flow> = (0..weights.len()).map(|i| of(&mut shares, Some(&i.to_string()), None)).collect();
         let mut waiting: Vec<VecDeque<u32>> = requests.iter().map(|of| of.iter().copied().collect()).collect();
         let mut log = Vec::new();
         while let Some(next) =

@@ -30,7 +30,8 @@ use crate::sim::engine::EngineSpec;
 use crate::workload::{Fleet, Home, Plan, PlanOptions, Trace};
 
 /// What `gorgo demo` compares when nothing is said.
-pub const DEFAULT_STRATEGIES: [&str; 5] = ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
+pub const DEFAULT_STRATEGIES: [&str; 6] =
+    ["predictive", "gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"];
 /// Longest silence of a router before a request counts as failed: far above any wait of a fleet that keeps up.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Client connections to each router that are opened ahead of need.

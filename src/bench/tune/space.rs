@@ -190,7 +190,7 @@ fn paper(entry: &Entry, present: &Parameters) -> Result<Vec<(String, Vec<f64>)>,
     if !has("w_rtt") || !has("w_queue") || ms_per_token <= 0.0 {
         let known: Vec<&str> = entry.parameters.iter().map(|parameter| parameter.key).collect();
         return Err(format!(
-            "strategy `{}` is not of the form that the grid `paper` is for; give `--grid KEY=LOW..HIGH` of its parameters: {}",
+            "the grid `paper`, which is the default, is for scores with w_rtt and w_queue; name what is searched of `{}`, e.g. `--grid KEY=LOW..HIGH`, of: {}",
             entry.name,
             listed(&known)
         ));
@@ -256,8 +256,8 @@ mod tests {
         assert!(error("gorgo", &["w_rt=1"]).ends_with("did you mean `w_rtt`?"));
         assert!(error("gorgo", &["w_rtt=-1"]).contains("`w_rtt` is -1, wanted 0 to 1000"));
         assert!(error("gorgo", &["paper", "w_rtt=1"]).contains("`w_rtt` is given twice"));
-        assert!(error("predictive", &[]).contains("of its parameters: gamma, kappa"));
-        assert!(error("round-robin", &[]).contains("of its parameters: none"));
+        assert!(error("predictive", &[]).contains("of: gamma, kappa"));
+        assert!(error("round-robin", &[]).contains("of: none"));
         let many =
             format!("w_rtt={}", (0..2000).map(|n| (f64::from(n) / 2.0).to_string()).collect::<Vec<_>>().join(","));
         assert!(error("gorgo", &[&many, "w_queue=0.1..1"]).starts_with("12000 points; wanted at most"));

@@ -150,12 +150,14 @@ fn decision(it: &Decision, attempts: &[Attempt]) -> String {
 /// How it stood against the limit of its class.
 fn limit(it: &Deadline) -> String {
     let class = it.class.as_ref().map_or(String::new(), |class| format!(" of class {class}"));
+    let predicted =
+        it.ttft_ms.map_or_else(|| "nothing predicted".to_owned(), |ms| format!("{} predicted", human::ms(ms)));
     let late = if it.late_by_ms > 0.0 {
         format!("{} too late", human::ms(it.late_by_ms))
     } else {
         format!("in time with {} left", human::ms(-it.late_by_ms))
     };
-    format!("\nlimit{class} {}: {late}", human::ms(it.limit_ms))
+    format!("\nlimit{class} {}: {} waited, {predicted}: {late}", human::ms(it.limit_ms), human::ms(it.waited_ms))
 }
 
 /// A reason as it is called, and in words where that says more.
@@ -360,7 +362,7 @@ mod tests {
             ],
             outcome: Some(done()),
         };
-        assert_snapshot!(explain(&explanation), @"
+        assert_snapshot!(explain(&explanation), @r"
         request 00000000000000a1 (mistral-7b, client at 48.9,2.4)
 
         attempt 1, 4 s ago, by `gorgo`: to east
@@ -376,7 +378,7 @@ mod tests {
         attempt 2, 4 s ago, by `gorgo`: to europe
         prompt 4,086 tokens, held 12.0 ms, predicted ttft 152 ms
         weights in force: w_queue 0.250
-        limit of class batch 10.0 s: in time with 9836 ms left
+        limit of class batch 10.0 s: 12.0 ms waited, 152 ms predicted: in time with 9836 ms left
 
         CANDIDATE   SCORE  = SUM OF                                     CACHED  UNCACHED
         * europe   152.52  network 97.00 + prefill 17.11 + queue 38.41   3,904       182

@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Freeze(Write),
     /// Candidates again
     Resume(Write),
-    /// Go back to the weights before the last acceptance, and freeze
+    /// Go back to the weights before the last acceptance, and freeze; while it runs (`--set` sets weights at any time)
     Rollback(Write),
     /// End it; the weights in force stay, but an acceptance that is still watched is taken back
     Stop(Write),
@@ -233,12 +233,12 @@ fn measured(it: &Measured, of: u64) -> String {
     format!("{}{}{}", times("in force", it.in_force), times("compared", it.compared), verdict(it, Some(of)))
 }
 
-/// `7 of 10 periods, 0.93 times as long, by luck with 3.1 %`.
+/// `7 of 10 pairs, 0.93 times as long, chance 3.1 %`.
 fn verdict(it: &Measured, of: Option<u64>) -> String {
     let of = of.map_or_else(String::new, |of| format!(" of {of}"));
     let ratio = it.ratio.map_or_else(String::new, |ratio| format!(", {ratio:.3} times as long"));
-    let luck = it.luck.map_or_else(String::new, |luck| format!(", by luck with {}", human::share(luck)));
-    format!("{}{of} periods{ratio}{luck}", it.periods)
+    let luck = it.luck.map_or_else(String::new, |luck| format!(", chance {}", human::share(luck)));
+    format!("{}{of} pairs{ratio}{luck}", it.periods)
 }
 
 /// One line of the log.
@@ -320,10 +320,10 @@ mod tests {
 
         in force  ttft p50 80.0 ms, p95 400 ms; e2e p50 1800 ms, p95 9000 ms
         compared  ttft p50 74.4 ms, p95 372 ms; e2e p50 1674 ms, p95 8370 ms
-        7 of 10 periods, 0.930 times as long, by luck with 3.1 %
+        7 of 10 pairs, 0.930 times as long, chance 3.1 %
 
         1 min 30 s ago  proposed w_queue 0.1649
-        1 min 30 s ago  rejected w_queue 0.1649: no gain beyond noise; 7 periods, 0.930 times as long, by luck with 3.1 %
+        1 min 30 s ago  rejected w_queue 0.1649: no gain beyond noise; 7 pairs, 0.930 times as long, chance 3.1 %
         ");
         assert_snapshot!(show(&Tune { tuner: None, ..tune }), @"
         strategy  gorgo

@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn what_is_meant_when_nothing_is_said() {
         let config = meant(&[]).unwrap();
-        assert_eq!(names(&config), ["gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        assert_eq!(
+            names(&config),
+            ["predictive", "gorgo", "prefix-tree", "least-load", "session-affinity", "round-robin"]
+        );
         assert_eq!(config.draws, [Draw { seed: 1, window: None }]);
         assert_eq!(config.loads, Loads::Given(vec![Arrivals::Poisson { per_s: 2.0 }]));
         assert_eq!(config.scene.fleet.replicas.len(), 3);
@@ -252,7 +255,10 @@ mod tests {
     #[test]
     fn among_agents_gorgo_is_the_rule_for_agents_and_the_plain_score_has_its_own_name() {
         let config = meant(&agents(&[])).unwrap();
-        assert_eq!(names(&config), ["gorgo-v1", "prefix-tree", "least-load", "session-affinity", "round-robin"]);
+        assert_eq!(
+            names(&config),
+            ["predictive", "gorgo-v1", "prefix-tree", "least-load", "session-affinity", "round-robin"]
+        );
         let config = meant(&agents(&["--strategy", "gorgo,gorgo-score"])).unwrap();
         assert_eq!(names(&config), ["gorgo-v1", "gorgo-score"]);
         assert!(error(&agents(&["--strategy", "gorgo,gorgo-v1"])).contains("names `gorgo-v1` twice: `gorgo` means it"));
@@ -303,7 +309,7 @@ mod tests {
         assert!(error(&["--fault", "down:nobody@1..2"]).contains("no replica `nobody`"));
         assert!(error(&["--window", "0..10"]).contains("no timestamps"));
         assert!(error(&["--open-loop"]).contains("no timestamps"));
-        assert!(error(&["--baseline", "random"]).contains("not among the strategies: gorgo, "));
+        assert!(error(&["--baseline", "random"]).contains("not among the strategies: predictive, "));
         assert!(error(&["--seconds", "10", "--warmup", "10"]).contains("leaves nothing"));
     }
 }

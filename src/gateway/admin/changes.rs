@@ -11,7 +11,8 @@ use crate::gateway::settings::ReplicaConfig;
 use crate::gateway::tuning;
 use crate::inference::engine::Engine;
 use crate::model::{Secret, Time};
-use crate::routing::policy::on_agent;
+use crate::routing::admission::{predicting, predicts};
+use crate::routing::policy::{find, on_agent};
 use crate::routing::tune::{Command, TuneError};
 use crate::routing::{Limits, Rates, ReplicaKind, Router};
 use crate::wire::{
@@ -141,6 +142,11 @@ impl Admin {
 
     fn set_strategy(&self, strategy: &str, parameters: &[(String, f64)]) -> Result<(), Rejection> {
         let strategy = if self.shared.agent.is_some() { on_agent(strategy) } else { strategy };
+        if self.shared.brain.slo().has_limits() && find(strategy).is_ok_and(|entry| !predicts(entry)) {
+            let known = predicting().collect::<Vec<_>>().join(", ");
+            let text = format!("strategy `{strategy}` predicts no times, and [slo] has limits; those that do: {known}");
+            return Err(bad_request(text));
+        }
         let set = self.shared.brain.event(|state, now| match state.router.set_strategy(now, strategy, parameters) {
             Ok(effects) => (Ok(()), effects),
             Err(error) => (Err(error), Vec::new()),

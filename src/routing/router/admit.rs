@@ -6,15 +6,17 @@ use std::sync::Arc;
 use super::placement::SHORTEST_LOOK_MS;
 use super::{Attempt, Router, Ticket, Usage};
 use crate::model::{RequestId, Time};
-use crate::routing::admission::{Deadline, Late};
+use crate::routing::admission::{Deadline, Late, PATIENCE_WITH_CACHED};
 use crate::routing::decision::{Decision, Refusal, Verdict};
 use crate::routing::queue::Prospect;
-use crate::routing::share::{Bill, Flow, Shares};
+use crate::routing::share::{Bill, Shares};
+use crate::routing::tune::End;
 
 impl Router {
     /// Holds a decision against the limit of the request's class: who would be late is refused, or waits for those who need not be.
     pub(super) fn admit(&self, ticket: &Ticket, decision: &mut Decision) {
-        if matches!(decision.verdict, Verdict::Reject { .. }) {
+        // Who was sent once has paid for it by waiting: to be refused for that would be the worst of all.
+        if ticket.attempt > 1 || matches!(decision.verdict, Verdict::Reject { .. }) {
             return;
         }
         let foresees = self.strategy.policy.foresees();
@@ -22,7 +24,9 @@ impl Router {
         if deadline.is_late() {
             match self.settings.slo.class_of(&ticket.features).late {
                 Late::Refuse => decision.verdict = self.reject_late(&deadline),
-                Late::Defer if self.queue.is_awaited_beside(decision.request) => decision.verdict = Verdict::Hold,
+                Late::Defer if self.queue.is_awaited_beside(decision.request, ticket) => {
+                    decision.verdict = Verdict::Hold;
+                }
                 Late::Defer => {}
             }
             decision.kept_local &= matches!(decision.verdict, Verdict::Dispatch(_));
@@ -34,7 +38,11 @@ impl Router {
     pub(super) fn refuse_late(&self, now: Time, request: RequestId, ticket: &Ticket) -> Decision {
         let mut decision = self.refuse(now, request, ticket, Refusal::Deadline);
         decision.deadline = self.settings.slo.judge(&ticket.features, &decision, false);
-        if let Some(deadline) = &decision.deadline {
+        if let Some(deadline) = &mut decision.deadline {
+            // Without a candidate the longer limit is taken; who is given up before that had the shorter one.
+            if deadline.late_by_ms() < 0.0 {
+                deadline.limit_ms /= PATIENCE_WITH_CACHED;
+            }
             decision.verdict = self.reject_late(deadline);
         }
         decision
@@ -78,26 +86,26 @@ impl Router {
         }
     }
 
-    /// Does another flow wait that could be in time and has had less? Then who comes now goes behind it.
-    pub(super) fn is_preceded(&self, flow: Flow) -> bool {
-        let had = self.shares.counter(flow);
-        self.queue.flows_in_time().any(|waiting| waiting != flow && self.shares.counter(waiting) < had)
+    /// Does another flow wait for the same replicas that could be in time and has had less? Then who comes now goes behind it.
+    pub(super) fn is_preceded(&self, ticket: &Ticket) -> bool {
+        let had = self.shares.counter(ticket.flow);
+        self.queue.is_preceded(ticket, |waiting| self.shares.counter(waiting) < had)
     }
 
     /// Puts a new request among those who wait, whatever room there is: the next look, at once, goes by turns.
     pub(super) fn queue_up(&mut self, now: Time, request: RequestId, ticket: Ticket) -> Arc<Decision> {
         let (mut decision, _) = self.decide(now, request, &ticket);
         self.admit(&ticket, &mut decision);
-        if matches!(decision.verdict, Verdict::Reject { .. }) {
-            return Arc::new(decision);
+        if !matches!(decision.verdict, Verdict::Reject { .. }) {
+            decision.kept_local = false;
+            let full = self.queue.len() >= self.settings.queue_limit;
+            decision.verdict = if full { self.reject(now, Refusal::QueueFull) } else { Verdict::Hold };
         }
-        decision.kept_local = false;
-        decision.verdict = Verdict::Hold;
-        if self.queue.len() >= self.settings.queue_limit {
-            decision.verdict = self.reject(now, Refusal::QueueFull);
-        } else {
+        if decision.verdict == Verdict::Hold {
             self.hold(now, ticket, &decision);
             self.look_again_at(now);
+        } else {
+            self.tuner_ends(now, request, End::Failed, Usage::default());
         }
         Arc::new(decision)
     }

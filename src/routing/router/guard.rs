@@ -1,5 +1,5 @@
 //! The straggler guard: a request that is late beyond its strategy's patience is called back and sent elsewhere, if its engine has
-//! certainly not begun it. Never is anything computed twice on its account.
+//! certainly not begun it, as far as this router knows its cache and its order: then nothing is computed twice on its account.
 //!
 //! What an engine has begun it does not say. It is certain that it has not where the engine serves in the order of arrival (the default
 //! of SGLang and of vLLM) and what came before and has shown nothing is more than it can have got through until the call reaches it: the
@@ -143,12 +143,10 @@ impl Router {
         self.shares.take_back(bill);
         ticket.attempt += 1;
         ticket.tried.push(late);
-        let mut decision = self.place(now, request, ticket.clone());
-        if matches!(decision.verdict, Verdict::Reject { .. }) {
+        if !matches!(self.decide(now, request, &ticket).0.verdict, Verdict::Dispatch(_)) {
             ticket.tried.pop();
-            decision = self.place(now, request, ticket);
         }
-        (decision, self.release(now))
+        (self.place(now, request, ticket), self.release(now))
     }
 
     fn has_certainly_not_begun(&self, now: Time, request: RequestId) -> bool {

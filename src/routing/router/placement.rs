@@ -78,10 +78,28 @@ impl Router {
 
     /// The same for a rule that decides anew on what waits: the prompt matters then, so nobody stands for others.
     fn reconsider(&mut self, now: Time) -> Vec<Effect> {
-        let mut effects = Vec::new();
         self.look_again = None;
-        for request in self.queue.first(RECONSIDERED, &self.shares) {
+        let mut blocked: Vec<Ticket> = Vec::new();
+        let first = self.queue.first(RECONSIDERED, &self.shares);
+        let mut effects = self.look_at(now, &first, &mut blocked);
+        // Whoever waits for other replicas than those that have no room may go although many stand before it.
+        if !blocked.is_empty() && first.len() == RECONSIDERED {
+            let others = self
+                .queue
+                .behind(RECONSIDERED, &self.shares, |ticket| !blocked.iter().any(|other| other.same_filters(ticket)));
+            effects.extend(self.look_at(now, &others, &mut blocked));
+        }
+        effects
+    }
+
+    /// Decides anew on these. Where there is room for nobody, who may be served by the same replicas is passed over: `blocked`.
+    fn look_at(&mut self, now: Time, waiting: &[RequestId], blocked: &mut Vec<Ticket>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for request in waiting.iter().copied() {
             let Some(ticket) = self.queue.ticket(now, request) else { continue };
+            if blocked.iter().any(|other| other.same_filters(&ticket)) {
+                continue;
+            }
             let mut decision = self.decide(now, request, &ticket).0;
             self.admit(&ticket, &mut decision);
             let waits = match decision.verdict {
@@ -94,7 +112,7 @@ impl Router {
                 effects.extend(self.release_one(now, request));
                 self.look_soon_after(now, decision.verdict);
             } else if self.note_wait(now, &ticket, &decision) {
-                break;
+                blocked.push(ticket);
             }
         }
         effects
@@ -118,7 +136,7 @@ impl Router {
             let uncached = decision.candidates.iter().map(|candidate| candidate.uncached_tokens).min();
             self.queue.rank(decision.request, uncached.unwrap_or(decision.prompt_tokens));
         }
-        if prospect.late && self.queue.is_awaited_beside(decision.request) {
+        if prospect.late && self.queue.is_awaited_beside(decision.request, ticket) {
             // It is not the time that it waits for: the sum of what it has waited and what is predicted never falls by time alone.
             return false;
         }
@@ -161,6 +179,7 @@ impl Router {
         }
         while let Some(request) = self.queue.given_up(now) {
             let Some(ticket) = self.queue.remove(now, request) else { break };
+            self.tuner_ends(now, request, End::Failed, Usage::default());
             effects.push(Effect::Released(Arc::new(self.refuse_late(now, request, &ticket))));
         }
         effects
@@ -283,6 +302,8 @@ impl Router {
     fn dispatch(&mut self, now: Time, ticket: Ticket, decision: &Decision, matched: usize) {
         let Some(chosen) = decision.chosen() else { return };
         let features = Arc::clone(&ticket.features);
+        let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
+        let rtt_ms = rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms());
         let demand = Demand {
             prompt_tokens: decision.prompt_tokens,
             uncached_tokens: chosen.uncached_tokens,
@@ -290,14 +311,11 @@ impl Router {
         };
         let bill = self.bill(&ticket, decision);
         self.shares.charge(bill);
-        let rtt_ms = self.fleet.get(chosen.replica).and_then(|replica| replica.rtt.value());
-        let rtt_ms = rtt_ms.unwrap_or_else(|| self.fleet.assumed_rtt_ms());
-        let arrival = now.plus_ms(rtt_ms / 2.0);
         // What a peer said of its cache proves nothing about what this router knew of it, either.
         let unproven = self.index.matched(chosen.replica, &features.blocks) < matched
             || self.rests_on_pending(chosen.replica, &features.blocks[..matched]);
         self.tuner_dispatched(now, decision.request, chosen.replica, chosen.uncached_tokens);
-        self.ledger.dispatch(decision.request, chosen.replica, demand, arrival);
+        self.ledger.dispatch(decision.request, chosen.replica, demand, now.plus_ms(rtt_ms / 2.0));
         // What the engine's memory cannot hold it will refuse: to learn it would only push out what is cached there.
         let room = self.fleet.get(chosen.replica).and_then(Replica::kv_tokens);
         if room.is_none_or(|room| f64::from(decision.prompt_tokens) <= room) {

@@ -31,7 +31,7 @@ impl Axis {
 #[must_use]
 pub fn usual(strategy: &str) -> &'static [&'static str] {
     match strategy {
-        "predictive" => &["gamma", "kappa", "phi"],
+        "predictive" => &["gamma", "kappa", "phi", "tail"],
         "gorgo" | "gorgo-score" | "gorgo-v3" => &["w_rtt", "w_queue"],
         "gorgo-v1" | "gorgo-proxy" => &["q"],
         "llm-d" => &["w_queue", "w_kv", "w_prefix"],
@@ -54,6 +54,18 @@ pub enum TuneError {
     NoKeys {
         /// The strategy in force.
         strategy: &'static str,
+    },
+    /// One weight cannot have two ranges.
+    #[error("`{key}` is named twice")]
+    Twice {
+        /// The parameter.
+        key: String,
+    },
+    /// Calibration fits rates and nothing else.
+    #[error("`{key}` is no rate that calibration fits; those are prefill_ms_per_token and queue_ms_per_token")]
+    NoRate {
+        /// The parameter.
+        key: String,
     },
     /// A factor does not move it.
     #[error("`{key}` is 0 and proposals are factors; set it above 0 first, or name other keys")]
@@ -117,6 +129,14 @@ pub(super) fn axes(
     };
     if named.is_empty() {
         return Err(TuneError::NoKeys { strategy });
+    }
+    if let Some(twice) =
+        named.iter().enumerate().find(|(at, range)| named[..*at].iter().any(|other| other.key == range.key))
+    {
+        return Err(TuneError::Twice { key: twice.1.key.clone() });
+    }
+    if let Some(other) = settings.ranges.iter().find(|range| calibrated && !RATES.contains(&range.key.as_str())) {
+        return Err(TuneError::NoRate { key: other.key.clone() });
     }
     let mut found = Vec::new();
     for range in &named {

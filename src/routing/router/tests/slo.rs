@@ -48,7 +48,7 @@ fn who_cannot_be_in_time_is_refused_at_once_and_who_waits_when_that_turns_out() 
     );
     assert_snapshot!(log, @r"
     1 arrive 1 prompt=ann*24 tokens=1500
-       -> 01 verdict=dispatch replica=a score=1752.500 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=0.0 limit_ms=2000 late_by_ms=-475
+       -> 01 verdict=dispatch replica=a score=2120.000 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=0.0 limit_ms=2000 late_by_ms=-475
     2 arrive 2 prompt=bob*24 tokens=1500
        -> 02 verdict=reject reason=deadline retry_after_ms=1039 prompt=1500 candidates=1 excluded=0 held_ms=0.0 limit_ms=2000 late_by_ms=1039
     3 arrive 3 prompt=cyd*2 tokens=100
@@ -61,12 +61,12 @@ fn who_cannot_be_in_time_is_refused_at_once_and_who_waits_when_that_turns_out() 
        a: healthy, 1 in flight, 1500 queued, 1500 uncached
        queue: 3 held, deadline Some(1016.0)
     1530 first 1
-       => 04 verdict=dispatch replica=a score=1976.003 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=1526.0 class=batch limit_ms=60000 late_by_ms=-56949
+       => 04 verdict=dispatch replica=a score=2192.650 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=1526.0 class=batch limit_ms=60000 late_by_ms=-56949
        => 03 verdict=reject reason=deadline retry_after_ms=1167 prompt=100 candidates=1 excluded=0 held_ms=1527.0 limit_ms=2000 late_by_ms=1167
     1540 arrive 6 prompt=ann*24+ann2*16 tokens=2500
        -> 06 verdict=hold prompt=2500 candidates=1 excluded=0 held_ms=0.0 limit_ms=4000 late_by_ms=-1470
     4000 tick
-       => 05 verdict=dispatch replica=a score=2457.258 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=3995.0
+       => 05 verdict=dispatch replica=a score=2992.048 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=3995.0
        => 06 verdict=reject reason=deadline retry_after_ms=1462 prompt=2500 candidates=1 excluded=0 held_ms=2460.0 limit_ms=4000 late_by_ms=1462
     ");
 }
@@ -95,7 +95,7 @@ fn where_nothing_is_predicted_only_a_wait_that_is_too_long_is_one() {
        -> 03 verdict=hold prompt=100 candidates=0 excluded=1 held_ms=0.0 class=batch limit_ms=120000 late_by_ms=-120000
     21 show
        a: healthy, 1 in flight, 100 queued, 100 uncached
-       queue: 2 held, deadline Some(4010.0)
+       queue: 2 held, deadline Some(2001.0)
     4009 tick
     4010 tick
        => 02 verdict=reject reason=deadline retry_after_ms=1000 prompt=100 candidates=0 excluded=1 held_ms=4000.0 limit_ms=4000 late_by_ms=0
@@ -124,7 +124,7 @@ fn who_is_deferred_waits_for_those_who_can_be_in_time_and_for_nobody_else() {
     );
     assert_snapshot!(log, @r"
     1 arrive 1 prompt=ann*24 tokens=1500
-       -> 01 verdict=dispatch replica=a score=1752.500 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=0.0 limit_ms=2000 late_by_ms=-475
+       -> 01 verdict=dispatch replica=a score=2120.000 cached=0 prompt=1500 candidates=1 excluded=0 held_ms=0.0 limit_ms=2000 late_by_ms=-475
     2 arrive 2 prompt=bob*24 tokens=1500 class=defer
        -> 02 verdict=hold prompt=1500 candidates=1 excluded=0 held_ms=0.0 class=defer limit_ms=2000 late_by_ms=1039
     3 arrive 3 prompt=cyd*4 tokens=200
@@ -137,7 +137,7 @@ fn who_is_deferred_waits_for_those_who_can_be_in_time_and_for_nobody_else() {
     1020 tick
        => 03 verdict=dispatch replica=a score=836.834 cached=0 prompt=200 candidates=1 excluded=0 held_ms=1017.0 limit_ms=2000 late_by_ms=-262
     1520 first 1
-       => 04 verdict=dispatch replica=a score=3463.462 cached=0 prompt=2500 candidates=1 excluded=0 held_ms=1516.0 class=defer limit_ms=2000 late_by_ms=2246
+       => 04 verdict=dispatch replica=a score=4443.347 cached=0 prompt=2500 candidates=1 excluded=0 held_ms=1516.0 class=defer limit_ms=2000 late_by_ms=2246
     1521 done 1
     1522 show
        a: healthy, 2 in flight, 2700 queued, 2700 uncached
@@ -173,33 +173,28 @@ fn the_key_that_has_had_least_goes_first_and_one_that_floods_waits_for_itself() 
 }
 
 #[test]
-fn who_has_had_more_goes_behind_who_waits_even_if_there_is_room() {
-    let settings = Settings { max_concurrent: Some(1), strategy: "gorgo".into(), ..Settings::default() };
-    let mut script = Script::new(settings);
-    let before = [
-        "0 add a r1",
-        "0 add b r2 models=m",
-        "0 up a",
-        "0 up b",
-        "1 arrive 1 prompt=a*9 key=ann model=x",
-        "2 arrive 2 prompt=b*9 key=bob model=x",
-        "3 arrive 3 prompt=c*9 key=ann model=m",
-        "4 done 3",
-    ];
-    let log: String = before.map(|line| script.play(line)).concat();
-    assert!(log.contains("02 attempt=1 strategy=gorgo verdict=hold"), "{log}");
-    // Bob's waits for `a`, which is full; Ann, who has had more, could have `b`, and gets it with the next look.
-    let log = ["5 arrive 4 prompt=d*9 key=ann model=m", "5 show", "5 tick", "6 done 1"].map(|line| script.play(line));
-    assert_snapshot!(log.concat(), @r"
-    5 arrive 4 prompt=d*9 key=ann model=m
-       -> 04 attempt=1 strategy=gorgo verdict=hold prompt=576 candidates=1 excluded=1 held_ms=0.0
-    5 show
-       a: healthy, 1 in flight, 576 queued, 576 uncached
-       b: healthy, 0 in flight, 0 queued, 0 uncached
-       queue: 2 held, deadline Some(5.0)
-    5 tick
-       => 04 attempt=1 strategy=gorgo verdict=dispatch replica=b score=54.144 unit=ms cached=0 prompt=576 candidates=1 excluded=1 held_ms=0.0
-    6 done 1
-       => 02 attempt=1 strategy=gorgo verdict=dispatch replica=a score=54.144 unit=ms cached=0 prompt=576 candidates=1 excluded=1 held_ms=4.0
-    ");
+fn nobody_waits_for_those_who_wait_for_other_replicas() {
+    for strategy in ["gorgo", "predictive"] {
+        let settings = Settings { max_concurrent: Some(1), strategy: strategy.into(), ..Settings::default() };
+        let mut script = Script::new(settings);
+        let before = [
+            "0 add a r1",
+            "0 add b r2 models=m",
+            "0 up a",
+            "0 up b",
+            "1 arrive 1 prompt=a*9 key=ann model=x",
+            "2 arrive 2 prompt=b*9 key=bob model=x",
+            "3 arrive 3 prompt=c*9 key=ann model=m",
+            "4 done 3",
+        ];
+        let log: String = before.map(|line| script.play(line)).concat();
+        assert!(log.contains(&format!("02 attempt=1 strategy={strategy} verdict=hold")), "{log}");
+        // Bob's waits for `a`, which is full. Ann has had more, and asks for what only `b` serves.
+        let log = script.play("5 arrive 4 prompt=d*9 key=ann model=m");
+        assert!(log.contains("verdict=dispatch replica=b"), "{log}");
+        // One more of hers waits behind Bob's in the queue, but for another replica: it goes as soon as that is free.
+        let log = ["6 arrive 5 prompt=e*9 key=ann model=m", "7 done 4"].map(|line| script.play(line));
+        assert!(log[0].contains("verdict=hold") && log[1].contains("05 attempt=1"), "{log:?}");
+        assert!(log[1].contains("verdict=dispatch replica=b"), "{log:?}");
+    }
 }
