@@ -67,7 +67,7 @@ fn mistakes_are_told_before_anything_runs() {
     let cases: [(&[&str], &str); 11] = [
         (&["--grid", "w_qeue=1"], "strategy `gorgo` has no parameter `w_qeue`"),
         (&["--grid", "w_queue=0..1"], "wanted a range that begins above 0"),
-        (&["--strategy", "random"], "give `--grid KEY=LOW..HIGH` of its parameters: none"),
+        (&["--strategy", "random"], "name what is searched of `random`, e.g. `--grid KEY=LOW..HIGH`, of: none"),
         (&["--strategy", "nearest"], "unknown strategy `nearest`"),
         (&["--baseline", "gorgo"], "`--baseline gorgo` is the strategy itself"),
         (&["--objective", "ttft"], "found `ttft`; wanted one of ttft_ms.mean, "),

@@ -120,7 +120,7 @@ fn agents_change_while_streams_run_and_none_is_lost() {
     let east = &status["nodes"][0];
     assert_eq!(
         (&east["serving"], &east["binary"]["same"], &east["agent"]["strategy"]),
-        (&true.into(), &true.into(), &"gorgo-v1".into())
+        (&true.into(), &true.into(), &"predictive".into())
     );
     assert_eq!(
         (&east["engine"]["up"], &east["engine"]["model"], &east["trouble"]),

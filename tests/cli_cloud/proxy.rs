@@ -102,7 +102,7 @@ fn a_router_is_put_on_a_node_serves_and_goes() {
 fn the_commands_for_a_proxy_work_on_a_node_s_proxy_and_agent() {
     let user = cluster();
     let agent = good(user.gorgo("proxy --remote east status"));
-    assert!(agent.err.contains("east: agent") && agent.out.contains("gorgo-v1"), "{agent:?}");
+    assert!(agent.err.contains("east: agent") && agent.out.contains("predictive"), "{agent:?}");
     good(user.gorgo("proxy deploy east"));
     let proxy = good(user.gorgo("proxy --remote east status"));
     assert!(proxy.err.contains("east: proxy") && !proxy.out.contains("gorgo-v1"), "{proxy:?}");

@@ -107,14 +107,14 @@ mod tests {
             let defaults = Parameters::resolve(entry.name, entry.parameters, &[]).unwrap();
             (entry.build)(&defaults, 0);
         }
-        assert_snapshot!(text, @"
+        assert_snapshot!(text, @r"
         predictive (ms): least predicted cost in ms by rates learned online, the delay that it causes others included
           gamma = 0.125 (0 to 10): ms of TTFT that one ms of decoding is worth; 0 leans to TTFT, 0.3 to whole answers
           kappa = 0.5 (0 to 10): weight of the delay of later arrivals; 1 is the textbook value of an M/G/1 queue
           phi = 0.7 (0 to 10): discount of a conversation's expected next turns
           tail = 0.7 (0 to 10): extra price per ms of TTFT beyond that of nine in ten recent requests
           hold_ms = 500 (50 to 86400000): without peers, keep a request in the router while its best replica makes it wait longer than this, ms
-          max_running = 0 (0 to 1000000): requests that each engine runs at most, so that a wait for a place is foreseen; 0 = as each says itself
+          max_running = 0 (0 to 1000000): requests that each engine runs at most, so that a wait for a place is foreseen; 0 = it is not, which served better where places ran out in simulations
           guard = 1 (0 to 1): 1 = a late request that its engine has certainly not begun is called back and sent elsewhere; 0 = never
         gorgo (ms): least predicted cost in ms: round trip, prefill of uncached tokens, queue
           w_rtt = 1 (0 to 1000): weight of the round trip

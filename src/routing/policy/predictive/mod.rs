@@ -90,7 +90,7 @@ pub(super) const ENTRY: Entry = Entry {
             default: 0.0,
             min: 0.0,
             max: 1_000_000.0,
-            help: "requests that each engine runs at most, so that a wait for a place is foreseen; 0 = as each says itself",
+            help: "requests that each engine runs at most, so that a wait for a place is foreseen; 0 = it is not, which served better where places ran out in simulations",
         },
         Parameter {
             key: "guard",
@@ -203,10 +203,15 @@ impl Predictive {
         &mut self.sites[at]
     }
 
-    /// M: as given, else as the engine says.
-    fn max_running(&self, replica: &Replica) -> Option<f64> {
-        let given = Some(self.weights.max_running).filter(|most| *most > 0.0);
-        given.or_else(|| replica.told.max_running.map(f64::from))
+    /// M, where it is to be foreseen. What engines say of it is not taken unasked: at nine tenths of what fleets of 64 places could do, p95 was
+    /// several times as long with it as without, since who is kept back for want of a place is overtaken by all that is shorter.
+    fn max_running(&self) -> Option<f64> {
+        Some(self.weights.max_running).filter(|most| *most > 0.0)
+    }
+
+    /// How many places an engine has, as given or as it says itself: who waited for one says nothing of speed.
+    fn places(&self, replica: &Replica) -> Option<f64> {
+        self.max_running().or_else(|| replica.told.max_running.map(f64::from))
     }
 
     /// E\[out\] of a request.
@@ -218,7 +223,7 @@ impl Predictive {
         let asks = Asks {
             prompt_bytes: query.features.prompt_bytes,
             output_tokens: self.output_of(query.features),
-            max_running: self.max_running(view.replica),
+            max_running: self.max_running(),
         };
         site.forecast(query.now, view, asks)
     }
