@@ -157,7 +157,7 @@ fn agents_change_while_streams_run_and_none_is_lost() {
     );
     assert_whole(one);
     let back = cluster.done("cluster restart-lb --as-configured");
-    assert!(back.out.contains("eu: gorgo, no limit: changed while it served"), "{}", back.out);
+    assert!(back.out.contains("eu: predictive, no limit: changed while it served"), "{}", back.out);
     cluster.converged();
     let odd = cluster.user.gorgo("cluster restart-lb --strategy gorgo --set w_rtt=1");
     assert!(odd.code == Some(2) && odd.err.contains("has no parameter `w_rtt`"), "{odd:?}");

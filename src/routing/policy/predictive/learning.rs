@@ -22,7 +22,7 @@ impl Predictive {
         let uncached_tokens = prompt - cached;
         self.turns.learn(prompt, uncached_tokens);
         let output = self.output_of(sent.features);
-        let max_running = self.places(replica);
+        let max_running = self.max_running();
         let site = self.site_of(replica);
         let service = service_ms(site.speed(replica), uncached_tokens);
         let crowded = max_running.is_some_and(|most| site.taken.requests() as f64 >= most);
@@ -69,7 +69,7 @@ impl Predictive {
             uncached_tokens: flight.uncached_tokens,
         };
         let waited = flight.crowded;
-        let max_running = self.places(replica);
+        let max_running = self.max_running();
         let site = self.site_of(replica);
         // One that is out of rotation is not what it will be, and what waited for a place says nothing of speed.
         let crowded = waited || max_running.is_some_and(|most| site.taken.requests() as f64 > most);

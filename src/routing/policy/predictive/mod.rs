@@ -209,11 +209,6 @@ impl Predictive {
         Some(self.weights.max_running).filter(|most| *most > 0.0)
     }
 
-    /// How many places an engine has, as given or as it says itself: who waited for one says nothing of speed.
-    fn places(&self, replica: &Replica) -> Option<f64> {
-        self.max_running().or_else(|| replica.told.max_running.map(f64::from))
-    }
-
     /// E\[out\] of a request.
     fn output_of(&self, features: &Features) -> f64 {
         features.max_tokens.map_or(self.output_tokens, |limit| self.output_tokens.min(f64::from(limit)))

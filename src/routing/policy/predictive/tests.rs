@@ -7,8 +7,7 @@ use insta::assert_snapshot;
 use super::super::testing::scores;
 use crate::model::{Region, ReplicaId, RequestId, Time};
 use crate::routing::{
-    Decision, Effect, EngineLimits, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings,
-    Usage, Verdict,
+    Decision, Effect, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
 };
 
 #[test]
@@ -205,7 +204,13 @@ fn speed_and_decode_floor_are_learned_from_what_comes_back() {
 
 /// A replica that takes 8 ms and 0.05 ms per token, as was learned, behind a router that does not hold back.
 fn learned() -> Live {
-    let mut live = Live::with(1, ReplicaKind::Engine, vec![("hold_ms".into(), 60_000.0)]);
+    learned_with(0)
+}
+
+/// The same of an engine that is said to run so many requests at most; 0 = it is not.
+fn learned_with(max_running: u32) -> Live {
+    let parameters = vec![("hold_ms".into(), 60_000.0), ("max_running".into(), f64::from(max_running))];
+    let mut live = Live::with(1, ReplicaKind::Engine, parameters);
     for i in 0..40 {
         let tokens = 500 + 400 * (i % 9);
         let (request, _) = live.after(10_000.0).arrive(tokens);
@@ -242,10 +247,8 @@ fn nothing_is_learned_from_a_replica_that_is_out_of_rotation() {
 #[test]
 fn nothing_is_learned_from_who_waited_for_a_place() {
     for most in [1, 2] {
-        let mut live = learned();
+        let mut live = learned_with(most);
         let before = prefill_ms(&mut live);
-        let limits = EngineLimits { max_running: Some(most), ..EngineLimits::default() };
-        live.router.limits(live.now, ReplicaId(0), limits);
         let (first, _) = live.after(10_000.0).arrive(1000);
         let (second, _) = live.after(1.0).arrive(1000);
         // The second begins when the first, after three seconds, is done.
