@@ -209,7 +209,7 @@ impl<'a> Cluster<'a> {
     fn serves_through_every_node(&self) {
         for node in self.nodes {
             let answer = complete(&node.address, "a story", 30, true).expect("a stream");
-            for sign in ["text/event-stream", "x-gorgo-strategy: gorgo-v1", "x-gorgo-replica: node"] {
+            for sign in ["text/event-stream", "x-gorgo-strategy: predictive", "x-gorgo-replica: node"] {
                 assert!(answer.contains(sign), "{sign}: {answer}");
             }
         }

@@ -25,7 +25,7 @@ impl Cluster<'_> {
                 (&true.into(), &"emulator".into()),
                 "{entry}"
             );
-            assert_eq!((&entry["agent"]["strategy"], &entry["told"]), (&"gorgo-v1".into(), &Value::Null), "{entry}");
+            assert_eq!((&entry["agent"]["strategy"], &entry["told"]), (&"predictive".into(), &Value::Null), "{entry}");
             let row = shown.out.lines().find(|line| line.starts_with(&node.name) && line.ends_with("serving"));
             assert!(row.is_some_and(|row| row.contains("engine, agent")), "{}", shown.out);
         }
@@ -85,9 +85,9 @@ impl Cluster<'_> {
         }
         measured(&format!("restart-lb of {} hosts, drained and restarted", self.nodes.len()), back.took);
         for (node, entry) in self.nodes.iter().zip(self.status()) {
-            let line = format!("{}: gorgo, no limit: drained and restarted", node.name);
+            let line = format!("{}: predictive, no limit: drained and restarted", node.name);
             assert!(back.out.lines().any(|it| it == line), "{}", back.out);
-            assert_eq!((&entry["agent"]["strategy"], &entry["told"]), (&"gorgo-v1".into(), &Value::Null), "{entry}");
+            assert_eq!((&entry["agent"]["strategy"], &entry["told"]), (&"predictive".into(), &Value::Null), "{entry}");
         }
     }
 
