@@ -38,6 +38,19 @@ pub struct ReplicaSpec {
 }
 
 impl ReplicaSpec {
+    /// An engine of which nothing else is known, for tests.
+    #[cfg(test)]
+    pub(crate) fn engine(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            region: Region::new("r"),
+            kind: ReplicaKind::Engine,
+            models: Vec::new(),
+            limits: Limits::default(),
+            rates: Rates::default(),
+        }
+    }
+
     /// Does it serve this model? A request that names none goes anywhere.
     #[must_use]
     pub fn serves(&self, model: Option<&str>) -> bool {

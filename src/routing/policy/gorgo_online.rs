@@ -148,9 +148,9 @@ mod tests {
 
     use super::super::testing::scores_seeded;
     use super::super::{Event, Observation, Parameters, Sent, find};
-    use crate::model::{Region, RequestId, Time};
-    use crate::routing::fleet::{Fleet, Limits, Rates};
-    use crate::routing::{Features, ReplicaKind, ReplicaSpec, Usage};
+    use crate::model::{RequestId, Time};
+    use crate::routing::fleet::Fleet;
+    use crate::routing::{Features, ReplicaSpec, Usage};
 
     #[test]
     fn cases() {
@@ -217,14 +217,7 @@ mod tests {
         let entry = find("gorgo-online").unwrap();
         let mut policy = (entry.build)(&Parameters::resolve(entry.name, entry.parameters, &[]).unwrap(), 7);
         let mut fleet = Fleet::default();
-        let id = fleet.upsert(ReplicaSpec {
-            name: "a".into(),
-            region: Region::new("r"),
-            kind: ReplicaKind::Engine,
-            models: Vec::new(),
-            limits: Limits::default(),
-            rates: Rates::default(),
-        });
+        let id = fleet.upsert(ReplicaSpec::engine("a"));
         let replica = fleet.get(id).unwrap();
         let features = std::sync::Arc::new(Features::default());
         let mut log = Vec::new();

@@ -110,7 +110,8 @@ impl Router {
         Arc::new(decision)
     }
 
-    fn look_again_at(&mut self, at: Time) {
+    /// The queue is to be looked at then at the latest.
+    pub(super) fn look_again_at(&mut self, at: Time) {
         self.look_again = Some(self.look_again.map_or(at, |planned| planned.min(at)));
     }
 

@@ -142,9 +142,9 @@ impl Router {
         }
         let best = decision.candidates.iter().min_by(|a, b| a.score.total_cmp(&b.score));
         let Some(room_in_ms) = best.and_then(|best| policy.room_in_ms(best)) else { return false };
-        let again = now.plus_ms(room_in_ms.max(SHORTEST_LOOK_MS));
-        self.look_again = Some(self.look_again.map_or(again, |planned| planned.min(again)));
-        decision.candidates.iter().all(|candidate| policy.room_in_ms(candidate).is_some_and(|ms| ms > 0.0))
+        let full = decision.candidates.iter().all(|candidate| policy.room_in_ms(candidate).is_some_and(|ms| ms > 0.0));
+        self.look_again_at(now.plus_ms(room_in_ms.max(SHORTEST_LOOK_MS)));
+        full
     }
 
     /// Is no replica's gate open? Then nobody in the queue can go, and it need not be walked.

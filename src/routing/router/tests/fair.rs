@@ -6,10 +6,8 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::model::{Region, RequestId, Time};
-use crate::routing::{
-    Decision, Effect, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
-};
+use crate::model::{RequestId, Time};
+use crate::routing::{Decision, Effect, Features, Outcome, ReplicaSpec, Router, Settings, Usage, Verdict};
 
 /// Prompt of every request, tokens; the engine takes a millisecond for each and one request at a time.
 const TOKENS: u32 = 100;
@@ -30,14 +28,7 @@ impl World {
     fn new() -> Self {
         let settings = Settings { strategy: "gorgo".into(), max_concurrent: Some(1), ..Settings::default() };
         let mut router = Router::new(settings).unwrap();
-        let spec = ReplicaSpec {
-            name: "a".into(),
-            region: Region::new("r"),
-            kind: ReplicaKind::Engine,
-            models: Vec::new(),
-            limits: Limits::default(),
-            rates: Rates::default(),
-        };
+        let spec = ReplicaSpec::engine("a");
         let (id, _) = router.add_replica(Time::ZERO, spec);
         router.health(Time::ZERO, id, true);
         let (arrived, waits) = (BTreeMap::new(), BTreeMap::new());

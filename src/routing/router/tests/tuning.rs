@@ -6,24 +6,15 @@ use std::sync::Arc;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::model::{Region, ReplicaId, RequestId, Time};
+use crate::model::{ReplicaId, RequestId, Time};
 use crate::routing::tune::{Command, Method, Range, TuneError, TuneSettings, What};
-use crate::routing::{
-    Decision, Features, Limits, Outcome, Rates, ReplicaKind, ReplicaSpec, Router, Settings, Usage, Verdict,
-};
+use crate::routing::{Decision, Features, Outcome, ReplicaSpec, Router, Settings, Usage, Verdict};
 
 /// A router of the rule `gorgo` with two replicas, whose tuner moves `w_rtt` up or down.
 fn router() -> Router {
     let mut router = Router::new(Settings { strategy: "gorgo".into(), ..Settings::default() }).unwrap();
     for (name, rtt_ms) in [("near", 1.0), ("far", 2.0)] {
-        let spec = ReplicaSpec {
-            name: name.into(),
-            region: Region::new("r"),
-            kind: ReplicaKind::Engine,
-            models: Vec::new(),
-            limits: Limits::default(),
-            rates: Rates::default(),
-        };
+        let spec = ReplicaSpec::engine(name);
         let (id, _) = router.add_replica(Time::ZERO, spec);
         router.rtt(Time::ZERO, id, rtt_ms);
         router.health(Time::ZERO, id, true);
